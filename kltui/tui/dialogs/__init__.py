@@ -1,1 +1,1 @@
-"""What asks over a screen: lines, choices, forms."""
+"""Dialogs over a screen: prompts, lists to choose from, forms."""

@@ -1,4 +1,4 @@
-"""The form of what the map is made of: corpus, scoring settings, preparation, exclusions, saved maps."""
+"""The form for the map's settings: corpus, scoring settings, preprocessing, exclusions, saved maps."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 YES, NO = ("yes", "y", "true", "1"), ("", "no", "n", "false", "0")
-LISTED = 4  # corpora, settings and maps named below the form
+LISTED = 4  # how many corpora, settings and maps are named below the form
 
 
 @dataclass(frozen=True)
 class Offers:
-    """What there is to choose from: corpora and settings with their numbers of vectors, names of saved maps, checkpoints."""
+    """The possible choices: corpora and settings with their numbers of vectors, names of saved maps, checkpoints."""
 
-    shown: str  # hash of the corpus on screen
+    shown: str  # hash of the corpus that the screens show
     corpora: Sequence[tuple[CorpusRow, int]]
     settings: Sequence[tuple[str, str, int]]  # (hash of the corpus, settings, vectors)
     maps: Sequence[str]
     rows: Sequence[CheckpointRow]
 
     def corpus(self, text: str) -> CorpusRow:
-        """The one corpus whose hash begins so, or whose source has that name. Raises KltuiError."""
+        """The corpus whose hash begins with `text`, or whose source has that name. Raises KltuiError unless it is one."""
         found = [r for r, _ in self.corpora if r.sha256.startswith(text)]
         found = found or [r for r, _ in self.corpora if text in (r.source, PurePath(r.source).name)]
         if len(found) != 1:
@@ -41,7 +41,10 @@ class Offers:
         return found[0]
 
     def scoring(self, text: str, corpus: str) -> str:
-        """The one settings of a corpus that hold every word of `text`, or are its number in the list. Raises KltuiError."""
+        """The settings of a corpus: number `text` in the list, or those that contain every word of it.
+
+        Raises KltuiError unless these are one.
+        """
         known = [settings for sha256, settings, _ in self.settings if sha256 == corpus]
         if text.isdecimal() and 0 < int(text) <= len(known):
             return known[int(text) - 1]
@@ -54,7 +57,7 @@ class Offers:
 
 
 def offers_of(ws: Workspace, rows: Sequence[CheckpointRow]) -> Offers:
-    """What the workspace with these checkpoints offers."""
+    """The choices in a workspace with the checkpoints `rows`."""
     shown, corpora = scored_corpora(ws)
     hashes = {row.id: row.sha256 for row, _ in corpora}
     settings = [
@@ -66,7 +69,7 @@ def offers_of(ws: Workspace, rows: Sequence[CheckpointRow]) -> Offers:
 
 
 async def ask_basis(app: WorkspaceSession) -> None:
-    """Asks what the map is made of; every screen then draws from it, and it may be saved under a name."""
+    """Asks for the map's settings, shows the new map on every screen, and saves it if a name is given."""
     if app.map_cache.is_empty:
         app.say("there is no map yet: score or import vectors first", "warning")
         return
@@ -134,7 +137,7 @@ def _some(words: Sequence[str]) -> str:
 
 
 def meant(answers: Answers, offers: Offers) -> Basis:
-    """The basis that the lines of the form mean. Raises KltuiError naming the line that cannot be meant."""
+    """The basis that the form describes. Raises KltuiError that names the invalid line."""
     line = {name: text.strip() for name, text in answers.items()}
     mode, apart, saved = line["preprocessing"] or "none", line["apart"].lower(), line["saved map"]
     if mode not in MODES:

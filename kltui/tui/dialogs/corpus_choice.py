@@ -1,4 +1,4 @@
-"""Which corpus the screens show, where a workspace has several."""
+"""The choice of the corpus that all screens show, in a workspace with several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def scored_corpora(ws: Workspace) -> tuple[str, list[tuple[CorpusRow, int]]]:
-    """(hash of the corpus shown, [(corpus, vectors of its fullest map)] of those that something is scored on)."""
+    """(hash of the corpus shown, [(corpus, vectors of its largest map)] for each corpus with vectors)."""
     vectors: Counter[int] = Counter()
     for group in ws.vector_groups():
         vectors[group.corpus_id] = max(vectors[group.corpus_id], group.n_checkpoints)
@@ -24,7 +24,7 @@ def scored_corpora(ws: Workspace) -> tuple[str, list[tuple[CorpusRow, int]]]:
 
 
 async def choose_corpus(app: WorkspaceSession) -> None:
-    """Offers the corpora that something is scored on; all screens then show the one chosen."""
+    """Lists the corpora that have vectors; all screens then show the chosen one."""
     shown, found = await app.reader.read(scored_corpora)
     if len(found) < 2:
         app.say("all vectors are on the same corpus")

@@ -1,4 +1,4 @@
-"""A form over the view: a few named lines, validated together."""
+"""A form over the view: a few named input lines, validated together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A line of a form: its name, initial value, placeholder, and whether it is a path."""
+    """A line of a form: its name, initial value, placeholder (`empty`), and whether it is a path."""
 
     name: str
     value: str = ""
@@ -28,7 +28,7 @@ class Field:
 
 
 class FieldName(Pane, can_focus=False):
-    """The name before a line; bright while that line is written in."""
+    """The name to the left of a line, highlighted while the line has the cursor."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class FieldName(Pane, can_focus=False):
 
 
 class FormRow(Horizontal):
-    """A name and its line."""
+    """A name and its input line."""
 
     def __init__(self, field: Field) -> None:
         self.field = field
@@ -52,7 +52,7 @@ class FormRow(Horizontal):
 
 
 class Form(ModalScreen[Answers | None]):
-    """Lines to fill in; `check` returns a complaint or "". Ends with every line by name, or None when left."""
+    """Lines to fill in. The result is {name: text}, or None if the user leaves; `check` returns an error message or ""."""
 
     def __init__(
         self,
@@ -77,11 +77,11 @@ class Form(ModalScreen[Answers | None]):
             yield Words(self.hints)
 
     def on_mount(self) -> None:
-        """Begins at the first line."""
+        """Puts the cursor on the first line."""
         self._go(0)
 
     def answers(self) -> dict[str, str]:
-        """What the lines say now."""
+        """{name: text} of all lines as they are now."""
         return {row.field.name: row.line.value for row in self.rows}
 
     def _go(self, index: int) -> None:
@@ -92,7 +92,7 @@ class Form(ModalScreen[Answers | None]):
             row.label.refresh()
 
     def _submit(self) -> None:
-        """Ends with the answers, unless there is a complaint."""
+        """Closes the form with the answers if `check` accepts them, otherwise shows its message."""
         found = self.answers()
         complaint = self.check(found) if self.check else ""
         if complaint:
@@ -101,7 +101,7 @@ class Form(ModalScreen[Answers | None]):
             self.dismiss(found)
 
     async def typed(self, event: events.Key) -> None:
-        """Writes, moves between lines, ends, or leaves."""
+        """Handles a key: types into the line, moves between lines, submits, or leaves."""
         moves = {"down": 1, "tab": 1, "up": -1, "shift+tab": -1}
         if event.key in ("escape", "ctrl+c"):
             self.dismiss(None)
@@ -114,6 +114,6 @@ class Form(ModalScreen[Answers | None]):
             self.heading.complain("")
 
     def pasted(self, text: str) -> None:
-        """Writes what is pasted."""
+        """Inserts pasted text into the line."""
         self.rows[self.at].line.pasted(text)
         self.heading.complain("")

@@ -1,4 +1,4 @@
-"""The import of released vectors: named in a form, read by another process, previewed, then stored."""
+"""The import of released vectors: files named in a form, read by a separate process, previewed, then stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_RUNS = 40
 
 
 def import_vectors(app: WorkspaceSession) -> None:
-    """Asks for the files, shows what is in them, and imports it."""
+    """Asks for the files, shows a preview, and imports them once that is accepted."""
     fields = (
         Field("vectors", "", "a file or a folder", paths=True),
         Field("texts", "", "default: found next to them", paths=True),
@@ -62,7 +62,7 @@ def import_vectors(app: WorkspaceSession) -> None:
 
 
 def paths_of(answers: Answers) -> list[Path]:
-    """The files named: several in one line are separated by spaces, quotes keep a name with spaces together."""
+    """The named files: several in one line are separated by spaces; a name with spaces is quoted."""
     named: list[Path] = []
     for text in (answers["vectors"], answers["texts"]):
         whole = expanded(text.strip())
@@ -102,9 +102,9 @@ async def _preview(
 
 
 def preview_lines(reported: dict[str, Any], filled: bool, over: str = "") -> list[str]:
-    """The preview of an import; `filled` is whether the workspace is not empty.
+    """Lines of the preview of an import; `filled` is whether the workspace already has vectors.
 
-    `over` is what was said of the corpus that vectors without texts are over.
+    `over` is the user's answer about the corpus of vectors that come without texts.
     """
     lines = [
         f"{run}: {count} checkpoints, steps {low} to {high}" if count > 1 else f"{run}: 1 checkpoint"
@@ -143,12 +143,12 @@ async def _import(
         app.say(". ".join(lines[-2:]) or "the import ended early", "bad")
         return
     await app.reload()
-    left = f"; {lines[-1]}" if code else ""  # the others are in
+    left = f"; {lines[-1]}" if code else ""  # some files were imported; the last line says what was not
     app.say(f"imported {brought}{left}", "bad" if code else "good")
 
 
 async def timed(app: WorkspaceSession, what: str, work: Callable[[], Awaitable[Result]]) -> Result:
-    """The result of `work`; meanwhile the status line shows what runs and for how long."""
+    """The result of `work`; meanwhile the status line shows `what` and the seconds since the start."""
     begun = time.monotonic()
     task = asyncio.ensure_future(work())
     try:
@@ -163,10 +163,10 @@ async def timed(app: WorkspaceSession, what: str, work: Callable[[], Awaitable[R
 
 
 async def _run(command: Sequence[str]) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a process that ends with this one; an import cut short stores nothing."""
+    """Exit code, stdout and stderr of a process that is killed when this task is cancelled; it then stores nothing."""
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     child = subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=pipe)
-    # In a thread: the event loop's own pipes outlive it where the interface is closed meanwhile.
+    # In a thread, because the event loop's own pipes would outlive the loop if the interface is closed meanwhile.
     try:
         out, complaint = await asyncio.to_thread(child.communicate)
     finally:

@@ -1,4 +1,4 @@
-"""How a new job scores: the settings that matter most, in a form, before the job file is shown again."""
+"""A form with the most important settings of a new job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Tables = dict[str, dict[str, Any]]
 
-# (name in the form, table, key, default, what may stand there)
+# (name in the form, table, key, default, placeholder)
 LINES = (
     ("texts", "corpus", "source", "", "a file, a folder, a pattern, hf://datasets/..., or: demo"),
     ("sample", "corpus", "sample", "", "number of texts to draw; empty: all"),
@@ -30,7 +30,7 @@ LINES = (
 def ask_settings(
     app: Interaction, tables: Tables, check: Callable[[Tables], str], done: Callable[[Tables], None]
 ) -> None:
-    """Edits `tables` (corpus, scoring, engine) and passes them to `done` as soon as `check` has no complaint."""
+    """Asks for changes to `tables` (corpus, scoring, engine) and passes the result to `done` once `check` accepts it."""
     fields = [
         Field(name, _shown(tables.get(table, {}).get(key, default)), said, paths=name == "texts")
         for name, table, key, default, said in LINES
@@ -50,7 +50,7 @@ def ask_settings(
 
 
 def merged(tables: Tables, answers: Mapping[str, str]) -> Tables:
-    """`tables` updated with the answers of the form, without defaults."""
+    """`tables` updated with the answers of the form; keys that have their default are left out."""
     made = {name: dict(table) for name, table in tables.items()}
     for name, table, key, default, _ in LINES:
         text = answers[name].strip()

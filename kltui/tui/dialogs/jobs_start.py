@@ -1,4 +1,4 @@
-"""From a few answers to a running job: add models, show the job file, start it detached."""
+"""Dialogs that add models, show the new job file, and start the job in a process of its own."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def job_of(
     from kltui.jobs.jobfile import parse_job
 
     data: Entry = {"workspace": str(workspace.resolve()), "corpus": corpus, "models": list(entries)}
-    data["folder"] = str(Path.cwd())  # its own copy lies in the workspace, where no relative path begins
+    # the job file is saved in the workspace, but its relative paths start here
+    data["folder"] = str(Path.cwd())
     if scoring:
         data["scoring"] = scoring
     if engine:
@@ -47,7 +48,7 @@ def job_of(
 
 
 def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
-    """[[models]] tables that name exactly these checkpoints, one table each, hub revisions of a run joined."""
+    """[[models]] tables for exactly these checkpoints: one each, but one for all hub revisions of a run."""
     from kltui.registry.checkpoint import HubSource, ServedSource
     from kltui.registry.gguf_file import is_gguf_variant
 
@@ -55,7 +56,7 @@ def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
     for row in rows:
         c = row.checkpoint
         entry: Entry = {"run": c.run}
-        if not is_gguf_variant(c.quantization):  # that one stands in the file
+        if not is_gguf_variant(c.quantization):  # the quantisation of a GGUF file is read from the file
             entry["quantization"] = [c.quantization]
         words = ("size", "type", "parent", "tokenizer", "base")
         entry.update({k: getattr(c, k) for k in words if getattr(c, k)})
@@ -78,9 +79,9 @@ def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
 
 
 def usual_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
-    """The [corpus] and [scoring] tables of the job with the most checkpoints (the newest of equals), for a new job; empty if there is none.
+    """The [corpus] and [scoring] tables of the job with the most finished checkpoints (the newest of equals).
 
-    Vectors with another corpus or dtype would not join the map.
+    A new job takes them, because vectors with another corpus or dtype would not join the map. Empty without a job.
     """
     for job in sorted(jobs, key=lambda j: -j.done):
         try:
@@ -94,7 +95,7 @@ def usual_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
 
 
 def tables_for(app: WorkspaceSession) -> tuple[Entry, Entry]:
-    """The [corpus] and [scoring] tables of a new job: the usual ones, but for texts that the command line named."""
+    """The [corpus] and [scoring] tables of a new job: those of `usual_tables`, or the texts named on the command line."""
     corpus, scoring = usual_tables(app.snapshot.jobs)
     return ({"source": str(app.texts)} if app.texts is not None else corpus), scoring
 
@@ -128,7 +129,7 @@ def _job_file_complaint(path: Path) -> str:
 
 
 def start_job(app: WorkspaceSession, rows: Sequence[CheckpointRow]) -> None:
-    """Offers a job for these checkpoints, as the last job was set up; without any, asks for a job file."""
+    """Shows a job for these checkpoints with the tables of `tables_for`; without checkpoints, asks for a job file."""
     if not rows or app.reader.path is None:
         start_file(app)
         return
@@ -177,7 +178,7 @@ def offer(
     scoring: Entry,
     engine: Entry | None = None,
 ) -> None:
-    """Shows the job file; s writes and starts it, t watches its runs, w only writes it, e changes how it scores."""
+    """Shows the job file. Keys: s writes and starts it, t also watches its runs, w only writes it, e edits settings."""
     assert app.reader.path is not None
     try:
         job = job_of(app.reader.path, entries, corpus, scoring, engine)
@@ -254,7 +255,7 @@ def _start(app: WorkspaceSession, path: Path, *, watch: bool = False) -> None:
 
 
 def resume(app: WorkspaceSession, job: JobRow) -> None:
-    """Runs a job again: what is stored is not scored again."""
+    """Runs a job again; checkpoints whose vectors are stored are skipped."""
     from kltui.jobs import launch
 
     path = app.reader.path
@@ -277,7 +278,7 @@ def resume(app: WorkspaceSession, job: JobRow) -> None:
 
 
 def add_models(app: WorkspaceSession) -> None:
-    """Asks where models come from, then for the folder, repository or preset."""
+    """Asks for the kind of source, then for the folder, repository, preset or file."""
     if app.reader.path is None:
         app.say("open a workspace first: kltui WORKSPACE", "warning")
         return
@@ -328,7 +329,7 @@ def _ask_folder(app: WorkspaceSession) -> None:
 
 
 def add_path(app: WorkspaceSession, path: Path) -> None:
-    """Offers the checkpoints of a folder, or a GGUF file, for a job."""
+    """Starts the dialogs for a job on the checkpoints of a folder, or on a GGUF file."""
     from kltui.registry.gguf_entry import names_ggufs
 
     if names_ggufs(path, ()):
@@ -362,7 +363,7 @@ def _confirm_found(app: WorkspaceSession, path: Path) -> None:
 
 
 def _one_run(folder: Path, found: Sequence[LocalFound]) -> tuple[str, str]:
-    """The question whether to add a run, and its checkpoints."""
+    """(the question whether to add a run, a list of its checkpoints)."""
     lines = [f"{'' if f.step is None else f.step:>10}  {f.type:<12}  {f.path}" for f in found]
     these = "this checkpoint" if len(found) == 1 else f"these {len(found)} checkpoints"
     heading = f"{'step':>10}  {'type':<12}  folder"
@@ -370,7 +371,7 @@ def _one_run(folder: Path, found: Sequence[LocalFound]) -> tuple[str, str]:
 
 
 def _several_runs(runs: Mapping[Path, Sequence[LocalFound]]) -> tuple[str, str]:
-    """The question whether to add the runs of a folder, and what each holds."""
+    """(the question whether to add the runs of a folder, a list of the runs with their numbers of checkpoints)."""
     lines = [f"{len(found):>11}  {found[-1].type:<12}  {folder}" for folder, found in runs.items()]
     n = sum(map(len, runs.values()))
     heading = f"{'checkpoints':>11}  {'type':<12}  folder"
@@ -430,7 +431,7 @@ async def _with_revisions(app: WorkspaceSession, repo: str) -> None:
 
 
 def revisions_in_short(names: Sequence[str]) -> str:
-    """How many revisions there are, and which: the first and the last where they are many.
+    """The number of revisions and their names; of more than 8, only the first 5 and the last 2.
 
     >>> revisions_in_short(["main"]), revisions_in_short([f"step{i}" for i in range(9)])
     ('1 revision: main', '9 revisions: step0, step1, step2, step3, step4 … step7, step8')
@@ -455,7 +456,7 @@ def meant_revisions(text: str, names: Sequence[str]) -> list[str]:
 
 
 def revisions_complaint(text: str, repo: str, names: Sequence[str]) -> str:
-    """What is wrong with patterns of revisions, or ""; `names` are those that the hub knows, [] where it was not asked."""
+    """What is wrong with patterns of revisions, or ""; `names` are the repository's revisions, [] if unknown."""
     from kltui.registry.names import COMMIT
     from kltui.registry.revisions import expand_revisions
 

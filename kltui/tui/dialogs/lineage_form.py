@@ -1,4 +1,4 @@
-"""The lineage of the chosen checkpoints, edited in a form and stored."""
+"""A form to edit the lineage (run, seed, size, parent ...) of checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HINT = "Running a job again overwrites this with its own lineage; steps come fro
 
 
 def ask_entry(app: WorkspaceSession, entry: Entry, run: str, done: Callable[[Entry], None]) -> None:
-    """Asks for the lineage of a new run and passes `entry` ([[models]]) with it to `done`."""
+    """Asks for the lineage of a new run and passes the [[models]] table `entry`, with the answers added, to `done`."""
     from kltui.jobs.lineage import FIELDS, parse_changes
 
     names = [f for f in FIELDS if f != "step"]
@@ -49,7 +49,7 @@ def ask_entry(app: WorkspaceSession, entry: Entry, run: str, done: Callable[[Ent
 
 
 def edit_lineage(app: WorkspaceSession, rows: Sequence[CheckpointRow]) -> None:
-    """Asks for the lineage of `rows` and stores what was changed."""
+    """Asks for the lineage of `rows` and stores the changes."""
     from kltui.jobs.lineage import common
 
     before = common([row.checkpoint for row in rows])

@@ -1,4 +1,4 @@
-"""c without both marks: which pair to compare."""
+"""The choice of a pair to compare, for key `c` without two marks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME_CELLS = 28
 
 
 def ask_pair(app: Session) -> None:
-    """Offers the pairs that lineage suggests, those with the marked A first; the chosen one becomes A and B."""
+    """Lists the pairs suggested by lineage, those with the marked checkpoint first; the chosen one becomes A and B."""
     marked = app.selection.a or app.selection.b
     pairs = sorted(app.snapshot.suggested_pairs, key=lambda p: marked not in (p.a, p.b))
     if not pairs:

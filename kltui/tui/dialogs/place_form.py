@@ -44,7 +44,7 @@ def place_model(app: WorkspaceSession, checkpoint: Checkpoint | None = None) -> 
 
 
 def named(checkpoint: Checkpoint) -> str:
-    """How --place names a checkpoint's source; what others scored has none."""
+    """A checkpoint's source as `--place` takes it: repository@revision, a server's address, or a path."""
     from kltui.registry.checkpoint import HubSource, ServedSource
 
     source = checkpoint.source
@@ -93,7 +93,7 @@ async def _place(app: WorkspaceSession, model: str, texts: str) -> None:
 
 
 def _run(command: Sequence[str], width: int) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a process in a session of its own: what it scores goes on when the interface ends."""
+    """Exit code, stdout and stderr of a process in a session of its own, which goes on if the interface is closed."""
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
         env=os.environ | {"COLUMNS": str(width), "NO_COLOR": "1"}, start_new_session=True, check=False,

@@ -1,4 +1,4 @@
-"""Questions over the view: a line to fill in, a choice, a yes or no, a text to read."""
+"""Dialogs over the view: an input line, a list to choose from, a yes-or-no question, a text to read."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from kltui.tui.widgets.canvas import (
 if TYPE_CHECKING:
     from kltui.tui.session import Session
 
-TOGETHER = "\u00a0"  # a space at which no line is broken
-MAX_READ, FRAME = 110, 4  # cells across a text to read, and those of its border and padding
-FOLDER_SECONDS = 2.0  # how long a path is waited for on a network file system
+TOGETHER = "\u00a0"  # no-break space
+MAX_READ, FRAME = 110, 4  # width in cells of a text to read, and of its border and padding
+FOLDER_SECONDS = 2.0  # timeout for listing a folder, which may be on a network file system
 
 
 class Words(Pane, can_focus=False):
-    """Wrapped text, up to a share of the screen's lines: a question, an error, hints."""
+    """Wrapped text of at most 1 / `share` of the screen's lines: a question, an error, hints."""
 
     DEFAULT_CSS = "Words { height: auto; width: 100%; }"
     bold, share = False, 2
@@ -52,12 +52,12 @@ class Words(Pane, can_focus=False):
         self.texts, self.ink = list(texts), ink
 
     def say(self, text: str, ink: str) -> None:
-        """Says something else."""
+        """Replaces the text."""
         self.texts, self.ink = [text], ink
         self.refresh(layout=True)
 
     def lines(self, width: int) -> list[str]:
-        """The lines in `width` cells; where they are too many, the last one shown says so."""
+        """The lines in `width` cells; if some do not fit, the last one shown ends in an ellipsis."""
         texts = [line for text in self.texts for line in text.split("\n")]
         lines = [line for text in texts for line in wrapped(text, max(1, width - 2))]
         maximum = max(1, self.app.size.height // self.share)
@@ -65,7 +65,7 @@ class Words(Pane, can_focus=False):
         return lines if len(lines) <= maximum else [*lines[: maximum - 1], f"{lines[maximum - 1]} …"]
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """The number of lines of the text."""
+        """The number of lines, for Textual's layout."""
         return len(self.lines(width))
 
     def render_line(self, y: int) -> Strip:
@@ -73,7 +73,8 @@ class Words(Pane, can_focus=False):
         look, lines = self.look, self.lines(self.size.width)
         text = fitted(lines[y], max(1, self.size.width - 2)) if y < len(lines) else ""
         spans = spelled([(" " + text, look(self.ink, "raised", bold=self.bold))], look)
-        if y == 0 and self.bold and not look.color:  # where no ground sets it apart from what is above
+        # without a background colour, a rule separates it from the view
+        if y == 0 and self.bold and not look.color:
             spans = [(spans[0][0].rstrip() + " ", spans[0][1])]
             rule = look.glyph("─", "-") * max(0, self.size.width - width_of(spans))
             spans.append((rule, look("rule", "raised")))
@@ -81,7 +82,7 @@ class Words(Pane, can_focus=False):
 
 
 class Title(Words, can_focus=False):
-    """The question, or what is wrong with the answer."""
+    """The question, or an error message about the answer."""
 
     bold, share = True, 4
 
@@ -90,25 +91,25 @@ class Title(Words, can_focus=False):
         self.question = question
 
     def complain(self, complaint: str) -> None:
-        """Says what is wrong; "" takes it back."""
+        """Shows an error message; "" shows the question again."""
         text = complaint or self.question
         if self.texts != [text]:
             self.say(text, "bad" if complaint else "accent")
 
 
 class PathSuggester(Suggester):
-    """Completes a path: the first folder entry, in order of name, that begins as what is written."""
+    """Suggests the first folder entry, by name, that begins with what is typed."""
 
     def __init__(self) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
 
     async def get_suggestion(self, value: str) -> str | None:
-        """The completed path, or None."""
+        """The completed path; None if no entry matches."""
         return await asyncio.to_thread(completed, value)
 
 
 def completed(value: str) -> str | None:
-    """`value` completed to the first entry of its folder that begins so; folders end in a slash."""
+    """`value` completed to the first matching entry of its folder, None without one; folders end in a slash."""
     head, slash, tail = value.rpartition("/")
     folder = expanded(f"{head}{slash}" or ".")
     try:
@@ -120,7 +121,7 @@ def completed(value: str) -> str | None:
 
 
 class LineInput(Input):
-    """A line to write in. Its screen hands it keys one at a time, so that none overtakes another."""
+    """An input line whose screen passes it keys one at a time, so that they are handled in order."""
 
     EDITING: ClassVar = {
         key: b.action for b in Input.BINDINGS if isinstance(b, Binding) for key in b.key.split(",")
@@ -131,24 +132,27 @@ class LineInput(Input):
         self.cursor_blink = False
 
     def on_mount(self) -> None:
-        """What stands in an empty line looks like an answer where no colour says that it is none."""
+        """Puts the placeholder in brackets without colours, since it would look like an answer."""
         if self.placeholder and not cast("Session", self.app).look.color:
             self.placeholder = f"({self.placeholder})"
 
     async def typed(self, event: events.Key) -> None:
-        """Takes a character, or edits as the key says; enter is the screen's own affair."""
+        """Inserts a character or runs the key's editing action; enter is handled by the screen."""
         if event.is_printable and event.character:
             self.replace(event.character, *self.selection)
         elif event.key != "enter" and (action := self.EDITING.get(event.key)):
             await self.run_action(action)
 
     def pasted(self, text: str) -> None:
-        """Takes the first line of a clipboard's text."""
+        """Inserts the first line of pasted text."""
         self.replace((text.splitlines() or [""])[0], *self.selection)
 
 
 class Prompt(ModalScreen[str | None]):
-    """One line to fill in at the foot of the screen; `check` returns a complaint or ""; None when left."""
+    """An input line at the bottom of the screen. The result is its text, or None if the user leaves.
+
+    `check` returns an error message or ""; `changed` is called with each new value while the user types.
+    """
 
     def __init__(
         self,
@@ -179,7 +183,7 @@ class Prompt(ModalScreen[str | None]):
         self.set_focus(self.line)
 
     def on_input_changed(self) -> None:
-        """Passes the line on while it is written, once for each of its values."""
+        """Calls `changed` with a new value, once for each."""
         if self.line.value == self.value:
             return
         self.value = self.line.value
@@ -188,7 +192,7 @@ class Prompt(ModalScreen[str | None]):
             self.changed(self.value)
 
     def _submit(self) -> None:
-        """Ends with the line, unless there is a complaint."""
+        """Closes the prompt with the text if `check` accepts it, otherwise shows its message."""
         complaint = self.check(self.line.value) if self.check else ""
         if complaint:
             self.heading.complain(complaint)
@@ -196,7 +200,7 @@ class Prompt(ModalScreen[str | None]):
             self.dismiss(self.line.value)
 
     async def _complete(self) -> None:
-        """Writes out the path that is meant, unless its folder takes too long to answer."""
+        """Completes the path, unless listing its folder takes too long."""
         with contextlib.suppress(TimeoutError):
             found = await asyncio.wait_for(asyncio.to_thread(completed, self.line.value), FOLDER_SECONDS)
             if found is not None:
@@ -204,7 +208,7 @@ class Prompt(ModalScreen[str | None]):
                 self.line.action_end()
 
     async def typed(self, event: events.Key) -> None:
-        """Writes, takes up the path that is meant, ends, or leaves without an answer."""
+        """Handles a key: types, completes a path (tab), submits, or leaves."""
         if event.key in ("escape", "ctrl+c"):
             self.dismiss(None)
         elif event.key == "enter":
@@ -217,7 +221,7 @@ class Prompt(ModalScreen[str | None]):
         self._take_note()
 
     def pasted(self, text: str) -> None:
-        """Writes what is pasted."""
+        """Inserts pasted text."""
         self.line.pasted(text)
         self._take_note()
 
@@ -229,7 +233,7 @@ class Prompt(ModalScreen[str | None]):
 def matching(options: Sequence[tuple[str, str]], needle: str) -> list[int]:
     """Indices of the options (name, words) in which every word of `needle` occurs, nearest names first.
 
-    Where none fits, those whose names are nearly so: a misspelt word still leads somewhere.
+    If there are none, up to three options whose names are similar to `needle`, which may be misspelt.
 
     >>> matching([("zoom out", "smaller"), ("out", "leave"), ("walk", "go out")], "out")
     [1, 0, 2]
@@ -239,7 +243,7 @@ def matching(options: Sequence[tuple[str, str]], needle: str) -> list[int]:
     words = needle.lower().split()
 
     def distance(name: str, text: str) -> int:
-        """The sum over the words of how far from the name's beginning each is found; -1 where one is not."""
+        """The sum over the words of how well each matches (0: the whole name); -1 if one occurs nowhere."""
         name, text, ranks = name.lower(), text.lower(), 0
         for word in words:
             found = (
@@ -264,18 +268,18 @@ def matching(options: Sequence[tuple[str, str]], needle: str) -> list[int]:
 
 
 class ChoiceList(Pane):
-    """Options, one a line, the chosen one marked; narrowed by `needle`."""
+    """Options that match `needle`, one a line, the chosen one highlighted."""
 
     def __init__(self, options: Sequence[tuple[str, str]]) -> None:
         super().__init__()
         self.options, self.needle, self.cursor = list(options), "", 0
 
     def matching(self) -> list[int]:
-        """Indices of the options in which every word of the needle occurs, nearest names first."""
+        """Indices of the options that match `needle`, best first."""
         return matching(self.options, self.needle)
 
     def render_line(self, y: int) -> Strip:
-        """An option."""
+        """The line of an option."""
         look, shown = self.look, self.matching()
         top = max(0, min(self.cursor - self.size.height // 2, len(shown) - self.size.height))
         at = top + y
@@ -293,14 +297,14 @@ class ChoiceList(Pane):
         )
 
     def step(self, by: int) -> None:
-        """Moves the choice."""
+        """Moves the choice by so many options."""
         count = len(self.matching())
         self.cursor = max(0, min(count - 1, self.cursor + by)) if count else 0
         self.refresh()
 
 
 class ChoiceDialog(ModalScreen[int | None]):
-    """A list to choose from by arrows, or by typing part of a name; the index of the choice, or None."""
+    """A list to choose from by arrows or by typing part of a name. The result is the option's index, or None."""
 
     def __init__(self, question: str, options: Sequence[tuple[str, str]]) -> None:
         super().__init__()
@@ -309,19 +313,19 @@ class ChoiceDialog(ModalScreen[int | None]):
         self.line = LineInput(placeholder="type to narrow, arrows to move, enter to choose, esc to leave")
 
     def compose(self) -> ComposeResult:
-        """Question, options, and a line that narrows them."""
+        """Question, options, and a line to filter them."""
         with Vertical(classes="sheet"):
             yield Title(self.question)
             yield self.list
             yield self.line
 
     def on_mount(self) -> None:
-        """Puts the cursor where typing narrows."""
+        """Puts the cursor on the filter line."""
         self.make_room(self.app.size.height)
         self.set_focus(self.line)
 
     def on_resize(self, event: events.Resize) -> None:
-        """Keeps the line in sight below the options."""
+        """Fits the options to the new size."""
         self.make_room(event.size.height)
 
     def make_room(self, height: int) -> None:
@@ -330,13 +334,13 @@ class ChoiceDialog(ModalScreen[int | None]):
         self.list.styles.height = max(1, min(maximum, len(self.list.options)))
 
     def on_input_changed(self) -> None:
-        """Narrows the options."""
+        """Filters the options by the line."""
         if self.line.value != self.list.needle:
             self.list.needle, self.list.cursor = self.line.value, 0
             self.list.refresh()
 
     async def typed(self, event: events.Key) -> None:
-        """Moves, narrows, ends with the marked option, or leaves."""
+        """Handles a key: moves the choice, types into the filter, chooses, or leaves."""
         moves = {"down": 1, "up": -1, "pagedown": 10, "pageup": -10, "tab": 1, "shift+tab": -1}
         if event.key in ("escape", "ctrl+c"):
             self.dismiss(None)
@@ -350,7 +354,7 @@ class ChoiceDialog(ModalScreen[int | None]):
             self.on_input_changed()
 
     def pasted(self, text: str) -> None:
-        """Narrows by what is pasted."""
+        """Inserts pasted text into the filter."""
         self.line.pasted(text)
         self.on_input_changed()
 
@@ -358,7 +362,7 @@ class ChoiceDialog(ModalScreen[int | None]):
 def key_help(
     groups: Sequence[tuple[str, Sequence[tuple[str, str]]]], look: Theme
 ) -> Callable[[int], list[list[Span]]]:
-    """What a Reader shows of keys: by group, a key and what it does, wrapped beside it; `groups` as Keymap.help has them."""
+    """Lines for a TextDialog: in each group, a key and what it does. `groups` are those of `Keymap.help`."""
 
     def said(keys: str) -> str:
         return spelled([(keys, look())], look)[0][0]
@@ -381,7 +385,7 @@ def key_help(
 
 
 class TextDialog(ModalScreen[str | None]):
-    """A text to read; ends with one of `keys` (a key name each), or None on esc and q."""
+    """A text to read. The result is the pressed key if it is one of `keys` (key, label), or None for esc and q."""
 
     def __init__(
         self,
@@ -397,26 +401,26 @@ class TextDialog(ModalScreen[str | None]):
         self.sheet = Vertical(self.text, self.hint, classes="sheet")
 
     def compose(self) -> ComposeResult:
-        """The text and what may be pressed."""
+        """The text, and the keys below it."""
         yield self.sheet
 
     def on_mount(self) -> None:
-        """Lets the text scroll at once."""
+        """Gives the focus to the text."""
         self.make_room(self.app.size)
         self.text.focus()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Keeps to the lines that there are."""
+        """Fits the dialog to the new size."""
         self.make_room(event.size)
 
     def make_room(self, size: Size) -> None:
-        """As many lines as text and keys take; the style sheet says how many that may be."""
+        """Sets the height to the lines of text and keys; the style sheet limits it."""
         width = min(MAX_READ, 9 * size.width // 10) - FRAME
         lines = 1 + len(self.text.lines_in(width)) + len(self.hint.lines(width))
         self.sheet.styles.height = lines + 2
 
     async def typed(self, event: events.Key) -> None:
-        """Scrolls, ends, or leaves."""
+        """Handles a key: scrolls, answers, or leaves."""
         key = event.character if event.is_printable and event.character else event.key
         moves = {"j": self.text.do_down, "down": self.text.do_down, "k": self.text.do_up, "up": self.text.do_up,
                  "pagedown": self.text.do_page_down, " ": self.text.do_page_down,
@@ -429,11 +433,11 @@ class TextDialog(ModalScreen[str | None]):
             moves[key]()
 
     def pasted(self, text: str) -> None:
-        """Nothing: there is nowhere to write."""
+        """Ignores pasted text."""
 
 
 def reading(text: str, style: Style) -> Callable[[int], Sequence[Sequence[Span]]]:
-    """A maker of lines for `TextDialog` from plain text, wrapped."""
+    """A function from a width to the wrapped lines of plain text, for `TextDialog`."""
 
     def lines(width: int) -> list[list[Span]]:
         return [[(part, style)] for line in text.split("\n") for part in wrapped(line, max(10, width))]
@@ -442,5 +446,5 @@ def reading(text: str, style: Style) -> Callable[[int], Sequence[Sequence[Span]]
 
 
 def confirm(question: str, detail: str, style: Style) -> TextDialog:
-    """A yes-or-no question: ends with "y", or None."""
+    """A yes-or-no question; the result is "y", "n" or None."""
     return TextDialog(question, reading(detail, style), keys=(("y", "yes"), ("n", "no")))

@@ -1,4 +1,4 @@
-"""The choice among workspaces that were open lately, where none was named."""
+"""The choice among recently opened workspaces, for a session that began without one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 async def find_recent(app: Session) -> None:
-    """Shows them in the welcome; a disk that does not answer holds up nothing."""
+    """Finds them in a thread, since a disk may not respond, and shows them in the welcome."""
     app.recent = await asyncio.to_thread(recent_in, app.memory)
     if app.view is not None and app.reader.path is None:
         app.view.update_data()
 
 
 def ask_recent(app: Session) -> None:
-    """Offers them, and opens the one chosen."""
+    """Lists them, and opens the chosen one."""
     found = app.recent
     options = [(safe_text(one.path.name, 30), one.words) for one in found]
 

@@ -1,4 +1,4 @@
-"""How questions over the view look; in a module of its own, because the application has it before there is one."""
+"""Style sheet of the dialogs; in a module of its own, because the application needs it before any dialog is imported."""
 
 CSS = """
 Prompt, ChoiceDialog, Form, TextDialog { background: transparent; align: center bottom; }
