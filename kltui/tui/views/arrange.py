@@ -1,4 +1,4 @@
-"""Where panes go that stand by a plot: right of it or below, whichever leaves the picture larger."""
+"""The layout of a plot and other panes: these are right of it or below, whichever leaves the picture larger."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Literal
 
 from kltui.tui.widgets.plot import NAME_ROWS, Y_AXIS
 
-SIDE = 42  # cells across beside a plot of any shape
+SIDE = 42  # width of the other panes beside a plot that suits any shape
 MIN_SIDE, MAX_SIDE = 30, 64
 MIN_BELOW = 8
 MIN_PLOT = (40, 12)
-MIN_LINES = 4  # of a pane in a stack, its header included
-MIN_ACROSS = 24  # of a pane in a row
-NEARLY = 0.97  # of the largest scale: what room for other panes may cost where they are not a must
-_LINES = 3 + NAME_ROWS  # header, axis, read-out and what is free for the name of the y axis
+MIN_LINES = 4  # height of a pane in a stack, with its header
+MIN_ACROSS = 24  # width of a pane in a row
+NEARLY = 0.97  # share of the largest scale that must remain for other panes to be shown if they are optional
+_LINES = 3 + NAME_ROWS  # header, axis, read-out and the rows for the name of the y axis
 
 Place = Literal["alone", "right", "below"]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """Where the other panes are, and the plot's cells across ("right") or down ("below")."""
+    """The place of the other panes, and the plot's width ("right") or height ("below") in cells."""
 
     place: Place
     plot: int = 0
 
 
 def arranged(width: int, height: int, shape: tuple[float, float] | None, *, must: bool) -> Arrangement:
-    """How `width` x `height` cells are shared between a plot and other panes.
+    """The layout of a plot and other panes in `width` x `height` cells.
 
-    `shape`: width and height of the picture in one unit, None for a plot that fills any pane. `must`: the other
-    panes are wanted even where the picture becomes smaller for it.
+    `shape`: width and height of the picture in the same unit, None for a plot that fills any pane. `must`: the other
+    panes are shown even if the picture becomes smaller.
     """
     if shape is None:
         return Arrangement("right", width - SIDE) if must else Arrangement("alone")
@@ -45,7 +45,7 @@ def arranged(width: int, height: int, shape: tuple[float, float] | None, *, must
 
 
 def _scale(width: float, height: float, shape: tuple[float, float]) -> float:
-    """Cells across that a unit of the picture takes in a pane: a cell is twice as high as wide."""
+    """The width in cells of one unit of the picture in a plot of so many cells; a cell is twice as high as wide."""
     return min((width - Y_AXIS) / shape[0], 2 * (height - _LINES) / shape[1])
 
 
@@ -66,9 +66,10 @@ def _below(width: int, height: int, shape: tuple[float, float]) -> tuple[Arrange
 
 
 def stacked(wanted: Sequence[int], height: int, first: int = 0) -> list[int]:
-    """Lines of each pane in a stack of `height` lines, 0 for those without room; who wants 0 takes what is left.
+    """The height of each pane in a stack of `height` lines, 0 for panes without room; `wanted` 0: all that is left.
 
-    Room goes to number `first`, then to the others in order; the last of those shown fills the stack.
+    Pane number `first` gets room first, then the others in order. The first shown pane that wants 0, or else the last
+    one, gets the remaining lines.
 
     >>> stacked([8, 10, 0], 40), stacked([8, 10, 0], 20), stacked([30, 10], 21)
     ([8, 10, 22], [8, 8, 4], [17, 4])

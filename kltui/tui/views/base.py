@@ -1,4 +1,4 @@
-"""A view: one of the ten screens, as columns of panes that appear as the terminal gets wider."""
+"""The base of the ten views: columns of panes, more of them on a wider terminal."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject
 
 WIDE, WIDEST = 120, 160
-BARS = 3  # lines around a view: tabs, status, keys
+BARS = 3  # lines outside the view: tabs, status, keys
 
 
 @dataclass(frozen=True)
 class ColumnOfPanes:
-    """Panes stacked in one column; `width` cells, or 0 for what is left; shown from `minimum` columns on.
+    """Panes stacked in one column of `width` cells (0: the rest), shown on terminals of at least `minimum` columns.
 
-    With panes `aside`, the column has one pane, a plot, and those stand right of it or below.
+    With panes `aside`, `panes` is one plot, and the others are right of it or below.
     """
 
     panes: Sequence[Pane]
@@ -35,16 +35,16 @@ class ColumnOfPanes:
 
     @property
     def all_panes(self) -> list[Pane]:
-        """The panes, and those aside."""
+        """`panes` and `aside`."""
         return [*self.panes, *self.aside]
 
 
 class View(SessionWidget):
-    """A screen of kltui. Subclasses make `columns`; the first pane of the main column has the first focus."""
+    """A view. Subclasses define `make_columns`; the first pane of the main column has the focus first."""
 
     screen_name: ClassVar[str] = ""
-    job_id: int | None = None  # the job whose items it shows
-    has_figure: ClassVar[bool] = False  # whether `e` writes it as a figure, and `I` shows it as one
+    job_id: int | None = None  # the job whose items it shows, if any
+    has_figure: ClassVar[bool] = False  # whether there is a figure of it, for keys `e` and `I`
     DEFAULT_CSS = """
     View { layout: horizontal; width: 100%; height: 1fr; }
     View > Box { height: 100%; width: 1fr; }
@@ -62,7 +62,7 @@ class View(SessionWidget):
         self.focus_pane: Pane = next(c.panes[0] for c in self.columns if not c.width)
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
-        """The columns from left to right; exactly one has width 0."""
+        """The columns from left to right; exactly one, the main column, has width 0."""
         raise AssertionError("a view makes its columns")
 
     @property
@@ -76,11 +76,11 @@ class View(SessionWidget):
         yield from self._boxes
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """No lines, because the columns cover the whole view."""
+        """[], because the columns cover the whole view."""
         return []
 
     def make_room(self, width: int) -> None:
-        """Shows the columns that fit `width` cells, the focused one always."""
+        """Shows the columns that fit `width` cells, and always the focused one."""
         focused = next(i for i, c in enumerate(self.columns) if self.focus_pane in c.all_panes)
         if width < WIDE:
             shown = {focused}
@@ -100,16 +100,14 @@ class View(SessionWidget):
                 self._arrange(i, width - beside, must=width >= WIDE)
 
     def _arrange(self, column: int, width: int, *, must: bool) -> None:
-        """Shares a column between its plot and the panes aside, as suits the plot's picture."""
+        """Arranges a column's plot and the panes aside according to the shape of the plot's picture."""
         from kltui.tui.views.arrange import Arrangement, arranged
         from kltui.tui.views.welcome import welcome
 
         plot, box, aside = self.columns[column].panes[0], self._boxes[column], self._asides[column]
         panes = self.columns[column].aside
-        height = (
-            self.kl.size.height - BARS - bool(self.kl.facts.corpus)
-        )  # what a map is made of has a line of its own
-        if welcome(self.kl):  # which wants the whole width, and there is nothing to say beside it
+        height = self.kl.size.height - BARS - bool(self.kl.facts.corpus)  # the map's settings take one line
+        if welcome(self.kl):  # its text takes the whole width, and the other panes would be empty
             how = Arrangement("alone")
         else:
             how = arranged(width - 2 * plot.barred, height, self.shape(), must=must)
@@ -136,7 +134,7 @@ class View(SessionWidget):
             _bar(pane, pane is not next(p for p in panes if p in shown))
 
     def _in_a_stack(self, box: Box, panes: Sequence[Pane], height: int, *, barred: bool) -> None:
-        """The panes over one another in `height` lines; with 0, the focused one alone."""
+        """Stacks the panes in `height` lines; with 0, shows only the focused one."""
         from kltui.tui.views.arrange import stacked
 
         box.styles.layout = "vertical"
@@ -148,39 +146,39 @@ class View(SessionWidget):
             _bar(pane, barred)
 
     def shape(self) -> tuple[float, float] | None:
-        """Width and height of the picture for which the panes aside make room, None where any pane suits it."""
+        """Width and height of the plot's picture in the same unit; None if it fills any pane."""
         return None
 
     def wanted_lines(self, pane: Pane) -> int:
-        """Lines that a pane aside wants, its header included; 0: what is left."""
+        """The height that a pane aside needs, with its header; 0: all that is left."""
         return 0
 
     def focus_now(self) -> None:
-        """Gives the focus to the view's own pane."""
+        """Gives the focus to `focus_pane`."""
         self.screen.set_focus(self.focus_pane, scroll_visible=False)
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of what is shown; None as long as there is nothing to draw."""
+        """The figure of what is shown; None while there is nothing to draw."""
         return None
 
     def csv_rows(self) -> Iterable[list[object]]:
-        """The rows of what is shown, titles first; none where there are none."""
+        """The rows of what is shown, titles first; empty if there are none."""
         return []
 
     def text_lines(self) -> list[str]:
-        """What is shown as lines of text, [] where it has no such form."""
+        """What is shown as lines of text; [] if it has no such form."""
         return []
 
     def json_data(self) -> dict[str, object]:
-        """The data of what is shown, {} where it has no such form."""
+        """The data of what is shown; {} if it has no such form."""
         return {}
 
     def copied(self) -> str:
-        """What the key for copying takes; "": the name under the cursor."""
+        """The text that the key for copying copies; "": the name under the cursor."""
         return ""
 
     def kept(self) -> dict[str, object]:
-        """The state of this view to store for the next session."""
+        """{key: value} of this view's state, to be stored for the next session."""
         return {}
 
     def do_next_pane(self) -> None:
@@ -194,7 +192,7 @@ class View(SessionWidget):
         self.focus_on(panes[(panes.index(self.focus_pane) + by) % len(panes)])
 
     def do_out(self) -> bool:
-        """Steps back to the screen's own pane; False where the keys go there already."""
+        """Moves the focus to the main pane; False if it is there already."""
         main = next(c.panes[0] for c in self.columns if not c.width)
         if self.focus_pane is main:
             return False
@@ -202,25 +200,25 @@ class View(SessionWidget):
         return True
 
     def do_corpus(self) -> None:
-        """Chooses the corpus that all screens show."""
+        """Asks for the corpus that all screens show."""
         from kltui.tui.dialogs.corpus_choice import choose_corpus
 
         self.kl.run_worker(choose_corpus(self.kl), group="corpus", exclusive=True)
 
     def do_basis(self) -> None:
-        """Chooses what the map of all screens is made of."""
+        """Asks for the settings of the map that all screens show."""
         from kltui.tui.dialogs.basis_form import ask_basis
 
         self.kl.run_worker(ask_basis(self.kl), group="basis form", exclusive=True)
 
     def focus_on(self, pane: Pane) -> None:
-        """Brings a pane to the fore."""
+        """Shows a pane and gives it the focus."""
         self.focus_pane = pane
         self.make_room(self.app.size.width)
         self.focus_now()
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
-        """Runs a coroutine beside the interface; what goes wrong in it is shown, also where a plot is waited for."""
+        """Runs a coroutine in the background; an error is shown on the status line and in empty plots."""
         return begun(
             super().run_worker, lambda w: self.kl.outlived(w, self._stays_empty), work, *given, **how
         )
@@ -234,7 +232,7 @@ class View(SessionWidget):
                 pane.refresh()
 
     def update_data(self) -> None:
-        """Called when snapshot, selection, filter or analysis have changed and the view is shown."""
+        """Called when snapshot, selection, filter or map has changed while the view is shown, and when it is shown."""
         from kltui.tui.views.welcome import welcome
 
         if self._welcomes != bool(welcome(self.kl)):
@@ -244,16 +242,16 @@ class View(SessionWidget):
             pane.update_data()
 
     def cursor_moved(self) -> None:
-        """Called when the shared cursor is on another checkpoint."""
+        """Called when the shared cursor was moved to another checkpoint."""
         self.update_data()
 
     def arrived(self) -> None:
-        """Called every time the view comes to the fore."""
+        """Called every time the view is shown, once it has its size."""
         self.update_data()
 
 
 def _bar(pane: Pane, barred: bool) -> None:
-    """Draws a line at the pane's left, or none."""
+    """Turns the line at the pane's left on or off."""
     if pane.barred != barred:
         pane.barred = barred
         pane.refresh()

@@ -1,4 +1,4 @@
-"""Compare: A against B, from the KL down to single tokens."""
+"""The Compare screen: checkpoints A and B, their KL, each text's part of it, and single tokens."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 READ_CELLS, READ_CELLS_WIDE = (
     62,
     84,
-)  # across a text: where lines of 80 characters fit beside the table, they are whole
+)  # width of the text pane; the wider one shows lines of 80 characters whole
 MIN_TABLE = 112
 ORDERS = ("most", "a", "b")
 SAID = {"most": "that drive the KL", "a": "where A is better", "b": "where B is better"}
 WORST_NATS = 10.0
-LOOK_SECONDS = 0.3  # between looks at a short job
+LOOK_SECONDS = 0.3  # between two checks of a short job's progress
 COLUMNS = (
     Column("text", 6, right=True),
     Column("share", 6, right=True),
@@ -53,7 +53,7 @@ DOMAIN = Column("domain", 10, rank=2)
 
 
 class TextTable(Table):
-    """The corpus by how much each text drives the KL between A and B."""
+    """The texts of the map with their parts of the KL between A and B."""
 
     columns: tuple[Column, ...] = COLUMNS
 
@@ -61,8 +61,8 @@ class TextTable(Table):
         super().__init__(id="text-table")
         self.drivers: Drivers | None = None
         self.order: list[int] = []
-        self.texts: Sequence[str] = ()  # of the map, which may leave some of the corpus out
-        self.numbers: Sequence[int] = ()  # of these texts in the corpus
+        self.texts: Sequence[str] = ()  # the map's, which may be fewer than the corpus has
+        self.numbers: Sequence[int] = ()  # the place of each of these texts in the corpus
         self.prompts: Sequence[Prompt] = ()
         self.domains: Sequence[str] = ()
         self.order_name = "most"
@@ -70,17 +70,17 @@ class TextTable(Table):
 
     @property
     def title(self) -> str:  # type: ignore[override]
-        """What the order means."""
+        """A title that names the order."""
         return f"Texts {SAID[self.order_name]}"
 
     def show_domains(self, domains: Sequence[str]) -> None:
-        """Takes the texts' domains; without any there is no column of them."""
+        """Sets the texts' domains, and shows their column if there are any."""
         self.domains = domains
         self.columns = (*COLUMNS[:-1], DOMAIN, COLUMNS[-1]) if any(domains) else COLUMNS
         self._widths_for = -1
 
     def header_right(self) -> list[Span]:
-        """What the differences are relative to."""
+        """The unit of the differences."""
         return [("A − B in nats, less its mean", self.look("faint"))] if self.order else []
 
     def row_count(self) -> int:
@@ -107,12 +107,12 @@ class TextTable(Table):
         return cells
 
     def moved(self) -> None:
-        """The text itself follows."""
+        """Shows the text under the cursor."""
         if isinstance(self.kl.view, CompareView):
             self.kl.view.show_text()
 
     def do_enter(self) -> None:
-        """Reads the text."""
+        """Moves the focus to the text."""
         if self.kl.view is not None:
             self.kl.view.do_next_pane()
 
@@ -124,7 +124,7 @@ class TextTable(Table):
 
 
 class CompareView(View):
-    """KL and its place above the texts; the text under the cursor, token by token, beside them."""
+    """The KL and its position on the scale, above a table of the texts; beside them the tokens of the text under the cursor."""
 
     screen_name = "compare"
     has_figure = True
@@ -136,7 +136,7 @@ class CompareView(View):
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self._asked: tuple[object, ...] = ()
-        self._of = ("", "")  # the pair that what is shown belongs to
+        self._of = ("", "")  # the pair whose comparison is shown
         self.found: Map | None = None
         self.lines: tuple[TextTokens | None, TextTokens | None] = (None, None)
         self._read_at = -1
@@ -152,14 +152,14 @@ class CompareView(View):
         ]
 
     def make_room(self, width: int) -> None:
-        """The text gets what the table can do without."""
+        """Gives the text the width that the table does not need."""
         super().make_room(width)
         texts, reading = self._boxes
         if texts.display and reading.display:
             reading.styles.width = max(READ_CELLS, min(READ_CELLS_WIDE, width - MIN_TABLE))
 
     def update_data(self) -> None:
-        """Compares again when A, B or the vectors have changed."""
+        """Compares again if A, B or the vectors have changed."""
         chosen, version = self.kl.selection, self.kl.map_cache.version
         if self._of != (chosen.a, chosen.b):
             self._forget(chosen.a, chosen.b)
@@ -170,7 +170,7 @@ class CompareView(View):
             self._asked = compared
             self.run_worker(self._load(chosen.a, chosen.b), group="compare", exclusive=True)
         elif None in self.lines and self._read_at != self.kl.snapshot.generation:
-            self._ask_tokens()  # which a job may have stored by now
+            self._ask_tokens()  # a job may have stored them since
         wanted = (self.kl.snapshot.generation, version, chosen.a, chosen.b)
         if wanted != self._exact_asked:
             self._exact_asked = wanted
@@ -181,7 +181,7 @@ class CompareView(View):
         self.summary.styles.height = (9 if self.exact else 7) if both else 2
 
     def _forget(self, a: str, b: str) -> None:
-        """Takes away what belongs to other marks before anything of it is drawn under these."""
+        """Clears the results of the pair before, so that they are not shown for this one."""
         self._of, self.found, self.exact, self.lines = (a, b), None, None, (None, None)
         table = self.texts
         table.drivers, table.order, table.note = None, [], "computing …" if a and b else ""
@@ -258,7 +258,7 @@ class CompareView(View):
         return lines
 
     def _exact_line(self) -> list[list[Span]]:
-        """The exact KL both ways, how far the estimate is from it, and how often the same token comes first."""
+        """Lines with the exact KL in both directions, the estimate's ratio to their mean, and the top-1 agreement."""
         found, look = self.exact, self.look
         if found is None:
             return []
@@ -271,10 +271,11 @@ class CompareView(View):
         ]
 
     async def _read_exact(self, a: str, b: str) -> None:
-        """Takes up what is kept of A and B, if it is."""
+        """Shows the stored exact KL of A and B, if there is one."""
         found = None
         if a and b:
-            with contextlib.suppress(KltuiError):  # without a vector, or on no map together: nothing is kept
+            # nothing is stored for a pair without vectors or not on one map
+            with contextlib.suppress(KltuiError):
                 found = await self.kl.reader.read(lambda ws: ws.exact_kl(a, b, compute=False))
         if (a, b) != (self.kl.selection.a, self.kl.selection.b):
             return
@@ -286,12 +287,12 @@ class CompareView(View):
 
     @property
     def text_index(self) -> int:
-        """Number of the text under the cursor, or -1."""
+        """Index in the map of the text under the cursor; -1 without one."""
         order = self.texts.order
         return order[self.texts.cursor] if self.texts.cursor < len(order) else -1
 
     def show_text(self) -> None:
-        """Shows the text under the cursor, and its tokens as soon as they are read."""
+        """Shows the text under the cursor, and its tokens once they are read."""
         self.lines = (None, None)
         self.reading.top = 0
         self.reading.update_data()
@@ -339,7 +340,7 @@ class CompareView(View):
         return made + self._heat_lines(text, a, b, width)
 
     def _prompt_lines(self, index: int, width: int) -> list[list[Span]]:
-        """What the text answers, marked as what is not scored; none where it is no response."""
+        """Lines of the text's prompt, labelled as not scored; [] if the text is not a response."""
         look, prompts = self.look, self.texts.prompts
         if index >= len(prompts):
             return []
@@ -368,7 +369,7 @@ class CompareView(View):
         return blocks
 
     def _part_lines(self, label: str, part: Part, text: str, width: int) -> list[list[Span]]:
-        """One line of tokens under its name."""
+        """Lines with a part's name and total, then its coloured tokens."""
         from kltui.tui.widgets.token_lines import colored_runs
 
         look, style = self.look, self._gap if part.signed else self._surprise
@@ -407,7 +408,7 @@ class CompareView(View):
         self.show_text()
 
     def do_tokens(self) -> None:
-        """Offers a short job that scores A and B again and keeps their tokens."""
+        """Shows a job that scores A and B again and stores the log-probabilities of tokens."""
         chosen, rows = self.kl.selection, self.kl.snapshot.by_name
         both = [rows[n] for n in (chosen.a, chosen.b) if n in rows]
         corpus, scoring = jobs_start.usual_tables(self.kl.snapshot.jobs)
@@ -433,7 +434,7 @@ class CompareView(View):
         from kltui.jobs.launch import start_exact
 
         try:
-            # refused at once where nothing can come of it, in the words of the report
+            # the same checks and messages as in the report, before a process is started
             await self.kl.reader.read(lambda ws: ws.check_exact(a, b))
             over = await self.kl.reader.read(lambda ws: ws.over)
             job = await asyncio.to_thread(start_exact, path, a, b, over, self.kl.reader.values)
@@ -448,7 +449,7 @@ class CompareView(View):
             self.kl.say(job.complaint() or f"the exact KL could not be computed: {job.log}", "bad")
 
     async def _watch(self, job: Detached) -> None:
-        """Shows how far a short job is, until it ends."""
+        """Shows the progress of a short job until it ends."""
         self._working_out = True
         try:
             while await asyncio.to_thread(job.runs):
@@ -459,17 +460,17 @@ class CompareView(View):
             self.kl.busy_with("")
 
     def cursor_moved(self) -> None:
-        """A and B do not move with the cursor."""
+        """Does nothing: A and B do not depend on the cursor."""
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of what drives the KL of A and B."""
+        """The figure of the texts' parts of the KL."""
         from kltui.figures.shown import ShownSubject
 
         chosen = self.kl.selection
         return ShownSubject("drivers", pair=(chosen.a, chosen.b)) if self.texts.order else None
 
     def _compared(self) -> TextComparison | None:
-        """What is on screen, to be written; None as long as it is computed."""
+        """The comparison on screen, for exports; None while it is computed."""
         table, chosen = self.texts, self.kl.selection
         if table.drivers is None or self.found is None or self._of != (chosen.a, chosen.b):
             return None
@@ -485,12 +486,12 @@ class CompareView(View):
         )
 
     def csv_rows(self) -> list[list[object]]:
-        """Texts with their part of the KL."""
+        """The rows of `TextComparison`."""
         found = self._compared()
         return found.rows() if found else [list(COLUMNS_WRITTEN)]
 
     def text_lines(self) -> list[str]:
-        """Both names, their KL, and the texts with their numbers; [] as long as it is computed."""
+        """The lines of `TextComparison`; [] while it is computed."""
         found = self._compared()
         return found.lines() if found else []
 
@@ -506,9 +507,9 @@ def flowed(
     *,
     breaks: bool = True,
 ) -> list[list[Span]]:
-    """Pieces of text with values as lines of at most `width` cells, broken at spaces where there are some.
+    """(text, value) pieces as lines of at most `width` cells, each styled by its value, broken at spaces if possible.
 
-    Its own line breaks are kept, and shown by a sign.
+    The text's own line breaks are kept, and shown by a sign if `breaks`.
     """
     lines: list[list[Span]] = [[]]
     used = 0
@@ -523,7 +524,7 @@ def flowed(
                 cells = cell_len(char)
                 if used + cells > width - (
                     char != " "
-                ):  # the last cell is for a space, or the sign of a break
+                ):  # the last cell is for a space, or the sign of a line break
                     lines.append(_word_begun(lines[-1]))
                     used = width_of(lines[-1])
                 lines[-1].append((char, style))
@@ -532,7 +533,7 @@ def flowed(
 
 
 def _word_begun(line: list[Span]) -> list[Span]:
-    """Takes the word that a full line ends in off it; [] where the line is a single word, or its indent and one."""
+    """Removes the last, incomplete word from a full line and returns it; [] if the line is only that word and its indent."""
     at = len(line)
     while at and line[at - 1][0] != " ":
         at -= 1

@@ -1,4 +1,4 @@
-"""Curves: small multiples against the training step, and the step at which a run stopped changing."""
+"""The Curves screen: panels of quantities against the training step, and the step at which a run settled."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from kltui.view.axis import Scale
 
 WINDOWS = (10, 20, 5)
-BARS = 4  # lines that are no panel: tabs, status, keys, and the sentence
-MIN_CELL = (38, 10)  # of a panel among others
+BARS = 4  # lines outside the panels: tabs, status, keys, and the sentence
+MIN_CELL = (38, 10)  # least width and height of a panel
 TWO_FROM, TABLE_WIDTH = 70, 50
 
 
 class Sentence(Pane, can_focus=False):
-    """One line of words, below the panels."""
+    """One line of text below the panels."""
 
     DEFAULT_CSS = "Sentence { height: 1; width: 100%; dock: bottom; }"
 
@@ -58,14 +58,14 @@ class Sentence(Pane, can_focus=False):
         self._words = words
 
     def render_line(self, y: int) -> Strip:
-        """The words."""
+        """The line."""
         width = self.size.width
         said = shortened(spelled(self._words(), self.look), width)
         return strip_of(spelled(said, self.look), width, self.look())
 
 
 class CurvesView(View):
-    """As many panels as fit, one cursor in all of them; a sentence says where its run settled."""
+    """As many panels as fit, with the same cursor in all; below them the step at which the cursor's run settled."""
 
     screen_name = "curves"
     has_figure = True
@@ -99,10 +99,10 @@ class CurvesView(View):
         yield from super().compose()
         yield self.sentence
 
-    # -- what is kept between sessions ----------------------------------------------------------
+    # -- state stored between sessions ----------------------------------------------------------
 
     def _take_up(self) -> None:
-        """Begins with the axes, level and window of the last session."""
+        """Restores the axes, level and window of the last session."""
         kept = self.kl.kept
         for panel in self.panels:
             panel.x_scale = "linear" if kept("curves.steps") == "linear" else panel.x_scale
@@ -113,14 +113,14 @@ class CurvesView(View):
         self.window = window if isinstance(window, int) and window in WINDOWS else WINDOWS[0]
 
     def kept(self) -> dict[str, object]:
-        """What the next session starts with."""
+        """The state to store for the next session."""
         scales = {panel.panel.key: panel.y_scale for panel in self.panels}
         return {**scales, "steps": self.panels[0].x_scale, "level": self.level, "window": self.window}
 
-    # -- room -----------------------------------------------------------------------------------
+    # -- layout ---------------------------------------------------------------------------------
 
     def make_room(self, width: int) -> None:
-        """Shows as many panels as fit, the focused one among them; alone where it is large or nothing is scored."""
+        """Shows as many panels as fit, including the focused one; only that one if it is large or nothing is scored."""
         grid, side = self._boxes
         in_table = self.focus_pane is self.table
         side.display = width >= WIDEST or in_table
@@ -144,7 +144,7 @@ class CurvesView(View):
             pane.refresh()
 
     def _cells(self, width: int, height: int) -> tuple[int, int]:
-        """Panels across and down."""
+        """The number of panels across and down in `width` x `height` cells."""
         if self.large or welcome(self.kl):
             return 1, 1
         across = 1 if width < TWO_FROM else min(3, max(2, width // 52))
@@ -152,7 +152,7 @@ class CurvesView(View):
         return across, min(down, -(-len(self.panels) // across))
 
     def _page(self, room: int) -> list[CurvePanel]:
-        """The panels that are shown where there is room for so many: a full page with the focused one."""
+        """`room` consecutive panels, or all if they are fewer, that include the focused one."""
         at = self.panels.index(self.focus_pane) if isinstance(self.focus_pane, CurvePanel) else 0
         first = min(at // room * room, max(0, len(self.panels) - room))
         return self.panels[first : first + room]
@@ -160,7 +160,7 @@ class CurvesView(View):
     # -- data -----------------------------------------------------------------------------------
 
     def update_data(self) -> None:
-        """Computes again where vectors, marks, the run under the cursor or a choice have changed."""
+        """Computes again what depends on vectors, marks, the cursor's run or a choice that has changed."""
         self.make_room(self.kl.size.width)
         super().update_data()
         self.sentence.refresh()
@@ -168,7 +168,7 @@ class CurvesView(View):
         self._ask()
 
     def cursor_moved(self) -> None:
-        """The cross-hair of every panel follows."""
+        """Moves the cross-hair of every panel."""
         for panel in self.panels:
             panel.follow()
         self.sentence.refresh()
@@ -187,7 +187,7 @@ class CurvesView(View):
             self.run_worker(self._load(wanted), group="curves", exclusive=True)
 
     async def _load(self, wanted: Wanted) -> None:
-        """Fills the panels one after another, those first that answer most."""
+        """Computes and shows the panels one after another, the most useful first."""
         kl = self.kl
         source = await self._its_source()
         try:
@@ -217,7 +217,7 @@ class CurvesView(View):
         self.sentence.refresh()
 
     async def _its_source(self) -> CurveSource:
-        """What computes, its imports done off the event loop."""
+        """The source of the panels' contents; it is imported in a thread."""
         if self._source is None:
             self._source = await self.kl.reader.compute(
                 lambda: _new_source(self.kl.map_cache, self.kl.reader)
@@ -225,7 +225,7 @@ class CurvesView(View):
         return self._source
 
     def _put(self, key: str, content: Content) -> None:
-        """Shows a panel's content where it is another."""
+        """Shows a panel's content if it has changed."""
         panel = self._panel(key)
         if panel.content != content:
             panel.show_content(content)
@@ -244,23 +244,23 @@ class CurvesView(View):
     # -- where a run settled --------------------------------------------------------------------
 
     def label(self) -> str:
-        """The curve that words are about: that under the cursor, where it has none the longest; "" where there is none."""
+        """The curve that the sentence and the table are about: the cursor's, else the longest; "" without curves."""
         row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
         label = "" if row is None else label_of_row(row)
         return label if not self.settled.levels or self.settled.has(label) else self._longest()
 
     def _longest(self) -> str:
-        """The run of most checkpoints, the first of equals."""
+        """The run with the most checkpoints, the first of equals; "" if no run has two."""
         longest = max(self.trajectories, key=lambda t: len(t.rows), default=None)
         return longest.label if longest is not None and len(longest.rows) > 1 else ""
 
     def first_name(self) -> str:
-        """The first checkpoint of the run that words are about."""
+        """The first checkpoint of the curve `label`; "" without one."""
         t = next((t for t in self.trajectories if t.label == self.label()), None)
         return self.found.points[t.rows[0]].name if t is not None and self.found is not None else ""
 
     def _here(self) -> Stabilisation | None:
-        """Where the run under the cursor settled."""
+        """The stabilisation of the curve `label`; None if it has none."""
         return self.settled.of(self.label(), self.level)
 
     def _line(self) -> tuple[int, str] | None:
@@ -274,7 +274,7 @@ class CurvesView(View):
             panel.show_content(replace(panel.content, settled=line))
 
     def _settled_words(self) -> list[Span]:
-        """Where the run under the cursor settled, or what is out of the ordinary at its checkpoint."""
+        """A sentence about the spike at the checkpoint under the cursor, or else about where its run settled."""
         look, name = self.look, self.kl.selection.cursor
         if self.found is None or not name:
             return []
@@ -291,7 +291,7 @@ class CurvesView(View):
         return next((said for said in ways if width_of(spelled(said, look)) <= self.kl.size.width), ways[-1])
 
     def _of_run(self, s: Stabilisation) -> list[list[Span]]:
-        """What is said of a run, in fewer and fewer words."""
+        """Sentences about where a run settled, from the longest to the shortest."""
         from kltui.view.sections.stabilisation import settled_words
 
         look = self.look
@@ -309,7 +309,7 @@ class CurvesView(View):
         return [*([settled, (words, look("muted"))] for words in ways), [settled]]
 
     def _runs(self, width: int) -> list[list[Span]]:
-        """Every run: its last loss, and where it settled by level."""
+        """Lines of the table: for each run the steps at which it settled, by level."""
         look = self.look
         if self.found is None:
             return []
@@ -338,7 +338,7 @@ class CurvesView(View):
         return "-" if s is None else "not yet" if s.step is None else str(s.step)
 
     def _about(self, width: int) -> list[list[Span]]:
-        """What the table leaves out, and what lines and signs mean."""
+        """Lines on what the table leaves out, and on the meaning of lines and signs."""
         assert self.found is not None
         look = self.look
         loose = sum(p.step is None and p.layer is None for p in self.found.points)
@@ -360,12 +360,12 @@ class CurvesView(View):
     # -- keys -----------------------------------------------------------------------------------
 
     def focus_on(self, pane: Pane) -> None:
-        """Brings a pane to the fore, on its page."""
+        """Shows a pane and gives it the focus."""
         super().focus_on(pane)
         self.main_redraw()
 
     def main_redraw(self) -> None:
-        """Draws the headers again: one of them has the focus."""
+        """Redraws the headers, one of which shows the focus."""
         for panel in self.panels:
             panel.redraw_focus()
 
@@ -375,7 +375,7 @@ class CurvesView(View):
             self._enlarge(True)
 
     def do_out(self) -> bool:
-        """From one large panel back to all; from the table back to the panels."""
+        """Leaves the table, or the large panel; False if neither is in focus."""
         if self.focus_pane is self.table:
             self.focus_on(self.panels[0])
             return True
@@ -394,17 +394,17 @@ class CurvesView(View):
         for panel in self.panels:
             panel.x_scale = scale
         self.kl.say(f"step axis: {'log10(1 + step)' if scale == 'log1p' else 'linear'}")
-        # Seven pictures: the answer to the key comes before them.
+        # Drawing seven panels takes time, so the message is shown first.
         self.call_after_refresh(lambda: self.run_worker(self._draw_all(), group="scales", exclusive=True))
 
     async def _draw_all(self) -> None:
-        """Draws the panels one after another: a key need wait for one of them alone."""
+        """Draws the panels one after another, so that a key waits for one panel at most."""
         for panel in self.panels:
             panel.draw_again(keep_window=False)
             await asyncio.sleep(0)
 
     def do_settled_level(self) -> None:
-        """Another level of KL at which a run counts as settled; after the last, the finest that it reached."""
+        """Selects the next level of KL at which a run counts as settled; after the last, the smallest one reached."""
         choices = [None, *self.settled.levels]
         self.level = choices[(choices.index(self.level) + 1) % len(choices)]
         said = "the smallest level reached" if self.level is None else f"{self.level:g} bits/byte"
@@ -448,7 +448,7 @@ class CurvesView(View):
         self._follow_newest()
 
     def _follow_newest(self) -> None:
-        """Puts the cursor on the checkpoint that a job scored last, without one on the last of the run."""
+        """If `following`: moves the cursor to the checkpoint that a job scored last, else to the last one of the run."""
         if not self.following:
             return
         snapshot = self.kl.snapshot
@@ -463,7 +463,7 @@ class CurvesView(View):
     # -- exports --------------------------------------------------------------------------------
 
     def csv_rows(self) -> Iterator[list[object]]:
-        """Every point of every panel, without what is hidden or filtered out."""
+        """Every point of every panel, without hidden runs and checkpoints that the filter excludes."""
         yield ["quantity", "unit", "run", "against", "checkpoint", "step", "value", "standard_error"]
         for panel in self.panels:
             kind = panel.panel
@@ -473,7 +473,7 @@ class CurvesView(View):
                     yield [*about, *point]
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of the runs that are shown."""
+        """The figure of the shown panels."""
         from kltui.figures.curves import CurvesShown
         from kltui.figures.shown import ShownSubject
 

@@ -1,4 +1,4 @@
-"""Diffusion: how fast a run moves away from itself, in likelihood and in weight space."""
+"""The Diffusion screen: how fast distances from a checkpoint grow, in likelihood and in weight space."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 WINDOWS = (10, 20, 5)
 PUBLISHED = 4000 * SHADES  # the code of lines that belong to no run
-WEIGHTS = 4001  # the series of distances in weight space, whose mark is no run's
+WEIGHTS = 4001  # the series of distances in weight space, which has a marker of its own
 
 
 class WindowPlot(PlotPane):
-    """D against tau for one start, both axes logarithmic, both spaces relative to their first distance."""
+    """D(tau) of both spaces for one start, relative to its first value, on logarithmic axes."""
 
     title = "Distance from the start by lag τ, relative"
     x_name, y_name = "lag τ, steps", "D over its first value"
@@ -49,12 +49,12 @@ class WindowPlot(PlotPane):
         self.values: dict[str, list[float]] = {}
 
     def header_right(self) -> list[Span]:
-        """Which start."""
+        """The run and the start."""
         e = self.exponent
         return [(f"{safe_text(e.run, 30)} from @{e.start}", self.look("text"))] if e else []
 
     def show_window(self, found: Map, weights: Weights, exponent: Exponent | None) -> None:
-        """Draws the distances of one window and their fits."""
+        """Draws the distances of one window and their fits; None: nothing."""
         import numpy as np
 
         from kltui.view.plot_data import Scene
@@ -91,20 +91,20 @@ class WindowPlot(PlotPane):
         self.show(scene, [""] * len(xy))
 
     def ink(self, code: int) -> Style:
-        """The run's own colour for likelihoods; no run's for weights."""
+        """The run's colour for likelihood space, a neutral one for weight space."""
         series, shade = divmod(code, SHADES)
         return (
             super().ink(code) if series != WEIGHTS else self.look("text" if shade == SHADES - 1 else "faint")
         )
 
     def point_marker(self, series: int) -> str:
-        """The run's marker, and w for weights; without colours, where letters are those of runs, q and w as in c_q and c_w."""
+        """The run's marker for likelihood space, "w" for weight space; without colours, letters mark runs, so "q" and "w"."""
         if series == WEIGHTS:
             return "w"
         return super().point_marker(series) if self.look.color else "q"
 
     def readout(self) -> list[Span]:
-        """The slopes."""
+        """The slopes, in as long a form as fits."""
         e = self.exponent
         if e is None:
             return []
@@ -116,7 +116,7 @@ class WindowPlot(PlotPane):
         )
 
     def _slopes(self, e: Exponent, names: tuple[str, str], *, with_fit: bool) -> list[Span]:
-        """Both slopes, and how good their fits are."""
+        """Both slopes with their errors, and R^2 if `with_fit`."""
         look, number = self.look, self.kl.snapshot.run_number.get(e.run, 0)
         spans: list[Span] = []
         for n, ink, label, c, se, r2 in (
@@ -138,7 +138,9 @@ class WindowPlot(PlotPane):
 def distances(
     found: Map, weights: Weights, e: Exponent
 ) -> tuple[list[float], dict[str, list[float]], list[float]]:
-    """Lags in steps, by "q" (bits/byte) and "w" (squared weight distance) the distances from the start, errors of "q"."""
+    """(lags in steps, {"q": KL from the start in bits/byte minus the noise floor, "w": squared weight distance}, standard
+    errors of "q").
+    """
     trajectory = next((t for t in found.trajectories() if t.label == e.run), None)
     if trajectory is None:
         return [], {}, []
@@ -157,30 +159,30 @@ def distances(
 def relative_bars(
     taus: Sequence[float], values: Sequence[float], errors: Sequence[float]
 ) -> list[tuple[float, float]]:
-    """Both ends of every error bar that can be drawn on logarithmic axes, relative to the first distance."""
+    """The ends of the error bars, relative to the first distance; without bars that reach 0, which logarithms cannot show."""
     base = next((v for v in values if v > 0), math.nan)
     known = ((t, v, se) for t, v, se in zip(taus, values, errors, strict=True) if v > se > 0)
     return [(t, (v + sign * se) / base) for t, v, se in known for sign in (-1, 1)]
 
 
 def _spread(q: tuple[float, float, float]) -> str:
-    """A median with its quartiles, which a single start has not."""
+    """A median with its quartiles, or alone if they are unknown (a single start)."""
     return number_text.spread(*q) if math.isfinite(q[1]) else number_text.figure(q[0])
 
 
 def _slope(c: float, se: float) -> str:
-    """A slope with the error of its fit, which two points have not."""
+    """A slope with its standard error, or alone if that is unknown (two points)."""
     return number_text.with_error(c, se) if math.isfinite(se) else number_text.figure(c)
 
 
 def relative(taus: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
-    """(lag, distance over the first distance) wherever both can be drawn on logarithmic axes."""
+    """(lag, distance / first positive distance) for the positive distances."""
     base = next((v for v in values if v > 0), math.nan)
     return [(t, v / base) for t, v in zip(taus, values, strict=False) if v > 0]
 
 
 def fitted_line(points: Sequence[tuple[float, float]], slope: float) -> list[tuple[float, float]]:
-    """Ends of the least-squares line of that slope through log-log points."""
+    """The two ends of the least-squares line of that slope through points in log-log space; [] if undefined."""
     if not math.isfinite(slope) or len(points) < 2:
         return []
     mean_x = sum(math.log(x) for x, _ in points) / len(points)
@@ -191,10 +193,10 @@ def fitted_line(points: Sequence[tuple[float, float]], slope: float) -> list[tup
 
 @dataclass(frozen=True, eq=False)
 class DrawnExponents:
-    """Exponents of n starts as they are drawn: made off the interface's thread, where there may be very many.
+    """The plot data of the exponents of n starts, made in the analysis thread because there may be very many.
 
-    `ends` are (run, its number, the point of its last start); `bars_m2` ends of the error bars; `runs` each run's
-    exponents by rising start.
+    `ends` are (run, its number, index of the point of its last start); `bars_m2` the ends of the error bars; `runs`
+    {run: its exponents by rising start}.
     """
 
     names: list[str]
@@ -209,14 +211,14 @@ class DrawnExponents:
     floors: dict[str, NoiseFloor]
 
     def nearest(self, run: str, step: int) -> Exponent | None:
-        """The exponent of a run whose start is nearest to a step, the earlier of equals; None where it has none."""
+        """The exponent of a run whose start is nearest to a step, the earlier of equals; None if it has none."""
         own = self.runs.get(run, [])
         at = bisect_left(own, step, key=lambda e: e.start)
         return min(own[max(0, at - 1) : at + 1], key=lambda e: abs(e.start - step), default=None)
 
 
 def drawn_exponents(exponents: Sequence[Exponent], number: Mapping[str, int]) -> DrawnExponents:
-    """What is drawn of exponents, runs by their numbers."""
+    """The plot data of `exponents`; `number` is {run: number}."""
     import numpy as np
 
     from kltui.analysis.diffusion import summarise
@@ -247,7 +249,7 @@ def drawn_exponents(exponents: Sequence[Exponent], number: Mapping[str, int]) ->
 
 
 class ExponentPlot(PlotPane):
-    """The exponent in likelihood space of every start, by run."""
+    """The exponent c_q of every start, against the start's step."""
 
     title = "Exponent c by start"
     x_name, y_name = "start, training step", "exponent c"
@@ -259,7 +261,7 @@ class ExponentPlot(PlotPane):
         self.x_scale: Scale = "linear"
 
     def show_exponents(self, exponents: Sequence[Exponent], drawn: DrawnExponents) -> None:
-        """Draws all runs."""
+        """Draws the exponents of all runs."""
         import numpy as np
 
         from kltui.view.plot_data import Scene
@@ -279,7 +281,7 @@ class ExponentPlot(PlotPane):
         self.show(scene, drawn.names, keep_window=same)
 
     def _published(self) -> list[tuple[float, float]]:
-        """Ends of the lines of the published medians of c_q."""
+        """The ends of the lines of the published medians of c_q."""
         from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
 
         assert self.drawn is not None
@@ -288,11 +290,11 @@ class ExponentPlot(PlotPane):
         return [(x, c_q) for _, c_q, _ in PUBLISHED_EXPONENTS.values() for x in ends]
 
     def ink(self, code: int) -> Style:
-        """Published medians are no run's."""
+        """A neutral colour for published medians, the run's for everything else."""
         return self.look("faint") if code == PUBLISHED else super().ink(code)
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Each run's name at its last start, behind its mark."""
+        """Each run's marker and name at its last start, and the sizes of the published medians."""
         look = self.look
         runs = [
             (at, f"{look.marker(n)} {short_name(run, 24)}", look(look.series(n)))
@@ -312,15 +314,15 @@ class ExponentPlot(PlotPane):
         return [(at, look.marker(n), look(look.series(n), bold=True)) for _, n, at in self._ends()]
 
     def _ends(self) -> list[tuple[str, int, int]]:
-        """(run, its number, the point of its last start)."""
+        """(run, its number, index of the point of its last start)."""
         return self.drawn.ends if self.drawn is not None else []
 
     def cursor_moved(self) -> None:
-        """The start under the cross-hair becomes the shared cursor."""
+        """Moves the shared cursor to the start under the cross-hair."""
         self.kl.set_cursor(self.names[self.cursor])
 
     def readout(self) -> list[Span]:
-        """The start under the cross-hair."""
+        """The exponent of the start under the cross-hair."""
         look = self.look
         if not 0 <= self.cursor < len(self.exponents):
             return [(" hjkl picks a start, [ ] walks, w window, u noise", look("faint"))]
@@ -343,7 +345,7 @@ class ExponentPlot(PlotPane):
 
 
 class DiffusionView(View):
-    """The window of one start above the exponents of all starts; medians by run beside them."""
+    """The exponents of all starts above the window of one start; beside them the medians of each run."""
 
     screen_name = "diffusion"
     has_figure = True
@@ -351,10 +353,10 @@ class DiffusionView(View):
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.window, self.noise = WINDOWS[0], False
         self._asked: tuple[object, ...] = ()
-        self.made_with = (self.window, self.noise)  # the exponents that are shown
+        self.made_with = (self.window, self.noise)  # settings of the exponents that are shown
         self.found: Map | None = None
         self.distances: Weights = {}
-        self.computed: Weights = {}  # what could not be stored, by weights: they may change under a name
+        self.computed: Weights = {}  # distances that could not be stored, by digests of weights
         self.exponents: list[Exponent] = []
         self.window_plot, self.exponent_plot = WindowPlot(), ExponentPlot()
         self.table = TextPane("Medians over starts [quartiles]", self._medians)
@@ -364,7 +366,7 @@ class DiffusionView(View):
         ]
 
     def update_data(self) -> None:
-        """Computes again where vectors, window or noise correction have changed."""
+        """Computes again if vectors, window or noise correction have changed."""
         self.window_plot.display = self.exponent_plot.scene is not None
         super().update_data()
         wanted = (self.kl.map_cache.version, self.window, self.noise)
@@ -406,7 +408,7 @@ class DiffusionView(View):
         self.window_plot.display = False
 
     def cursor_moved(self) -> None:
-        """Shows the window that starts at the shared cursor, or the first of its run."""
+        """Shows the window whose start is nearest to the shared cursor in its run."""
         if self.found is None:
             return
         self.exponent_plot.go_to(self.kl.selection.cursor)
@@ -459,7 +461,7 @@ class DiffusionView(View):
         return lines
 
     def _floors(self, width: int) -> list[list[Span]]:
-        """What is taken off each run's distances with its 95 % interval, or why nothing is."""
+        """Lines with the noise floor subtracted from each run's distances and its 95 % interval, or why it is not."""
         look, number = self.look, self.kl.snapshot.run_number
         lines: list[list[Span]] = []
         drawn = self.exponent_plot.drawn
@@ -501,7 +503,7 @@ class DiffusionView(View):
             self.update_data()
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of these exponents, with this window."""
+        """The figure of the exponents with the present window."""
         from kltui.figures.shown import ShownSubject
 
         if not self.exponents:
@@ -509,7 +511,7 @@ class DiffusionView(View):
         return ShownSubject("diffusion", window=self.window, noise_corrected=self.noise)
 
     def csv_rows(self) -> Iterator[list[object]]:
-        """Exponents of every run and start."""
+        """The exponents of every run and start."""
         yield ["run", "start", "c_q", "r2_q", "c_w", "r2_w"]
         for e in self.exponents:
             yield [e.run, e.start, e.c_q, e.r2_q, e.c_w, e.r2_w]

@@ -1,4 +1,4 @@
-"""Jobs: what runs, how far it is, what failed and why; start, pause, stop, resume, retry."""
+"""The Jobs screen: jobs, their progress and failures; keys to start, pause, stop and continue them."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ class JobList(Table):
     )
 
     def header_right(self) -> list[Span]:
-        """On what the running job under the cursor computes, and what the GPUs do while a job runs here."""
+        """The device of the running job under the cursor, and the use of the GPUs while a job runs on this machine."""
         job, look = self.job, self.look
         device = job.message if job is not None and job.status == "running" else ""
         spans = [(fitted(device, min(len(device), DEVICE_CELLS)) + "  ", look("text"))] if device else []
         return spans if self.gpus is None else [*spans, (said(self.gpus), look("muted"))]
 
     def show_gpus(self, gpus: tuple[GpuUse, ...] | None) -> None:
-        """Shows new figures; only the header is drawn again."""
+        """Shows the use of the GPUs; None hides it. Redraws only the header."""
         if gpus != self.gpus:
             self.gpus = gpus
             self.refresh(Region(0, 0, self.size.width, 1))
@@ -156,14 +156,14 @@ class JobItems(Table):
 
     @property
     def rows(self) -> tuple[JobItemRow, ...]:
-        """Items of the job under the cursor, in order."""
+        """The items of the job under the cursor, in order."""
         view = self.kl.view
         job = view.list.job if isinstance(view, JobsView) else None
         return self.kl.snapshot.items.get(job.id, ()) if job else ()
 
     @property
     def item(self) -> JobItemRow | None:
-        """The item under the cursor; of a job that has just been taken up and has fewer, the last."""
+        """The item under the cursor, or the last one if there are fewer; None without items."""
         rows = self.rows
         return rows[min(self.cursor, len(rows) - 1)] if rows else None
 
@@ -174,7 +174,7 @@ class JobItems(Table):
         return []
 
     def header_left(self) -> list[Span]:
-        """What the job said last, which the list of jobs cuts or has no room for."""
+        """The last message of a job that is not running, which may not fit in the list of jobs."""
         view, spans = self.kl.view, super().header_left()
         job = view.list.job if isinstance(view, JobsView) else None
         if job is None or not job.message or job.status == "running":
@@ -185,11 +185,11 @@ class JobItems(Table):
         return [*spans, *shortened([(f"  {said}", self.look("muted"))], room)]
 
     def header_right(self) -> list[Span]:
-        """The job's bar and the time it will still take."""
+        """The job's progress bar and remaining time."""
         view, look = self.kl.view, self.look
         job = view.list.job if isinstance(view, JobsView) else None
         if job is None or not job.total or (job.status == "done" and not job.failed):
-            return []  # what is done has no share of it to show
+            return []  # a finished job needs no progress bar
         full, rest = bar(job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-"))
         left = time_left(job, self.rows)
         text = f"  {100 * job_share(job, self.rows):3.0f}%" + (f"  {duration(left)} left" if left else "")
@@ -219,7 +219,7 @@ class JobItems(Table):
         return f"{full}{rest} {100 * share:3.0f}%"
 
     def update_data(self) -> None:
-        """Follows the item under way when asked to."""
+        """Moves the cursor to the item being scored if the view is following."""
         view = self.kl.view
         if isinstance(view, JobsView) and view.following:
             at = next((i for i, item in enumerate(self.rows) if item.status == "running"), None)
@@ -230,7 +230,7 @@ class JobItems(Table):
         self.refresh()
 
     def moved(self) -> None:
-        """Takes the shared cursor along, and shows why the checkpoint failed."""
+        """Moves the shared cursor too, and updates the log pane."""
         item = self.item
         if item is not None and item.name in self.kl.snapshot.by_name:
             self.kl.selection.cursor = item.name
@@ -239,7 +239,7 @@ class JobItems(Table):
             self.kl.view.log_pane.update_data()
 
     def do_enter(self) -> None:
-        """Reads why the checkpoint failed, and what to do about it."""
+        """Moves the focus to the error of a failed checkpoint."""
         view, item = self.kl.view, self.item
         if isinstance(view, JobsView) and item is not None and item.status == "failed":
             view.show_why(item.name)
@@ -257,14 +257,14 @@ def spent(item: JobItemRow) -> float:
 
 
 def is_kept(item: JobItemRow) -> bool:
-    """Whether a checkpoint was stored already, and not scored again."""
+    """Whether a checkpoint's vector was stored already, so that it was not scored."""
     return item.status == "done" and not item.stats.get("seconds_score")
 
 
 def time_left(job: JobRow, items: Sequence[JobItemRow]) -> float:
     """Estimated remaining seconds of a running job, from the speed of its finished checkpoints; 0 if unknown.
 
-    As many checkpoints as are under way now are taken to be scored at once from here on.
+    Assumes that as many checkpoints are scored in parallel as at present.
     """
     if job.status != "running" or not items:
         return 0.0
@@ -280,7 +280,7 @@ def time_left(job: JobRow, items: Sequence[JobItemRow]) -> float:
 
 
 def way_out(job: JobRow) -> list[str]:
-    """What happened to a job that ended without scoring everything, and the key that continues it."""
+    """Sentences on why a job ended without scoring everything, and on the key that continues it; [] otherwise."""
     missing = job.total - job.done
     if job.status == "running" or not missing:
         return []
@@ -294,7 +294,7 @@ def way_out(job: JobRow) -> list[str]:
 
 
 class JobsView(View):
-    """The list of jobs over the checkpoints of one, and its log beside them."""
+    """The list of jobs above the checkpoints of one; its log beside them."""
 
     screen_name = "jobs"
     DEFAULT_CSS = """
@@ -331,12 +331,12 @@ class JobsView(View):
         if lines and tail:
             lines.append([("log", look("faint"))])
         if self.following:
-            # The newest lines beside the failures, without anyone having to scroll.
+            # Show the newest lines below the failures without scrolling.
             tail = tail[-max(5, self.log_pane.body_height - len(lines)) :]
         return lines + [[(part, look("muted"))] for part in tail]
 
     def show_why(self, name: str) -> None:
-        """Brings the log pane to the fore, at what is said of a checkpoint that failed."""
+        """Moves the focus to the log pane, scrolled to the error of a failed checkpoint."""
         self.focus_on(self.log_pane)
 
         def go_there() -> None:
@@ -347,10 +347,10 @@ class JobsView(View):
         self.call_after_refresh(go_there)
 
     def update_data(self) -> None:
-        """Keeps the cursor on its job when newer ones appear, and the log at its end."""
+        """Keeps the cursor on its job when newer ones appear, and updates the log."""
         ids = [job.id for job in self.kl.snapshot.jobs]
         if ids and ids[0] != self._newest:
-            # A job that has just begun is what one came here to see.
+            # The user came to this screen to see a job that was just started.
             self.job_id = self._newest = ids[0]
         if self.job_id in ids:
             self.list.cursor = ids.index(self.job_id)
@@ -361,7 +361,7 @@ class JobsView(View):
         super().update_data()
 
     async def _watch_gpus(self) -> None:
-        """Looks at the GPUs as long as this screen is shown and a job runs on this machine."""
+        """Reads the use of the GPUs regularly while this screen is shown and a job runs on this machine."""
         here = socket.gethostname()
         while self.kl.view is self and any(
             job.status == "running" and job.host == here for job in self.kl.snapshot.jobs
@@ -371,7 +371,7 @@ class JobsView(View):
         self.list.show_gpus(None)
 
     def on_unmount(self) -> None:
-        """Looks no more."""
+        """Stops reading the use of the GPUs."""
         if self._gpu_task is not None:
             self._gpu_task.cancel()
 
@@ -425,7 +425,7 @@ class JobsView(View):
         self.kl.reload_soon()
 
     def csv_rows(self) -> list[list[object]]:
-        """The checkpoints of the job under the cursor."""
+        """Rows with the checkpoints of the job under the cursor."""
         rows: list[list[object]] = [
             ["checkpoint", "status", "texts_done", "texts_total", "tokens_done", "seconds", "error", "hint"]
         ]
@@ -435,7 +435,7 @@ class JobsView(View):
         ]
 
     def copied(self) -> str:
-        """The log's path, or the failed checkpoint's error."""
+        """The failed checkpoint's error, else the path of the job's log."""
         item = self.items.item
         if self.focus_pane is self.items and item is not None and item.error:
             return safe_text(f"{item.name}: {item.error} {item.hint}")
@@ -443,7 +443,7 @@ class JobsView(View):
 
 
 def log_tail(job: JobRow) -> list[str]:
-    """The last lines of a job's log; [] when it cannot be read."""
+    """The last lines of a job's log; [] if it cannot be read."""
     try:
         with job.log.open("rb") as file:
             size = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Layers: each model's lens vectors, KL from layer to layer, and their threads through one picture."""
+"""The Layers screen: KL between the lens vectors of neighbouring layers, and each model's layers as a line in one PCA."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_MODELS = 8
 
 
 def lens_models(kl: Session) -> list[str]:
-    """Models with lens vectors: those selected or marked, else the cursor's and the last of each run."""
+    """Up to MAX_MODELS models with lens vectors: those selected or marked, else one of each run, the cursor's or the last."""
     rows = {r.name: r for r in kl.snapshot.with_layers if r.scored}
     chosen = kl.selection
     wanted = [n for n in dict.fromkeys((*chosen.selected, chosen.a, chosen.b)) if n in rows]
@@ -49,7 +49,7 @@ def lens_models(kl: Session) -> list[str]:
 
 
 class LayersPlot(PlotPane):
-    """KL between neighbouring layers against depth ("adjacent"), or every model's layers as a thread ("threads")."""
+    """KL between neighbouring layers against depth ("adjacent"), or each model's layers as a line in a PCA ("threads")."""
 
     title = "Layers"
 
@@ -67,14 +67,14 @@ class LayersPlot(PlotPane):
         self._ends: list[tuple[int, int]] = []
 
     def header_left(self) -> list[Span]:
-        """What is drawn, and of how many models."""
+        """The quantity, and the number of models."""
         count = f"  {counted(len(self.models), 'model')}" if self.map is not None else ""
         said = (SAID[self.method], self.look("text", bold=True))
         whole = [*super().header_left(), ("  ", self.look()), said, (count, self.look("muted"))]
         return whole if width_of(whole) <= self.body_width else [said]
 
     def placeholder(self) -> list[tuple[str, str]]:
-        """What would fill this screen."""
+        """(ink, text) lines on how to score layer vectors."""
         if self.reading:
             return [("muted", "reading the layer vectors …")]
         return [
@@ -83,7 +83,7 @@ class LayersPlot(PlotPane):
         ]
 
     def show_layers(self, found: Map | None, picture: Picture | None, models: list[str]) -> None:
-        """Draws the layers of `models`, threads by their picture."""
+        """Draws the layers of `models`, for "threads" at their places in `picture`."""
         self.map, self.picture, self.models, self.series = found, picture, models, self._numbers(models)
         if found is not None and self.method == "adjacent":
             self._show_adjacent(found)
@@ -94,12 +94,12 @@ class LayersPlot(PlotPane):
             self.show(None, [])
 
     def _numbers(self, models: list[str]) -> list[int]:
-        """The number of each model: its run's, where no two are of one run."""
+        """Each model's number, for its colour and marker: its run's if these differ, otherwise 0, 1, 2 ..."""
         numbers = [self.kl.run_number(model) for model in models]
         return numbers if len(set(numbers)) == len(numbers) else list(range(len(numbers)))
 
     def layer_rows(self, found: Map) -> list[list[int]]:
-        """Rows of each model's lens vectors by depth, the final vector last."""
+        """For each model, the map's rows of its lens vectors by depth and of its final vector."""
         made = []
         for model in self.models:
             rows = [
@@ -122,7 +122,7 @@ class LayersPlot(PlotPane):
             for a, b in pairwise(rows):
                 kl = found.pair_rows(a, b)
                 if found.points[b].layer is None and not kl.value > 1e-12:
-                    continue  # the last lens vector is the final one: there is no step to show
+                    continue  # the last lens vector equals the final vector
                 depth = _depth(found.points[b].layer)
                 x = float(len(xy) - start + 1) if math.isinf(depth) else depth
                 xy.append((x, kl.value))
@@ -156,7 +156,7 @@ class LayersPlot(PlotPane):
         self.show(Scene(xy, code_n, segments, equal=True), found.names)
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Each model's name at its last layer, after its marker."""
+        """Each model's marker and name at its last layer."""
         look, names = self.look, dict(zip(self.series, self.models, strict=True))
         return [
             (point, f"{look.marker(s)} {short_name(names[s], 24)}", look(look.series(s)))
@@ -169,7 +169,7 @@ class LayersPlot(PlotPane):
         return [(point, look.marker(s), look(look.series(s), bold=True)) for point, s in self._ends]
 
     def _said_of(self, point: int) -> str:
-        """What is known of a point: the step from the layer before, or the loss."""
+        """The text about a point: its KL from the layer before ("adjacent"), or its loss."""
         if self.method == "adjacent" or self.map is None:
             return self._said[point]
         return f"loss {loss_of(self.map, point)} bits/byte"
@@ -179,7 +179,7 @@ class LayersPlot(PlotPane):
         look = self.look
         if not 0 <= self.cursor < len(self.names) or self.map is None:
             if not self.has_focus:
-                return []  # keys go elsewhere
+                return []  # the hints below are only for the focused plot
             return [
                 (" hjkl moves, [ ] another checkpoint of the run, v the picture, L the scale", look("faint"))
             ]
@@ -196,7 +196,7 @@ def _depth(layer: int | None) -> float:
 
 
 def _bar_ends(kl: KL) -> tuple[float, float]:
-    """One standard error below and above; what a logarithm cannot show is left out."""
+    """The value minus and plus one standard error; the lower end is the value itself if the bar would reach 0."""
     se = kl.se if math.isfinite(kl.se) else 0.0
     return (kl.value - se if kl.value > se else kl.value), kl.value + se
 
@@ -206,7 +206,7 @@ def _layer_word(layer: int | None) -> str:
 
 
 class LayersView(View):
-    """Two pictures of the same models, the chosen one large; and the models."""
+    """Two plots of the same models, one of them large, and the list of models."""
 
     screen_name = "layers"
     has_figure = True
@@ -218,15 +218,15 @@ class LayersView(View):
         return [ColumnOfPanes([self.plot], aside=[self.list, self.other])]
 
     def shape(self) -> tuple[float, float] | None:
-        """Width and height of the threads, where they are large."""
+        """Width and height of the large plot's picture; None for KL against depth."""
         return self.plot.shape()
 
     def wanted_lines(self, pane: Pane) -> int:
-        """As many as there are models, with what is said of others, and a line between."""
+        """For the list: one line for each model and five more; 0 for the other plot."""
         return 5 + max(1, len(self.plot.models)) if pane is self.list else 0
 
     def update_data(self) -> None:
-        """Reads the lens vectors of other models when the choice has changed."""
+        """Reads the lens vectors if the choice of models has changed."""
         super().update_data()
         wanted = (self.kl.map_cache.version, tuple(lens_models(self.kl)))
         if wanted != self._asked:
@@ -234,7 +234,7 @@ class LayersView(View):
             self.run_worker(self._load(wanted[1]), group="layers", exclusive=True)
 
     def cursor_moved(self) -> None:
-        """Another checkpoint of a run takes its place."""
+        """Shows the checkpoint under the cursor instead of the other one of its run."""
         self.update_data()
 
     async def _load(self, names: tuple[str, ...]) -> None:
@@ -281,7 +281,7 @@ class LayersView(View):
         return lines
 
     def do_method(self) -> None:
-        """The other picture becomes the large one."""
+        """Exchanges the two plots."""
         plot, other = self.plot, self.other
         plot.method, other.method = other.method, plot.method
         plot.y_scale, other.y_scale = other.y_scale, plot.y_scale
@@ -289,20 +289,20 @@ class LayersView(View):
         self.kl.say(f"large: {SAID[plot.method]}")
 
     def do_axis_scale(self) -> None:
-        """The KL of neighbouring layers on another scale, wherever that picture is."""
+        """Switches the KL axis between logarithmic and linear."""
         adjacent = next(plot for plot in (self.plot, self.other) if plot.method == "adjacent")
         adjacent.y_scale = "linear" if adjacent.y_scale == "log" else "log"
         self.kl.say(f"KL axis: {adjacent.y_scale}")
         adjacent.show_layers(adjacent.map, adjacent.picture, adjacent.models)
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of these models' layers."""
+        """The figure of the shown models' layers."""
         from kltui.figures.shown import ShownSubject
 
         return ShownSubject("layers", tuple(self.plot.models)) if self.plot.map is not None else None
 
     def csv_rows(self) -> list[list[object]]:
-        """KL between neighbouring layers of the models in view."""
+        """KL between neighbouring layers of the shown models, with standard errors."""
         found, plot = self.plot.map, self.plot
         if found is None:
             return []

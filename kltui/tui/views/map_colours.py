@@ -1,4 +1,4 @@
-"""What colours the points of the map: their run, type, size, tag, or a benchmark score on a ramp."""
+"""The colours of the map's points: by run, type, size or tag, or by a benchmark score on a ramp."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from kltui.analysis.point import Point
     from kltui.figures.groups import Colouring
 
-# Series beyond those of runs: of the box in three dimensions, of lines of descent, of points without a score.
+# Series that are not runs: the box in three dimensions, lines of descent, points without a score.
 BOX, PARENT, VARIANT, UNSCORED = 8000, 8001, 8002, 8003
-RAMP = 8010  # and the series after it, by rising score
+RAMP = 8010  # the first of LEVELS series by rising score
 LEVELS = 8
 Scores = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Colours:
-    """The series of the points of a map by one of their properties.
+    """The series of each of a map's points, by one of their properties.
 
-    `groups` are the series by label, [] where points lie on a ramp from `low` to `high`.
+    `groups` are the labels with their series; () for runs, and for scores on a ramp from `low` to `high`.
     """
 
     by: str = "run"
@@ -44,7 +44,7 @@ class Colours:
 
 
 def properties(points: Sequence[Point], scores: Scores) -> list[str]:
-    """By what these points can be coloured: what at least one of them states, and every benchmark."""
+    """The possible properties: run, those of type, size and tag that at least one point has, and every benchmark."""
     stated = {
         "type": any(p.type for p in points),
         "size": any(p.size for p in points),
@@ -54,7 +54,7 @@ def properties(points: Sequence[Point], scores: Scores) -> list[str]:
 
 
 def colours(shown: Map, by: str, run_number: Mapping[str, int], scores: Scores) -> Colours:
-    """The series of every point of `shown`; `run_number` are those of runs and variants, which are the same on every screen."""
+    """The series of every point of `shown`; `run_number` is {label: number}, which is the same on every screen."""
     points = shown.points
     if by == "run" or by not in properties(points, scores):
         return Colours("run", np.array([run_number.get(label_of(p), 0) for p in points], dtype=np.int16))
@@ -81,7 +81,7 @@ def _grouped(points: Sequence[Point], by: str, found: Colouring) -> Colours:
 
 
 def ramp_ink(level: int, *, dark: bool) -> int:
-    """The xterm-256 index of a level of the ramp, always apart from the ground.
+    """The xterm-256 index of a level of the ramp, which always differs from the background.
 
     >>> ramp_ink(0, dark=True), ramp_ink(7, dark=True), ramp_ink(0, dark=False), ramp_ink(7, dark=False)
     (161, 230, 168, 17)

@@ -1,4 +1,4 @@
-"""The picture of the map: trajectories in two or three dimensions, with colours, errors and lines of descent."""
+"""The plot of the map: trajectories in two or three dimensions, with colours, errors and lines of descent."""
 
 from __future__ import annotations
 
@@ -52,34 +52,34 @@ if TYPE_CHECKING:
 SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 UNIT = "√(bits/byte)"
 ERRORS = ("", "± 1 s.e.", "± 95%")
-MAX_ELLIPSES = 40  # more of them hide one another
+MAX_ELLIPSES = 40  # more would overlap too much
 ELLIPSE_CORNERS = 25
 
 
 class MapPlot(PlotPane):
-    """The trajectories of all runs that are not hidden, in one picture."""
+    """The trajectories of all runs that are not hidden."""
 
     title = "Map"
 
     def __init__(self) -> None:
         super().__init__(id="map-plot")
         self.map: Map | None = None
-        self.raw: Map | None = None  # its vectors as they were scored
+        self.raw: Map | None = None  # the map's vectors as they were scored
         self.picture: Picture | None = None
-        self.n_total = 0  # checkpoints of the map, of which a first picture may show fewer
+        self.n_total = 0  # number of scored checkpoints; the first picture of a large map shows fewer
         self.waiting = ""
         self.null_run = ""
         self.colours = Colours()
         self.by = "run"
         self.scores: Scores = {}
         self.turn: Turn | None = None
-        self.errors = 0  # which of ERRORS is drawn
+        self.errors = 0  # index in ERRORS
         self.covariances: NDArray[np.float64] | None = None
         self.n_ellipses = 0
-        self.largest_error = math.nan  # half axis of the largest ellipse, sqrt(bits/byte)
+        self.largest_error = math.nan  # largest half axis of an ellipse, sqrt(bits/byte)
         self.descent = True
         self.n_shown = 0
-        #: rows and map that {run: (scored, on the map)} was counted for, and that
+        #: (rows, map, {label: (scored, on the map)} counted for them)
         self.run_counts: tuple[object, object, dict[str, tuple[int, int]]] = (None, None, {})
         self._ends: list[tuple[int, str]] = []
         self._lines: MapLines | None = None
@@ -91,25 +91,25 @@ class MapPlot(PlotPane):
         self._reach = 1.0
         self._box_edges: list[tuple[Sequence[int], str]] = []
 
-    # -- what the header says -------------------------------------------------------------------
+    # -- header ---------------------------------------------------------------------------------
 
     @property
     def drawn_method(self) -> str:
-        """The method of the picture that is drawn, "" before there is one."""
+        """The method of the drawn picture; "" before there is one."""
         return self.picture.method if self.picture is not None else ""
 
     @property
     def dims(self) -> int:
-        """Dimensions of the picture that is drawn."""
+        """The dimensions of the drawn picture."""
         return self.picture.dims if self.picture is not None else 2
 
     @property
     def method_said(self) -> str:
-        """The method's name."""
+        """The method's name on screen."""
         return SAID.get(self.drawn_method, safe_text(self.drawn_method, 60)) + " 3-D" * (self.dims == 3)
 
     def header_left(self) -> list[Span]:
-        """The method and contents of the plot, then its quality measures as far as they fit."""
+        """The method and the number of checkpoints, then as many quality measures as fit."""
         look = self.look
         spans = [*super().header_left(), (f"  {self.method_said}", look("text", bold=True))]
         room = self.body_width - width_of(self.header_right()) - 1
@@ -131,7 +131,7 @@ class MapPlot(PlotPane):
             yield f", by {safe_text(self.colours.by, 30)}"
 
     def counted(self) -> str:
-        """How many checkpoints are drawn, of how many; how many layers; how many were left out."""
+        """The numbers of checkpoints drawn and scored, of layers, and of vectors left out, in words."""
         assert self.map is not None
         layers = self._lines.n_layers if self._lines is not None else 0
         total = max(self.n_total, len(self.map)) - layers
@@ -141,11 +141,11 @@ class MapPlot(PlotPane):
 
     @property
     def left_out(self) -> dict[str, str]:
-        """{name: why} of the vectors that would have emptied the map."""
+        """{name: reason} of the vectors left out because few texts would remain for the map."""
         return self.map.left_out if self.map is not None else {}
 
     def header_right(self) -> list[Span]:
-        """What is still being computed; on a narrow pane without what is shown meanwhile."""
+        """What is being computed, and if there is room, what is shown in the meantime."""
         room = self.body_width - len(self.title) - len(self.method_said) - 6
         said = self.waiting if len(self.waiting) <= room else self.waiting.partition(";")[0]
         return [(said, self.look("warning"))] if said else []
@@ -161,9 +161,9 @@ class MapPlot(PlotPane):
         n_total: int = 0,
         lines: MapLines | None = None,
     ) -> None:
-        """Draws a map's picture; the window stays when only points have joined.
+        """Draws a map's picture; the window stays if method, dimensions and number of points are the same.
 
-        Points beyond the map's own belong to a random walk for `null_run`. `lines`: the map's, where they are known.
+        Rows of the picture beyond the map's own belong to a random walk for `null_run`. `lines`: the map's, if known.
         """
         before = self.picture
         same = before is not None and (before.method, before.dims) == (picture.method, picture.dims)
@@ -189,7 +189,7 @@ class MapPlot(PlotPane):
         self.show(self._scene(self.picture, self._threads), self.map.names, keep_window=keep_window)
 
     def _colour(self, found: Map) -> None:
-        """Gives the points their series, where what these are made of has changed."""
+        """Computes the points' series if the map, the property, the runs' numbers or the scores have changed."""
         from kltui.tui.views.map_colours import colours
 
         coloured_for = (found, self.by, self.kl.snapshot.run_number, self.scores)
@@ -212,7 +212,7 @@ class MapPlot(PlotPane):
         self.x_name, self.y_name = names[0] + unit, names[1] + unit
 
     def axis_said(self, axis: int) -> str:
-        """An axis by its number, of PCA with its share of the squared distances."""
+        """The name of an axis (from 0), for PCA with its share of the squared distances."""
         share = self.picture.axis_share if self.picture is not None else ()
         return f"axis {axis + 1}" + (f" ({share[axis]:.1%})" if axis < len(share) else "")
 
@@ -223,7 +223,7 @@ class MapPlot(PlotPane):
         return self.turn
 
     def _make_threads(self, lines: MapLines, n_places: int) -> Threads:
-        """What is drawn, wherever it will be."""
+        """The lines to draw, without coordinates."""
         from kltui.view.plot_data import threads
 
         keep_n = self._kept(lines)
@@ -240,7 +240,7 @@ class MapPlot(PlotPane):
         )
 
     def _scene(self, picture: Picture, drawn: Threads) -> Scene:
-        """The threads at their places, turned; what lies below them first."""
+        """The plot data: the lines at their (rotated) coordinates, with box, lines of descent and ellipses below them."""
         import numpy as np
 
         from kltui.view.cell_buffer import slices_of
@@ -268,7 +268,7 @@ class MapPlot(PlotPane):
         return Scene(xy, code_n, segments, n_points=n_points, equal=True, depth_n=depth_n)
 
     def _drawn_lines(self, lines: MapLines, keep_n: NDArray[np.bool_]) -> list[Sequence[int] | Rows]:
-        """Rows of every trajectory that is drawn, whose ends are kept."""
+        """The shown rows of every trajectory; stores their ends in `_ends`."""
         made: list[Sequence[int] | Rows] = []
         self._ends = []
         for label, rows in lines.lines:
@@ -279,14 +279,14 @@ class MapPlot(PlotPane):
         return made
 
     def _loose_ends(self, lines: MapLines, loose: Rows) -> list[tuple[int, str]]:
-        """(row, label) of every model without steps, and of each grid's last point."""
+        """(row, label) of every model without a step, and of the last point of each grid."""
         assert self.map is not None
         points = self.map.points
         grids = {lines.groups[lines.group_n[k]]: k for k in loose.tolist()}
         return [(k, grid if grid_of(points[k].tags) else points[k].name) for grid, k in grids.items()]
 
     def _kept(self, lines: MapLines) -> NDArray[np.bool_]:
-        """Which rows neither filter nor hidden runs leave out, (n,)."""
+        """Whether each row passes the filter and is not of a hidden run, (n,)."""
         import numpy as np
 
         kept: NDArray[np.bool_] = ~lines.hidden_n(self.hidden)
@@ -296,7 +296,7 @@ class MapPlot(PlotPane):
         return kept
 
     def _series_of_all(self, n_places: int) -> NDArray[np.int16]:
-        """The series of every place, those of the random walk its run's, (n,)."""
+        """The series of every place, (n_places,); the random walk has its run's."""
         import numpy as np
 
         own = self.colours.series_n
@@ -305,7 +305,7 @@ class MapPlot(PlotPane):
         return np.concatenate([own, np.full(n_places - len(own), walk, dtype=np.int16)])
 
     def _ellipses(self, places: Floats, code_n: NDArray[np.int16]) -> list[Outline]:
-        """Outlines of where points may lie, in the inks of their points."""
+        """The outlines of the error ellipses, in the points' colours."""
         self.n_ellipses, self.largest_error = 0, math.nan
         if not self.errors or self.covariances is None or self.drawn_method != "pca":
             return []
@@ -332,7 +332,7 @@ class MapPlot(PlotPane):
         return made
 
     def _spread(self, row: int) -> Floats:
-        """Covariance of a point's place on the screen, 2 x 2."""
+        """The covariance of a point's position on the screen, 2 x 2."""
         import numpy as np
 
         assert self.covariances is not None
@@ -343,7 +343,7 @@ class MapPlot(PlotPane):
         return np.asarray(C[:2, :2])
 
     def _rows_with_errors(self, code_n: NDArray[np.int16]) -> list[int]:
-        """Every point of a small map; of others the last of each run, and what is selected or marked."""
+        """All drawn points if they are at most MAX_ELLIPSES; otherwise the last of each run, selected and marked ones."""
         assert self.map is not None and self.covariances is not None
         import numpy as np
 
@@ -360,7 +360,7 @@ class MapPlot(PlotPane):
         return self.map.names[row] if self.map is not None else ""
 
     def fitted_window(self, scene: Scene) -> Window:
-        """All of a scene; in three dimensions what no turn takes out of sight."""
+        """The window that shows the whole scene, in three dimensions for every rotation."""
         from kltui.view.axis import Axis
         from kltui.view.plot_data import Window
 
@@ -370,12 +370,12 @@ class MapPlot(PlotPane):
         return Window(Axis("linear", -reach, reach), Axis("linear", -reach, reach))
 
     def turn_by(self, azimuth: float, elevation: float) -> None:
-        """Looks from elsewhere."""
+        """Rotates the picture by so many degrees."""
         self.turn = self._turn().by(azimuth, elevation)
         self._draw(keep_window=True)
 
     def _draws(self) -> tuple[object, ...]:
-        """What the lines are made of, beside the coordinates."""
+        """Everything that determines the drawn lines, except coordinates."""
         chosen, snapshot = self.kl.selection, self.kl.snapshot
         with_errors = (self.errors, tuple(chosen.selected), chosen.a, chosen.b) if self.errors else ()
         n_places = len(self.picture.xyz_Kd) if self.picture is not None else 0
@@ -386,12 +386,12 @@ class MapPlot(PlotPane):
 
     @property
     def _null_base(self) -> str:
-        """The run that the random walk belongs to, without its variant."""
+        """The run of the random walk, without the variant."""
         trajectories = self.map.trajectories() if self.map is not None else []
         return next((t.run for t in trajectories if t.label == self.null_run), self.null_run)
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of this very picture."""
+        """The figure of this picture, with the same coordinates."""
         from kltui.figures.shown import ShownSubject
 
         if self.map is None or self.picture is None or self._lines is None:
@@ -407,40 +407,40 @@ class MapPlot(PlotPane):
             colour=self.colours.by,
             turned=(turn.azimuth - 90.0, turn.elevation)
             if deep
-            else None,  # as seen from axis 1, not from axis 2
+            else None,  # matplotlib measures the azimuth from axis 1, kltui from axis 2
         )
 
     def redraw_runs(self, *, refit: bool = False) -> None:
-        """Draws again if runs were hidden, filtered or named otherwise; marks always.
+        """Draws the lines again if they have changed, otherwise only markers, labels and cross-hair.
 
-        With `refit`, a window that holds everything does so afterwards too.
+        With `refit`, a window that shows everything is fitted again.
         """
         if self._drawn_for != self._draws():
             self._draw(keep_window=not (refit and self.fits))
         else:
             self.lay_over()
 
-    # -- inks, marks and labels -----------------------------------------------------------------
+    # -- colours, markers and labels ------------------------------------------------------------
 
     def series_ink(self, series: int, shade: int = -1) -> str | int:
-        """The ink of a series: a run's or group's colour, a level of the ramp, or a quiet one."""
+        """The colour of a series, as xterm-256 index or role: of a run or group, a level of the ramp, or a neutral one."""
         if series >= RAMP:
             return ramp_ink(min(series - RAMP, LEVELS - 1), dark=self.look.palette.name == "dark")
         quiet = {BOX: "rule", PARENT: "muted", VARIANT: "faint", UNSCORED: "faint"}
         return quiet.get(series) or self.look.series(series, shade)
 
     def make_ink(self, code: int) -> Style:
-        """The style of a colour code."""
+        """The style of a colour code (series and shade)."""
         return self.look(self.series_ink(*divmod(code, SHADES)))
 
     def point_marker(self, series: int) -> str:
-        """The marker of a run or group; of a score, its level as a digit."""
+        """The marker of a run or group; for a score, its level as a digit."""
         if series >= RAMP:
             return str(series - RAMP)
         return "-" if series >= BOX else self.look.marker(series)
 
     def mark_of(self, row: int) -> Span:
-        """The mark of a row of the map in its colour."""
+        """The marker of a row of the map, in its colour."""
         series = self.colours.series(row)
         marker = (
             self.point_marker(series) if self.look.color is False or series < BOX else self.look.marker(0)
@@ -448,7 +448,7 @@ class MapPlot(PlotPane):
         return marker, self.look(self.series_ink(series), bold=True)
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Each run's name at its last checkpoint behind its mark."""
+        """Each run's marker and name at its last checkpoint."""
         if self.map is None:
             return []
         look, made = self.look, list[tuple[int, str, Style]]()
@@ -461,11 +461,11 @@ class MapPlot(PlotPane):
         return made
 
     def labels_of_lines(self) -> list[tuple[Sequence[int], str, Style]]:
-        """Each axis in three dimensions at one of the edges of the box that run along it."""
+        """In three dimensions, each axis' name at one of the parallel edges of the box."""
         return [(at, said, self.look("faint")) for at, said in self._box_edges]
 
     def marks(self) -> list[tuple[int, str, Style]]:
-        """Markers at the ends of runs, ticks on what is selected, and A and B."""
+        """Markers at the ends of runs, signs on selected checkpoints, and A and B."""
         if self.map is None:
             return []
         look, chosen = self.look, self.kl.selection
@@ -478,7 +478,7 @@ class MapPlot(PlotPane):
         return made
 
     def _selected_rows(self, found: Map) -> Rows:
-        """Rows of what is selected, looked up when that has changed."""
+        """The rows of the selected checkpoints, cached."""
         import numpy as np
 
         ticked_for = (found, tuple(self.kl.selection.selected))
@@ -488,23 +488,23 @@ class MapPlot(PlotPane):
         return self._ticked
 
     def place_of(self, name: str) -> int:
-        """The row of a vector, -1 where there is none."""
+        """The row of the vector called `name`; -1 if there is none."""
         return next(iter(self.map.rows_of([name])), -1) if self.map is not None else -1
 
     # -- cursor and read-out --------------------------------------------------------------------
 
     def follow(self, name: str) -> None:
-        """Goes to the shared cursor, unless the cursor is on a layer of that very model."""
+        """Moves the cross-hair to the shared cursor, unless it is on a layer of that model."""
         here = self.names[self.cursor] if 0 <= self.cursor < len(self.names) else ""
         if not (here != name and model_of(here) == name):
             self.go_to(name)
 
     def cursor_moved(self) -> None:
-        """Takes the shared cursor along; a layer's model is what other screens know."""
+        """Moves the shared cursor to the point's checkpoint."""
         self.kl.set_cursor(model_of(self.names[self.cursor]))
 
     def readout(self) -> list[Span]:
-        """Name, KL to the checkpoint before, loss, the error of its place, and its score, as far as there is room."""
+        """Name, KL from the checkpoint before, loss, error of the position, and score of the point, as many as fit."""
         look = self.look
         if self.map is None or not 0 <= self.cursor < len(self.map):
             return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
@@ -519,7 +519,7 @@ class MapPlot(PlotPane):
         return spans
 
     def _figures(self, row: int) -> Iterator[list[Span]]:
-        """KL to the checkpoint before and loss: both, one of them, then none."""
+        """Spans with KL from the checkpoint before and loss, from the longest form to none."""
         assert self.map is not None
         look, before = self.look, int(self._lines.before_n[row]) if self._lines is not None else -1
         raw = self.raw or self.map
@@ -548,11 +548,11 @@ class MapPlot(PlotPane):
 
     @property
     def hidden(self) -> set[str]:
-        """The runs that all plots leave out."""
+        """The runs that the user has hidden in all plots."""
         return self.kl.selection.hidden
 
     def label_here(self) -> str:
-        """The trajectory under the cursor: its run, with the variant; "" where there is none."""
+        """The label of the trajectory under the cursor; "" if there is none."""
         return self._lines.label_of(self.cursor) if self._lines is not None else ""
 
     def do_hide_run(self) -> None:

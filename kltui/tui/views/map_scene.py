@@ -1,4 +1,4 @@
-"""What the map draws before it has places: its threads with their colours, lines of descent, and a box around it all."""
+"""What the map draws independent of coordinates: which rows are joined, in which series; and the box around them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Threads:
-    """What a picture joins and how it is coloured: codes by step in series 0, segments, and each place's own series.
+    """The lines of a picture: each place's code in series 0 (its shade by step), segments, and each place's own series.
 
-    `related` are (code, strokes, row, row) of broken lines.
+    `related` are broken lines (code, number of strokes, row, row).
     """
 
     code_n: NDArray[np.int16]
@@ -35,11 +35,11 @@ class Threads:
 
 @dataclass(frozen=True, eq=False)
 class MapLines:
-    """What a map's rows are to one another, worked out once for each map: filters and turns need nothing of it again.
+    """The relations between a map's n rows, computed once for each map, whatever filter and rotation.
 
-    `lines` are (label, rows by rising step) of every trajectory; `line_n` says which of them a row is on, `before_n` the
-    row before it there, -1 for none. `group_n` is the run or grid of each row by its place in `groups`, `models` the
-    checkpoint. `loose` rows have no step, `layers` are (rows by depth, row of the model itself or -1) of lens vectors.
+    `lines` are (label, rows by rising step) of every trajectory; `line_n` is each row's index in it and `before_n` the
+    row before it there, -1 for none. `group_n` is the index in `groups` of each row's run or grid; `models` each row's
+    checkpoint. `loose` rows have no step; `layers` are (rows of lens vectors by depth, the model's own row or -1).
     """
 
     lines: list[tuple[str, Rows]]
@@ -55,23 +55,23 @@ class MapLines:
 
     @property
     def n_layers(self) -> int:
-        """How many rows are lens vectors."""
+        """The number of rows that are lens vectors."""
         return sum(len(rows) for rows, _ in self.layers)
 
     def hidden_n(self, hidden: Collection[str]) -> NDArray[np.bool_]:
-        """Which rows belong to the runs or grids `hidden`, (n,)."""
+        """Whether each row belongs to one of the runs or grids `hidden`, (n,)."""
         import numpy as np
 
         return np.array([group in hidden for group in self.groups], dtype=bool)[self.group_n]
 
     def label_of(self, row: int) -> str:
-        """The trajectory of a row, "" where it has none."""
+        """The label of a row's trajectory; "" if it has none."""
         line = self.line_n[row] if 0 <= row < len(self.line_n) else -1
         return self.lines[line][0] if line >= 0 else ""
 
 
 def lines_of(found: Map) -> MapLines:
-    """What the rows of a map are to one another."""
+    """The relations between the rows of a map."""
     import numpy as np
 
     from kltui.analysis.lineage import parent_pairs, variant_pairs
@@ -101,7 +101,7 @@ def lines_of(found: Map) -> MapLines:
 
 
 def _layers_of(found: Map) -> list[tuple[Rows, int]]:
-    """(rows of each model's lens vectors by depth, row of the model itself or -1)."""
+    """(rows of a model's lens vectors by depth, the model's own row or -1) for each model."""
     import numpy as np
 
     models: dict[str, list[int]] = {}
@@ -116,7 +116,7 @@ def _layers_of(found: Map) -> list[tuple[Rows, int]]:
 
 
 def related(lines: MapLines, code_n: NDArray[np.int16]) -> list[tuple[int, int, int, int]]:
-    """(code, strokes, row, row) of broken lines from parents to children, dotted ones from originals to variants."""
+    """(code, number of strokes, row, row) of dashed lines from parents to children and dotted ones to variants."""
     kinds = ((PARENT, 8, lines.parents), (VARIANT, 16, lines.variants))
     return [
         (series * SHADES, strokes, a, b)
@@ -127,7 +127,7 @@ def related(lines: MapLines, code_n: NDArray[np.int16]) -> list[tuple[int, int, 
 
 
 def box_around(places: Floats) -> list[Outline]:
-    """The edges of the box around the finite points, of each direction the one in the lowest corner first."""
+    """The 12 edges of the box around the finite points, four for each axis, that at the lowest corner first."""
     import numpy as np
 
     finite = places[np.isfinite(places).all(axis=1)]
@@ -143,7 +143,7 @@ def box_around(places: Floats) -> list[Outline]:
 
 
 def layer_threads(lines: MapLines, keep_n: NDArray[np.bool_]) -> list[Rows]:
-    """Rows of each model's lens vectors by depth, the model itself last; only those that are kept."""
+    """For each model, the rows of its lens vectors by depth and its own row, of those where `keep_n` is true."""
     import numpy as np
 
     made = []
@@ -155,7 +155,7 @@ def layer_threads(lines: MapLines, keep_n: NDArray[np.bool_]) -> list[Rows]:
 
 
 def model_of(name: str) -> str:
-    """The checkpoint of a vector's name: without its layer.
+    """The checkpoint in a vector's name, which may end in a layer.
 
     >>> model_of("tiny@4#2"), model_of("tiny@4")
     ('tiny@4', 'tiny@4')

@@ -1,4 +1,4 @@
-"""The text beside the map: its colours, the nearest checkpoints, and the quality measures of the plot."""
+"""The panes beside the map: legend, nearest checkpoints, and facts about the picture."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from kltui.analysis.shape import AgainstNull
 
 Lines = list[list[Span]]
-MIN_NAME = 12  # cells of a name that leave it to be told from others
+MIN_NAME = 12  # cells of a name below which names can no longer be told apart
 
 
 def legend_title(plot: MapPlot) -> str:
-    """What the legend is of."""
+    """The title of the legend."""
     by = plot.colours.by
     return "Runs" if by == "run" else f"Colour: {safe_text(by, 30)}"
 
 
 def legend(plot: MapPlot, width: int) -> Lines:
-    """Every run or group with its mark; of scores the ramp with its range."""
+    """Every run or group with its marker; for scores, the ramp with its range."""
     if plot.colours.by == "run":
         return _runs(plot, width)
     return _groups(plot, width) if plot.colours.groups else _ramp(plot, width)
@@ -67,7 +67,7 @@ def _runs(plot: MapPlot, width: int) -> Lines:
 
 
 def _counts(plot: MapPlot) -> dict[str, tuple[int, int]]:
-    """{run or its variant: (checkpoints that are scored, those on the map)}, counted when checkpoints or map have changed."""
+    """{label: (number of scored checkpoints, number on the map)}; cached until checkpoints or map change."""
     snapshot, found = plot.kl.snapshot, plot.map
     if plot.run_counts[0] is not snapshot.rows or plot.run_counts[1] is not found:
         counts = {label: _counted(plot, label) for label in snapshot.labels}
@@ -76,7 +76,7 @@ def _counts(plot: MapPlot) -> dict[str, tuple[int, int]]:
 
 
 def _counted(plot: MapPlot, label: str) -> tuple[int, int]:
-    """(checkpoints of a run's variant that are scored, those on the map)."""
+    """(number of scored checkpoints of a run's variant, number on the map)."""
     snapshot, found = plot.kl.snapshot, plot.map
     names = snapshot.names_of_label(label)
     scored = sum(map(attrgetter("scored"), map(snapshot.by_name.__getitem__, names)))
@@ -100,7 +100,7 @@ def _groups(plot: MapPlot, width: int) -> Lines:
 
 
 def _ramp(plot: MapPlot, width: int) -> Lines:
-    """The ramp of scores from its lowest to its highest, and how many points have none."""
+    """The ramp with the lowest and the highest score, and the number of points without a score."""
     look, found = plot.look, plot.colours
     lines: Lines = [[(f" {figure(found.low)} ", look("text"))]]
     for level in range(LEVELS):
@@ -115,7 +115,7 @@ def _ramp(plot: MapPlot, width: int) -> Lines:
 
 
 def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]) -> Lines:
-    """The checkpoints nearest by KL to the one that the cursor last rested on."""
+    """The checkpoints `near` with their KL to `name`, on which the cursor last rested."""
     look = plot.look
     if not near:
         return [[(" shown when the cursor rests", look("faint"))]]
@@ -123,9 +123,9 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
     heading = wrapped(f"nearest to {said}, bits/byte", max(8, width))
     lines: Lines = [[(part, look("muted"))] for part in heading]
     texts = aligned([briefly(kl.value, kl.se) for _, kl in near])
-    texts = [in_ascii(text) for text in texts] if look.ascii_only else texts  # before names have their room
+    texts = [in_ascii(text) for text in texts] if look.ascii_only else texts  # this changes their width
     if width - len(texts[0]) - 5 < MIN_NAME:
-        texts = aligned([text.partition(" ")[0] for text in texts])  # a name says more than an error
+        texts = aligned([text.partition(" ")[0] for text in texts])  # names need the room more than errors
     wide = len(texts[0])
     for (other, _), text in zip(near, texts, strict=True):
         mark, style = plot.mark_of(plot.names.index(other)) if other in plot.names else ("-", look("muted"))
@@ -140,7 +140,7 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
 
 
 def facts(plot: MapPlot, width: int, shape: AgainstNull | None) -> Lines:
-    """What the picture keeps, its errors and lines, what was left out, and the run beside random walks."""
+    """The picture's quality measures, errors and lines, vectors left out, and a run compared with random walks."""
     if plot.map is None or plot.picture is None:
         return []
     look = plot.look
@@ -162,7 +162,7 @@ def _errors_said(plot: MapPlot) -> list[str]:
 
 
 def _descent(plot: MapPlot) -> Lines:
-    """What the broken lines are, where there are some."""
+    """The meaning of the broken lines, if there are any."""
     if plot.scene is None or not plot.descent:
         return []
     from kltui.view.palette import SHADES
@@ -178,7 +178,7 @@ def _descent(plot: MapPlot) -> Lines:
 
 
 def _left_out(plot: MapPlot, width: int) -> Lines:
-    """Vectors that would have emptied the map, and why they are not on it."""
+    """The vectors left out of the map, with reasons."""
     look, lines = plot.look, list[list[Span]]()
     for name, why in plot.left_out.items():
         lines.append([(fitted(f"left out: {safe_text(name)}", width), look("warning"))])
@@ -187,14 +187,14 @@ def _left_out(plot: MapPlot, width: int) -> Lines:
 
 
 def _standing(plot: MapPlot, width: int) -> Lines:
-    """What stands beside a map of imported and own vectors: in what they differ."""
+    """The note on a map of imported and own vectors, which names the settings in which they may differ."""
     note = standing_note(plot.map.record) if plot.map is not None else ""
     parts = wrapped(safe_text(note.removeprefix("; "), 400), max(8, width)) if note else []
     return [[(part, plot.look("muted"))] for part in parts]
 
 
 def _against_null(plot: MapPlot, found: AgainstNull | None) -> Lines:
-    """The run's shape, and in brackets the median of random walks with its step lengths."""
+    """The run's shape and, in brackets, the medians of random walks with its step lengths."""
     look = plot.look
     if found is None:
         return []

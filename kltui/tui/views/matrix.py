@@ -1,4 +1,4 @@
-"""Matrix: KL between the chosen checkpoints as a heat map, one cell a pair."""
+"""The Matrix screen: KL between the selected checkpoints as a heat map, one cell for each pair."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ ORDERS = ("name", "kl", "cluster")
 SAID = {"name": "by run and step", "kl": "by KL to the cursor's row", "cluster": "clustered"}
 LABEL = 22
 INKS = {color: ink_on(color) for color in HEAT}
-MAX_ROWS = 2000  # of a matrix: more than a screen shows in blocks, and 32 MB
-NARROW, NUMBERED = 2, 8  # cells across one pair: a colour, or its KL in figures as well
+MAX_ROWS = 2000  # rows of the largest K x K matrix, which takes 32 MB; larger maps are sampled
+NARROW, NUMBERED = 2, 8  # width of a pair in cells: with a colour alone, or with its KL in digits too
 
 
 class HeatMap(Pane):
-    """K x K cells, two columns wide, scrolled around the cursor; the smallest KL is the brightest, by its logarithm.
+    """The matrix of K checkpoints, scrolled around the cursor; colours by the logarithm of KL, the smallest is brightest.
 
-    Rows are numbered where columns are too narrow for names: a column's number, digits below each other, is its row's.
+    If columns are too narrow for names, rows have numbers, and columns the same numbers with digits one below another.
     """
 
     title = "KL, bits/byte"
@@ -46,19 +46,19 @@ class HeatMap(Pane):
         self.order_name = "name"
         self.order: list[int] = []
         self.kl_KK: Array | None = None
-        self.n_chosen = 0  # checkpoints that would be shown, were the matrix not too large
+        self.n_chosen = 0  # number of checkpoints to show before sampling
         self.row = self.column = 0
         self.low, self.high = 0.01, 1.0
-        self.whole = False  # whether all of a large matrix is shown, in blocks
+        self.whole = False  # whether the overview of the whole matrix is shown
         self._overview: Overview | None = None
         self._ln_mm: Array | None = None
 
     def show_matrix(
         self, found: Map, kl_KK: Array, order: list[int], ends: tuple[float, float] | None, ln_mm: Array
     ) -> None:
-        """Shows the rows of `order` of a matrix, keeping the pair under the cursor.
+        """Shows the rows and columns `order` of a matrix; the cursor stays on its pair if that is among them.
 
-        `ends`: its least and largest positive KL; `ln_mm`: its blocks for the overview.
+        `ends`: the smallest and the largest positive KL; `ln_mm`: means of ln KL over blocks, for the overview.
         """
         before = self.pair
         self.map, self.kl_KK, self.order = found, kl_KK, order
@@ -75,13 +75,13 @@ class HeatMap(Pane):
 
     @property
     def pair(self) -> tuple[str, str] | None:
-        """Names of the row and the column under the cursor."""
+        """Names of the row and the column under the cursor; None without a matrix."""
         if self.map is None or not self.order or self.row >= len(self.order):
             return None
         return self.map.names[self.order[self.row]], self.map.names[self.order[self.column]]
 
     def header_right(self) -> list[Span]:
-        """The order, and the colour scale."""
+        """The number of checkpoints, the order, and the colour scale."""
         if self.kl_KK is None:
             return []
         look = self.look
@@ -96,12 +96,12 @@ class HeatMap(Pane):
 
     @property
     def view_rows(self) -> int:
-        """Matrix rows in view."""
+        """The number of matrix rows in view."""
         return max(1, self.body_height - 1 - self.heading_lines)
 
     @property
     def heading_lines(self) -> int:
-        """Lines of the columns' names, or of the digits of their numbers."""
+        """The number of lines for the columns' names, or for the digits of their numbers."""
         return 2 if self.cell_width == NUMBERED else len(str(len(self.order)))
 
     @property
@@ -111,12 +111,12 @@ class HeatMap(Pane):
 
     @property
     def view_columns(self) -> int:
-        """Matrix columns in view."""
+        """The number of matrix columns in view."""
         return max(1, (self.body_width - LABEL - 1) // self.cell_width)
 
     @property
     def cell_width(self) -> int:
-        """Cells across one pair: room for figures where the whole matrix fits so."""
+        """The width of a pair in cells: NUMBERED if the whole matrix fits with it, otherwise NARROW."""
         fits = len(self.order) * NUMBERED <= self.body_width - LABEL - 1
         return NUMBERED if fits else NARROW
 
@@ -126,7 +126,7 @@ class HeatMap(Pane):
         return top, max(0, min(self.column - self.view_columns // 2, count - self.view_columns))
 
     def body_line(self, y: int) -> list[Span]:
-        """A row of the matrix, or the read-out on the last line."""
+        """A line of the heading, the matrix or the overview; the last line is the read-out."""
         look = self.look
         if self.map is None or self.kl_KK is None or not self.order:
             return empty_line(self, y - 1, ("muted", self.note or "computing …"))
@@ -148,7 +148,7 @@ class HeatMap(Pane):
         return spans + self.cells(at, left, self.cell_width)
 
     def _row_label(self, at: int) -> str:
-        """A row's name, after its number where columns have only those."""
+        """A row's name, after its number if columns have numbers."""
         assert self.map is not None
         name = self.map.names[self.order[at]]
         if self.cell_width == NUMBERED:
@@ -157,7 +157,7 @@ class HeatMap(Pane):
         return number + fitted_name(name, LABEL - len(number))
 
     def _heading(self, y: int, left: int) -> list[Span]:
-        """A line of the columns' names: the run, then the step; or digits of their numbers."""
+        """Line `y` of the heading: the columns' runs, then their steps; or digits of their numbers."""
         assert self.map is not None
         look = self.look
         word = "" if y or self.cell_width == NUMBERED else "no."
@@ -173,7 +173,7 @@ class HeatMap(Pane):
         return spans
 
     def overview_line(self, y: int, width: int, height: int) -> list[Span]:
-        """A line of the whole matrix in `width` x `height` characters."""
+        """Line `y` of the overview of the whole matrix in `width` x `height` characters."""
         if self._ln_mm is None or not self.order:
             return []
         count = len(self.order)
@@ -185,7 +185,7 @@ class HeatMap(Pane):
         return kept.line(y, self.look, (self.low, self.high), frame, (self.row, self.column))
 
     def cells(self, at: int, left: int, width: int) -> list[Span]:
-        """The cells of a row in view, from column `left` on."""
+        """The visible cells of row number `at`, from column `left` on, each `width` wide."""
         assert self.kl_KK is not None
         columns = self.order[left : left + self.view_columns]
         values: list[float] = self.kl_KK[self.order[at], columns].tolist()
@@ -205,7 +205,7 @@ class HeatMap(Pane):
         color = heat(near)
         ink = INKS[color]
         if not said and not cursor:
-            # A quiet cross-hair: dots along the cursor's row and column lead the eye to both names.
+            # Dots along the cursor's row and column, so that their names are easy to find.
             crossed = i == self.row or j == self.column
             return (look.glyph("··", "..") if crossed else "  "), look(ink, color)
         return _filled(said, cursor, width), look(ink, color, bold=cursor)
@@ -233,7 +233,7 @@ class HeatMap(Pane):
         if not self.order:
             return
         last = len(self.order) - 1
-        if self.whole and self._overview is not None:  # a dot at a time
+        if self.whole and self._overview is not None:  # by one dot of the overview
             step = max(1, len(self.order) // self._overview.side)
             down, right = down * step, right * step
         self.row = max(0, min(last, self.row + down))
@@ -269,7 +269,7 @@ class HeatMap(Pane):
         self._move(len(self.order), len(self.order))
 
     def do_zoom_out(self) -> None:
-        """Shows the whole matrix, in blocks."""
+        """Shows the overview of the whole matrix."""
         if self.fits:
             self.kl.say("the whole matrix is visible")
         else:
@@ -289,7 +289,7 @@ class HeatMap(Pane):
         self.do_zoom_in()
 
     def do_enter(self) -> None:
-        """Marks the pair and compares it; in the overview goes there first."""
+        """Marks the pair as A and B and opens Compare; in the overview, shows the cells around the cursor."""
         if self.whole:
             self.do_zoom_in()
             return
@@ -299,13 +299,13 @@ class HeatMap(Pane):
             self.kl.show_screen("compare")
 
     def do_mark_b(self) -> None:
-        """B is the column, as A is the row."""
+        """Marks the column as B; key a marks the row, which is the shared cursor, as A."""
         if self.pair is not None:
             self.kl.selection.b = self.pair[1]
             self.kl.selection_changed()
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Goes to the cell under the mouse."""
+        """Moves the cursor to the cell under the mouse."""
         top, left = self._corner()
         bar = 2 if self.barred else 0
         if self.whole and self._overview is not None:
@@ -320,7 +320,7 @@ class HeatMap(Pane):
 
 
 def counted_of(shown: int, chosen: int) -> str:
-    """How many checkpoints are shown, of how many.
+    """The number of checkpoints shown, and the total if that is larger.
 
     >>> counted_of(3, 3), counted_of(2000, 100000)
     ('3 checkpoints', '2,000 drawn of 100,000 checkpoints')
@@ -329,7 +329,7 @@ def counted_of(shown: int, chosen: int) -> str:
 
 
 def drawn_of(found: Map, rows: list[int]) -> list[int]:
-    """At most `MAX_ROWS` of some rows of a map, rising: of every run its ends and checkpoints evenly between."""
+    """At most MAX_ROWS of some rows of a map, in increasing order: the ends of every run and others evenly between."""
     import numpy as np
 
     from kltui.analysis.placing import drawn_rows
@@ -342,26 +342,26 @@ def drawn_of(found: Map, rows: list[int]) -> list[int]:
 
 
 def _filled(text: str, cursor: bool, width: int) -> str:
-    """The text in the width of a pair, in brackets under the cursor."""
+    """The text in the width of a pair, in brackets if the cursor is on it."""
     if width == NARROW:
         return "[]" if cursor else text.ljust(width)
     return f"[{text}]".center(width)[:width] if cursor else text.center(width)
 
 
 def shade(place: float) -> str:
-    """A character as dark as `place` in 0 to 1, for terminals without colour."""
+    """A character whose darkness corresponds to `place` (0 to 1), for terminals without colour."""
     return " .:-=+*#%@"[max(0, min(9, int(place * 10)))]
 
 
 class MatrixView(View):
-    """The heat map, the row's neighbours, and all of a large matrix beside it."""
+    """The heat map; beside it the nearest checkpoints to the row, and the overview of a large matrix."""
 
     screen_name = "matrix"
     has_figure = True
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.heat = HeatMap()
-        self._part: tuple[Map, list[int], Map] | None = None  # of a large map: it, the rows drawn, and those
+        self._part: tuple[Map, list[int], Map] | None = None  # (a large map, the sampled rows, their map)
         self.near = TextPane("Nearest to the row", self._nearest)
         self.overview = OverviewPane(self._overview_line)
         side = ColumnOfPanes([self.near, self.overview], width=42, minimum=120)
@@ -371,13 +371,13 @@ class MatrixView(View):
         return self.heat.overview_line(y, width, height)
 
     def update_data(self) -> None:
-        """Takes up selection, filter and new vectors."""
+        """Makes the matrix again from selection, filter and vectors."""
         super().update_data()
         if not self.kl.map_cache.is_empty:
             self.run_worker(self._load(), group="matrix", exclusive=True)
 
     def cursor_moved(self) -> None:
-        """The neighbours follow."""
+        """Updates the nearest checkpoints."""
         self.near.update_data()
 
     async def _load(self) -> None:
@@ -397,7 +397,7 @@ class MatrixView(View):
         self.near.update_data()
 
     def _bounded(self, whole: Map, rows: list[int]) -> tuple[Map, list[int]]:
-        """(the map whose K x K matrix is made, the rows of it): of a large one an even draw of what was chosen."""
+        """(the map whose K x K matrix is computed, the rows to show); of a large map, an even sample of `rows`."""
         if len(whole) <= MAX_ROWS:
             return whole, rows
         drawn = drawn_of(whole, rows)
@@ -407,7 +407,7 @@ class MatrixView(View):
         return before[2], list(range(len(drawn)))
 
     def _arranged(self, found: Map, rows: list[int]) -> tuple[list[int], tuple[float, float] | None, Array]:
-        """The order, the least and largest positive KL, and the blocks of the overview."""
+        """(ordered rows, smallest and largest positive KL or None, blocks of the overview)."""
         import numpy as np
 
         kl_KK = found.kl()
@@ -428,7 +428,7 @@ class MatrixView(View):
         return rows
 
     def _chosen(self, found: Map) -> list[int]:
-        """Rows that are selected; without a selection (of two or more) those that pass the filter."""
+        """The selected rows; if they are fewer than two, the rows that pass the filter."""
         rows = sorted(found.rows_of(tuple(self.kl.selection.selected)))
         snapshot, keep = self.kl.snapshot, self.kl.filter
         if len(rows) >= 2 or not keep.text:
@@ -452,7 +452,7 @@ class MatrixView(View):
         rows = [int(k) for k in nearest(self.heat.kl_KK[row], row, 20)]
         kls = [found.pair_rows(row, k) for k in rows]
         said = aligned([briefly(kl.value, kl.se) for kl in kls])
-        said = [in_ascii(text) for text in said] if look.ascii_only else said  # before names have their room
+        said = [in_ascii(text) for text in said] if look.ascii_only else said  # this changes their width
         for k, text in zip(rows, said, strict=True):
             number = self.kl.run_number(found.names[k])
             lines.append(
@@ -465,14 +465,14 @@ class MatrixView(View):
         return lines
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of the rows in view, in their order."""
+        """The figure of the shown rows, in their order."""
         from kltui.figures.shown import ShownSubject
 
         found = self.heat.map
         return ShownSubject("matrix", tuple(found.names[k] for k in self.heat.order)) if found else None
 
     def csv_rows(self) -> Iterator[list[object]]:
-        """Every pair in view with its KL and error."""
+        """Every shown pair with its KL and standard error, bits/byte."""
         found, order = self.heat.map, self.heat.order
         yield ["a", "b", "kl_bits_per_byte", "se"]
         if found is None:
@@ -485,7 +485,7 @@ class MatrixView(View):
                     yield [names[i], names[j], float(kl[i, j]), float(se[i, j])]
 
     def copied(self) -> str:
-        """The pair and its KL."""
+        """The pair under the cursor, its KL and standard error, separated by tabs."""
         pair = self.heat.pair
         if pair is None or self.heat.map is None:
             return ""

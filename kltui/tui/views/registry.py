@@ -1,4 +1,4 @@
-"""Registry: the checkpoints as a tree of runs."""
+"""The Registry screen: the checkpoints as a tree of runs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from kltui.workspace.losses import StoredLoss
 
 NAMED = 12
-ERRORS_AT_ONCE = 32  # vectors
+ERRORS_AT_ONCE = 32  # vectors read in one go
 
 
 class RegistryView(View):
-    """The tree, and what is known of the line under the cursor."""
+    """The tree, and details of the line under the cursor."""
 
     screen_name = "registry"
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self._asked = -1
-        self._losses: dict[int, StoredLoss] = {}  # those whose errors were last asked for
-        self.same: dict[str, tuple[str, ...]] = {}  # by name, the others that hold the same weights
+        self._losses: dict[int, StoredLoss] = {}  # the losses whose errors were last requested
+        self.same: dict[str, tuple[str, ...]] = {}  # {name: other checkpoints with the same weights}
         self.runs = RunTree()
         self.detail = TextPane("Details", self._details)
         return [ColumnOfPanes([self.runs]), ColumnOfPanes([self.detail], width=46, minimum=120)]
 
     def update_data(self) -> None:
-        """Looks for checkpoints that hold the same weights where vectors have changed."""
+        """Updates the panes; if vectors have changed, finds equal weights and reads the errors of losses."""
         super().update_data()
         if self._asked != self.kl.map_cache.version and not self.kl.map_cache.is_empty:
             self._asked = self.kl.map_cache.version
@@ -47,13 +47,13 @@ class RegistryView(View):
             self.run_worker(self._read_errors(), group="errors", exclusive=True)
 
     def _in_view(self) -> list[int]:
-        """The checkpoints that the tree shows, by id."""
+        """The ids of the checkpoints that the tree shows at present."""
         lines = self.runs.lines[self.runs.top : self.runs.top + self.runs.body_height]
         return [line.row.id for line in lines if line.row is not None]
 
     async def _read_errors(self) -> None:
-        """Reads the errors of all losses, a few vectors at a time so that other questions come between."""
-        unknown = (math.nan, math.nan)  # of what is damaged: it stands without an error
+        """Reads the standard errors of all losses, a few vectors at a time so that other reads are not delayed."""
+        unknown = (math.nan, math.nan)  # for damaged vectors
         losses, known = self.kl.snapshot.losses, self.kl.loss_errors
         if not losses:
             return
@@ -72,7 +72,7 @@ class RegistryView(View):
                 self.detail.update_data()
 
     def _next_unread(self, rest: Iterator[StoredLoss]) -> list[StoredLoss]:
-        """The next losses to read the errors of: those of the rows in view, then of the others."""
+        """The next losses whose errors are read: those in view first, then the others."""
         losses, known = self.kl.snapshot.losses, self.kl.loss_errors
         wanted = chain((losses[i] for i in self._in_view() if i in losses), rest)
         return list(dict.fromkeys(islice((one for one in wanted if one not in known), ERRORS_AT_ONCE)))
@@ -87,7 +87,7 @@ class RegistryView(View):
         self.detail.update_data()
 
     def cursor_moved(self) -> None:
-        """Only the details follow the cursor."""
+        """Moves the tree's cursor and updates the details."""
         self.runs.find_cursor()
         self.detail.update_data()
 
@@ -152,7 +152,7 @@ class RegistryView(View):
         return [[(f"{k:<12}", look("muted")), (v, look("text"))] for k, v in facts if v]
 
     def csv_rows(self) -> Iterator[list[object]]:
-        """The checkpoints that pass the filter."""
+        """Rows with the checkpoints that pass the filter."""
         yield ["name", "run", "step", "variant", "seed", "size", "type", "parent", "tags", "status", "nats_per_text",
                "bits_per_byte", "layers", "source", "error", "bits_per_byte_se"]  # fmt: skip
         snapshot, errors = self.kl.snapshot, self.kl.loss_errors
@@ -168,7 +168,7 @@ class RegistryView(View):
         jobs_start.add_models(self.kl)
 
     def do_place(self) -> None:
-        """Places a model on this map: the one under the cursor, or another that is named."""
+        """Opens the dialog that places a model on the map, and suggests the one under the cursor."""
         from kltui.tui.dialogs.place_form import place_model
 
         row = self.runs.line.row if self.runs.line else None
@@ -176,21 +176,21 @@ class RegistryView(View):
         place_model(self.kl, row.checkpoint if row and own else None)
 
     def do_edit(self) -> None:
-        """Edits the lineage of what is chosen."""
+        """Opens the form for the lineage of the chosen checkpoints."""
         if rows := self._chosen():
             from kltui.tui.dialogs.lineage_form import edit_lineage
 
             edit_lineage(self.kl, rows)
 
     def do_remove(self) -> None:
-        """Removes what is chosen from the workspace, after asking."""
+        """Removes the chosen checkpoints from the workspace, after asking."""
         if rows := self._chosen():
             from kltui.tui.removal import ask_to_remove
 
             ask_to_remove(self.kl, rows)
 
     def _chosen(self) -> list[CheckpointRow]:
-        """What is selected, else the checkpoint under the cursor, else the run whose heading it is on."""
+        """The selected checkpoints, else the one under the cursor, else those of the run under it that pass the filter."""
         line, snapshot = self.runs.line, self.kl.snapshot
         rows = [snapshot.by_name[n] for n in self.kl.selection.selected if n in snapshot.by_name]
         if rows or line is None:
@@ -204,12 +204,12 @@ class RegistryView(View):
 
 
 def _losses_of(losses: Sequence[StoredLoss]) -> Callable[[Workspace], dict[int, tuple[float, float]]]:
-    """The question for the losses' errors."""
+    """A function that reads these losses: {vector id: (loss in bits/byte, standard error)}."""
     return lambda ws: ws.losses_of([one.vector for one in losses])
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first NAMED names, and the number of others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return safe_text(", ".join(names[:NAMED]), 400) + more
 

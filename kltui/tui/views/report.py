@@ -1,4 +1,4 @@
-"""Report: every section of `kltui --report`, computed as it is looked at, and what its reader chooses."""
+"""The Report screen: every section of `kltui --report`, computed when it is selected, with its options."""
 
 from __future__ import annotations
 
@@ -27,18 +27,16 @@ from kltui.view.section_words import WORDS
 if TYPE_CHECKING:
     from rich.segment import Segment
 
-LIST_WIDTH, WIDE_LIST = 22, 76  # with names alone, and with what sections say
-NARROWEST = (
-    80  # columns that a section is laid out for at least: where the pane has fewer, it is moved sideways
-)
+LIST_WIDTH, WIDE_LIST = 22, 76  # width of the list with names alone, and with a line about each section
+NARROWEST = 80  # least width for which a section is formatted; a narrower pane scrolls sideways
 SIDEWAYS = 8
-SETTLE_S = 0.12  # a section that is only passed on the way is not computed
+SETTLE_S = 0.12  # delay, so that sections that the cursor only passes are not computed
 MARKS = {"shown": ("●", "*", "good"), "missing": ("–", "-", "faint"), "failed": ("✗", "x", "bad"),
          "stale": ("◌", ":", "warning"), "": ("○", ".", "muted")}  # fmt: skip
 
 
 class SectionList(Table):
-    """The sections with what became of each."""
+    """The sections with their states."""
 
     title = "Sections"
     columns = (Column("section", 16), Column("", 16, share=1, rank=1))
@@ -48,7 +46,7 @@ class SectionList(Table):
 
     @property
     def names(self) -> list[str]:
-        """Every section, in the report's order; [] if there is nothing to report."""
+        """The names of all sections in the report's order; [] if nothing can be reported yet."""
         return [] if welcome(self.kl) else list(WORDS)
 
     def row_count(self) -> int:
@@ -74,18 +72,18 @@ class SectionList(Table):
             self.kl.view.look_at(names[self.cursor])
 
     def do_enter(self) -> None:
-        """Goes to the text."""
+        """Moves the focus to the text."""
         if self.names and isinstance(self.kl.view, ReportView):
             self.kl.view.focus_on(self.kl.view.text)
 
 
 class SectionText(TextPane):
-    """The section's lines, moved sideways where they are wider than the pane."""
+    """The section's lines, which scroll sideways if they are wider than the pane."""
 
     left = 0
 
     def body_line(self, y: int) -> Sequence[Span]:
-        """The line at `y`, from the column that is moved to the edge."""
+        """The line at `y`, from column `left` on."""
         line = super().body_line(y)
         if not self.left or not line:
             return line
@@ -94,7 +92,7 @@ class SectionText(TextPane):
         return [(text, style or self.look()) for text, style, _ in seen]
 
     def move(self, columns: int) -> None:
-        """Moves sideways, staying inside the text."""
+        """Scrolls sideways by so many columns, within the text."""
         widest = max((sum(cell_len(t) for t, _ in line) for line in self.all_lines()), default=0)
         left = max(0, min(widest - self.body_width, self.left + columns))
         if left != self.left:
@@ -102,7 +100,7 @@ class SectionText(TextPane):
             self.refresh()
 
     def on_resize(self) -> None:
-        """Stays inside the text."""
+        """Keeps both scroll positions within the text."""
         self.move(0)
         super().on_resize()
 
@@ -114,7 +112,7 @@ class SectionText(TextPane):
 
 
 class ReportView(View):
-    """The list of sections, and the one that is looked at."""
+    """The list of sections, and the text of the selected one."""
 
     screen_name = "report"
 
@@ -122,7 +120,7 @@ class ReportView(View):
         self.source = ReportProcess()
         self.shown = ""
         self.sections: dict[str, tuple[Subject, Made]] = {}
-        self.asked: ReportRequest | None = None  # what is being made
+        self.asked: ReportRequest | None = None  # the last request
         self.complaints: dict[str, tuple[Subject, KltuiError]] = {}
         self.where: float | None = None
         self.level: float | None = None
@@ -136,32 +134,32 @@ class ReportView(View):
         self.focus_pane = self.list
 
     def do_out(self) -> bool:
-        """Steps back to the list."""
+        """Moves the focus back to the list; False if it is there already."""
         if self.focus_pane is self.list:
             return False
         self.focus_on(self.list)
         return True
 
-    # -- what is asked for ----------------------------------------------------------------------
+    # -- requests -------------------------------------------------------------------------------
 
     def looked(self) -> Looked:
-        """What the reader looks at: the marks as the pair, and the lines of the form."""
+        """The user's choices: A and B as the pair, and the options of the form."""
         marks = self.kl.selection
         pair = (marks.a, marks.b) if marks.a and marks.b else None
         return Looked(pair, self.where, self.level, self.noise_corrected, self.kl.read_only)
 
     def subject(self) -> Subject:
-        """What the report is made of now."""
+        """The present subject of the report."""
         reader = self.kl.reader
         assert reader.path is not None
         return Subject(reader.path, reader.basis, reader.values, self.looked(), self.kl.map_cache.version)
 
     def paper(self) -> Paper:
-        """What the section is laid out for now."""
+        """The present output format."""
         return Paper(max(NARROWEST, self.text.body_width), self.look.color, self.kl.ascii_only)
 
     def said_of(self, name: str) -> tuple[str, str]:
-        """The state of a section, and one line: its message, why it is missing, or what it shows."""
+        """(state of a section, one line about it: its headline, why it is missing or failed, or what it would show)."""
         state = self.state_of(name)
         if state == "failed" and name in self.complaints:
             return state, f"failed: {self.complaints[name][1].message}"
@@ -172,14 +170,14 @@ class ReportView(View):
         return state, safe_text(head + (found[1].headline or WORDS[name]), 200)
 
     def state_of(self, name: str) -> str:
-        """ "shown", "missing", "failed", "stale" (made of older vectors or other choices), or "" where it was not asked for."""
+        """ "shown", "missing", "failed", "stale" (from older vectors or other choices), or "" if not computed yet."""
         found = self.sections.get(name)
         if found is None:
             return "failed" if name in self.complaints else ""
         return found[1].status if found[0] == self.subject() else "stale"
 
     def look_at(self, name: str) -> None:
-        """Shows a section, computing it where it is not there yet."""
+        """Shows a section, and computes it if it has not been computed."""
         if name != self.shown:
             self.shown, self.text.top, self.text.left = name, 0, 0
         self.text.title = name.capitalize()
@@ -209,7 +207,7 @@ class ReportView(View):
         self.text.update_data()
 
     def _lay_out_anew(self) -> None:
-        """Asks for the same section on the paper that there is now, where it was made for another."""
+        """Requests the section again in the present format if it has another one."""
         found = self.sections.get(self.shown)
         if found is None or self.said or found[1].paper == self.paper() or found[0] != self.subject():
             return
@@ -222,20 +220,20 @@ class ReportView(View):
         self.text.update_data()
 
     def update_data(self) -> None:
-        """Keeps showing the computed sections; the list marks those whose data have changed."""
+        """Updates the panes; computed sections stay, and the list marks those that are stale."""
         super().update_data()
         names = self.list.names
         if names and not self.shown:
             self.look_at(names[self.list.cursor])
 
     def do_refresh(self) -> bool:
-        """Computes the section again; the workspace is read again too."""
+        """Computes the section again; False, so that the application reads the workspace again too."""
         if self.shown and self.list.names:
             self._compute()
         return False
 
     def do_choices(self) -> None:
-        """Asks for what the sections look at beside the marks."""
+        """Opens the form for the report's options."""
         fields = [
             Field("where", _text(self.where), "a KL in bits/byte: which settings have a KL of this size"),
             Field("level", _text(self.level), "a KL in bits/byte: when runs stay below it (stabilisation)"),
@@ -262,7 +260,7 @@ class ReportView(View):
         self.app.push_screen(Form("Options of the report", fields, _complaint, hints), answered)
 
     async def _draw_texts(self, n: int) -> None:
-        """Draws texts of the map that is shown, and says where they lie: what `--draw` writes."""
+        """Draws n texts of the shown map and stores them, as `--draw` does."""
         from kltui.workspace.subsample import draw_texts
 
         if self.kl.read_only:
@@ -282,7 +280,7 @@ class ReportView(View):
         if self.shown == "added":
             self._compute()
 
-    # -- what is shown --------------------------------------------------------------------------
+    # -- text -----------------------------------------------------------------------------------
 
     def _lines(self, width: int) -> list[list[Span]]:
         look = self.look
@@ -308,8 +306,8 @@ class ReportView(View):
         return [(text, base + self._inked(style) if style else base) for text, style, _ in line if text]
 
     def _inked(self, style: Style) -> Style:
-        """The style on this ground: series, which reports draw for a dark one, in the palette's own colours; dim as faint."""
-        if style.dim and self.look.color:  # terminals make of dim what they like
+        """The style in the present palette: reports use the colours of the dark one, and dim text for faint text."""
+        if style.dim and self.look.color:  # terminals render dim text differently
             style += Style(dim=False, color=Color.from_ansi(self.look.index("faint")))
         number = style.color.number if style.color is not None else None
         if number not in DARK.series or self.look.palette is DARK:
@@ -318,7 +316,7 @@ class ReportView(View):
         return style + Style(color=Color.from_ansi(own))
 
     def make_room(self, width: int) -> None:
-        """Gives the list room for what sections say, where there is enough."""
+        """Makes the list wide enough for a line about each section if there is room."""
         self.columns[0] = replace(self.columns[0], width=WIDE_LIST if width >= WIDEST else LIST_WIDTH)
         super().make_room(width)
 
@@ -332,17 +330,17 @@ class ReportView(View):
         return ["".join(text for text, _, _ in line) for line in found[1].lines] if found else []
 
     def csv_rows(self) -> list[list[object]]:
-        """The longest list of the section's data, a row each; else its single values."""
+        """Rows of the section's data as in `report_worker.rows_of_data`."""
         found = self.sections.get(self.shown)
         return found[1].rows if found else []
 
     def json_data(self) -> dict[str, object]:
-        """The section's data by its name, as `--report --json` has it under "sections"."""
+        """{name of the section: its data}, as under "sections" in `--report --json`."""
         found = self.sections.get(self.shown)
         return {self.shown: found[1].data} if found else {}
 
     def on_unmount(self) -> None:
-        """Ends the process that computes."""
+        """Ends the computing process."""
         self.source.end()
 
 

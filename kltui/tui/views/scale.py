@@ -1,4 +1,4 @@
-"""The Scale screen: the settings of the paper found in this workspace, with the published medians."""
+"""The Scale screen: KLs of the paper's settings in this workspace, with the published medians."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 
-HERE = 2  # the column of medians with their quartiles
-STRIP = 4  # the column that holds range and quartiles as a line
-AROUND = 4  # lines of the table beside its rows: header, titles, and the axis with its labels
-WITH_RANGE = 76  # cells that the whole legend needs
+HERE = 2  # index of the column of medians with quartiles
+STRIP = 4  # index of the column that shows range and quartiles as a line
+AROUND = 4  # lines of the table in addition to its rows: header, titles, and the axis with its labels
+WITH_RANGE = 76  # width that the whole legend needs
 
 
 class ScaleTable(Table):
-    """One row a setting: range and quartiles on a logarithmic line, the published median marked."""
+    """One row for each setting: range, quartiles and median on a logarithmic line, with the published median."""
 
     title = "KL scale"
     columns: tuple[Column, ...] = (
@@ -55,7 +55,7 @@ class ScaleTable(Table):
         self.note = ""
 
     def header_right(self) -> list[Span]:
-        """The unit and what the signs mean."""
+        """The meaning of the signs."""
         look = self.look
         if not self.rows:
             return []
@@ -72,7 +72,7 @@ class ScaleTable(Table):
         return len(self.rows)
 
     def show_rows(self, rows: list[ScaleRow]) -> None:
-        """Takes the settings; the columns' numbers are aligned at their points."""
+        """Sets the settings to show; numbers are aligned at their decimal points."""
         self.rows = rows
         self.cursor = min(self.cursor, max(0, len(rows) - 1))
         self._said = aligned([spread(r.median, r.q25, r.q75) if r.n > 1 else _alone(r) for r in rows])
@@ -82,14 +82,14 @@ class ScaleTable(Table):
         )
 
     def _give_room(self, cells: int) -> None:
-        """Makes the column of medians as wide as its numbers."""
+        """Makes the column of medians at least `cells` wide."""
         columns = ScaleTable.columns
         here = replace(columns[HERE], width=max(cells, columns[HERE].width))
         self.columns = (*columns[:HERE], here, *columns[HERE + 1 :])
         self._widths_for = -1
 
     def body_line(self, y: int) -> Sequence[Span] | Strip:
-        """Titles and rows; below them the axis of the strips: ticks, then what they are."""
+        """Titles and rows; below them two lines with the axis of the strips and its labels."""
         at = y - 1 - len(self.rows) + self.top
         if not self.rows or at not in (0, 1) or not (width := self.widths()[STRIP]):
             return super().body_line(y)
@@ -127,12 +127,12 @@ class ScaleTable(Table):
         return math.log10(min(values)) - 0.05, math.log10(max(values)) + 0.05
 
     def moved(self) -> None:
-        """The pairs follow."""
+        """Shows the pairs of the setting."""
         if self.kl.view is not None:
             self.kl.view.cursor_moved()
 
     def do_enter(self) -> None:
-        """Goes to the pairs."""
+        """Moves the focus to the pairs."""
         if self.kl.view is not None:
             self.kl.view.do_next_pane()
 
@@ -142,7 +142,7 @@ def _alone(row: ScaleRow) -> str:
 
 
 def axis_lines(span: tuple[float, float], width: int, *, ascii_only: bool = False) -> tuple[str, str]:
-    """Ticks and their labels below strips of `width` cells from 10^span[0] to 10^span[1]."""
+    """(line of ticks, line of labels) for strips of `width` cells from 10^span[0] to 10^span[1] bits/byte."""
     line, tick = "-+" if ascii_only else "─┴"
     marks, labels, free = [line] * width, [" "] * width, 0
     for place, label in Axis("log", *span).ticks(max(2, width // 7)):
@@ -156,7 +156,7 @@ def axis_lines(span: tuple[float, float], width: int, *, ascii_only: bool = Fals
 
 
 def strip(row: ScaleRow, span: tuple[float, float], width: int, *, ascii_only: bool = False) -> str:
-    """Range, quartiles and median of a row as characters on a log line, the published median over them."""
+    """Range, quartiles, median and published median of a row as characters on a logarithmic line."""
     if width < 1:
         return ""
     line, box, middle, dot = "-=|o" if ascii_only else "─━┃◆"
@@ -177,7 +177,7 @@ def strip(row: ScaleRow, span: tuple[float, float], width: int, *, ascii_only: b
 
 
 class PairTable(Table):
-    """The pairs of one setting, by KL."""
+    """The pairs of one setting by increasing KL."""
 
     title = "Pairs"
     columns = (Column("KL, bits/byte", 18), Column("A", 14, share=1), Column("B", 14, share=1))
@@ -189,7 +189,7 @@ class PairTable(Table):
         self._said: list[str] = []
 
     def show_pairs(self, pairs: list[tuple[KL, str, str]]) -> None:
-        """Takes the pairs; their numbers are aligned at their points."""
+        """Sets the pairs to show; numbers are aligned at their decimal points."""
         self.pairs, self._said = pairs, aligned([briefly(kl.value, kl.se) for kl, _, _ in pairs])
         self.cursor = self.top = 0
         self.refresh()
@@ -207,19 +207,19 @@ class PairTable(Table):
         return [Cell(self._said[index], "accent"), Cell(short_name(a, wide_a)), Cell(short_name(b, wide_b))]
 
     def moved(self) -> None:
-        """The shared cursor follows."""
+        """Moves the shared cursor to the pair's first checkpoint."""
         if self.pairs:
             self.kl.set_cursor(self.pairs[self.cursor][1])
 
     def do_enter(self) -> None:
-        """Compares the pair."""
+        """Marks the pair as A and B and opens Compare."""
         if self.pairs:
             _, self.kl.selection.a, self.kl.selection.b = self.pairs[self.cursor]
             self.kl.show_screen("compare")
 
 
 class ScaleView(View):
-    """The settings over the pairs of the one under the cursor; where A and B fall beside them."""
+    """The settings above the pairs of the one under the cursor; beside them the position of A and B on the scale."""
 
     screen_name = "scale"
     has_figure = True
@@ -231,7 +231,7 @@ class ScaleView(View):
         self._asked = -1
         self.map: Map | None = None
         self.apart: Apart | None = None
-        self._paired: tuple[object, object] = (None, None)  # what the pairs in view are of
+        self._paired: tuple[object, object] = (None, None)  # (map, row) whose pairs are shown
         self.table, self.pair_table = ScaleTable(), PairTable()
         self.place = TextPane("A and B on the scale", self._place)
         return [
@@ -240,7 +240,7 @@ class ScaleView(View):
         ]
 
     def update_data(self) -> None:
-        """Computes again where vectors have changed."""
+        """Computes again if vectors have changed."""
         self.pair_table.display = bool(self.table.rows)
         self.table.styles.height = len(self.table.rows) + AROUND if self.table.rows else "1fr"
         super().update_data()
@@ -258,18 +258,19 @@ class ScaleView(View):
         except KltuiError as error:
             self.map, self.table.rows, self.table.note = None, [], f"{error.message}. {error.hint}"
         else:
-            # Together with the rows that are made of them: others may name what is not there.
+            # Set together with the rows, whose pairs must be names on this map.
             self.map, self.apart = found, apart
             self.table.show_rows(rows)
         self.update_data()
         self.cursor_moved()
 
     async def _with_layers(self, found: Map) -> Map:
-        """The map with each run's last lens vectors, where there are any."""
+        """The map with the lens vectors of each run's last checkpoint that has some."""
         excluded = self.kl.map_cache.excluded
         rows = (r for r in self.kl.snapshot.with_layers if r.scored and r.name not in excluded)
         last = {r.checkpoint.run: r.name for r in rows}
-        if not last or self.kl.map_cache.is_prepared:  # layers are never clipped, and share no prepared map
+        # lens vectors are never clipped, so cannot join such a map
+        if not last or self.kl.map_cache.is_prepared:
             return found
         layered = await self.kl.map_cache.layers(tuple(last.values()))
         return joined(found, layered)
@@ -289,7 +290,7 @@ class ScaleView(View):
             self.run_worker(self._show_pairs(shown, row), group="pairs", exclusive=True)
 
     async def _show_pairs(self, shown: Map, row: ScaleRow) -> None:
-        """Shows the pairs of a setting, by KL: a thousand of them take longer than a key may."""
+        """Computes the pairs of a setting in the analysis thread, because a thousand pairs take long, and shows them."""
         self.pair_table.show_pairs(await self.kl.reader.compute(lambda: pairs_by_kl(shown, row)))
 
     def _place(self, width: int) -> list[list[Span]]:
@@ -325,7 +326,7 @@ class ScaleView(View):
         return ShownSubject("scale") if self.table.rows else None
 
     def csv_rows(self) -> list[list[object]]:
-        """The table."""
+        """The rows of the table."""
         rows: list[list[object]] = [
             ["setting", "published", "median", "q25", "q75", "low", "high", "n", "note"]
         ]
@@ -337,7 +338,7 @@ class ScaleView(View):
 
 @dataclass(frozen=True, eq=False)
 class Apart:
-    """The scale with separately preprocessed groups of runs: its rows, the map of each group, and that of all other settings."""
+    """The scale with separately preprocessed groups of runs: its rows, {group: its map}, the map of other settings."""
 
     rows: list[ScaleRow]
     groups: Mapping[str, Map]
@@ -351,7 +352,7 @@ class Apart:
 
 
 def pairs_by_kl(shown: Map, row: ScaleRow) -> list[tuple[KL, str, str]]:
-    """(KL, A, B) of every pair of a setting, rising."""
+    """(KL, A, B) of every pair of a setting by increasing KL."""
     found = ((shown.pair(a, b), a, b) for a, b in row.pairs)
     return sorted(found, key=lambda pair: pair[0].value)
 
@@ -367,7 +368,7 @@ def prepared_apart(ws: Workspace, basis: Basis) -> Apart | None:
 
 
 def joined(found: Map, layered: Map) -> Map:
-    """The vectors of two maps over the same texts in one; those that both have are taken once."""
+    """The map `found` with the vectors that only `layered` has; unchanged if the numbers of texts differ."""
     import numpy as np
 
     known = set(found.names)

@@ -1,4 +1,4 @@
-"""The text of an empty workspace on every screen: the next steps."""
+"""The text on every screen of an empty workspace, which lists the next steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WANTS = {
 
 
 def welcome(app: Session) -> list[tuple[str, str]]:
-    """(ink, text) lines for the present screen of a workspace where nothing can be shown yet; [] otherwise."""
+    """(ink, text) lines for the present screen if it has nothing to show yet; otherwise []."""
     snapshot, name = app.snapshot, app.screen_name
     if not snapshot.loaded:
         return [("muted", "reading the workspace …")]
@@ -48,7 +48,7 @@ def welcome(app: Session) -> list[tuple[str, str]]:
 
 
 def empty_line(pane: Pane, y: int, *otherwise: tuple[str, str]) -> list[Span]:
-    """Line `y` of what a pane says while it has nothing to show: the welcome, or else (ink, text) lines, wrapped."""
+    """Line `y` of an empty pane: of the welcome text, or else of `otherwise`, (ink, text) lines; wrapped."""
     lines = _wrapped(tuple(welcome(pane.kl) or otherwise), max(10, pane.body_width - 4))
     ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
     return [("  " + text, pane.look(ink))]
@@ -56,7 +56,7 @@ def empty_line(pane: Pane, y: int, *otherwise: tuple[str, str]) -> list[Span]:
 
 @lru_cache(maxsize=16)
 def _wrapped(said: tuple[tuple[str, str], ...], width: int) -> list[tuple[str, str]]:
-    """(ink, text) lines in so many cells: asked for at every line of a pane, and always the same."""
+    """The (ink, text) lines wrapped to `width` cells; cached, because every line of a pane calls it."""
     return [(ink, part) for ink, text in said for part in wrapped(text, width) or [""]]
 
 
