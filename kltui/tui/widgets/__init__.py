@@ -1,1 +1,1 @@
-"""What stands on a screen: panes, tables, plots."""
+"""The widgets of the screens: panes, tables, plots."""

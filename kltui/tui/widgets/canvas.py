@@ -26,12 +26,12 @@ Span = tuple[str, Style]
 
 
 def spelled(spans: Iterable[Span], look: Theme) -> list[Span]:
-    """The spans as they are, or spelled in ASCII where nothing else may be shown."""
+    """The spans, converted to ASCII if only that may be shown."""
     return [(in_ascii(text), style) for text, style in spans] if look.ascii_only else list(spans)
 
 
 def strip_of(spans: Iterable[Span], width: int, fill: Style) -> Strip:
-    """The spans as one strip of exactly `width` cells; every character in it is printable."""
+    """The spans as one strip of exactly `width` cells, cut or filled up; unprintable characters are replaced."""
     segments: list[Segment] = []
     used, last = 0, None
     for text, style in spans:
@@ -55,18 +55,18 @@ def strip_of(spans: Iterable[Span], width: int, fill: Style) -> Strip:
 
 
 def width_of(spans: Iterable[Span]) -> int:
-    """Cells the spans take."""
+    """The width of the spans in cells."""
     return sum(cell_len(text) for text, _ in spans)
 
 
 def fitted(text: str, width: int, *, right: bool = False) -> str:
-    """`text` in exactly `width` cells, cut with an ellipsis or padded."""
+    """`text` in exactly `width` cells, cut with an ellipsis or padded on the right (`right`: on the left)."""
     if width <= 0:
         return ""
     text = safe_text(text, 4 * width)
     cells = len(text) if text.isascii() else cell_len(text)
     if cells > width:
-        text = text.rstrip()  # no ellipsis for what only aligned it with others
+        text = text.rstrip()  # spaces from alignment need no ellipsis
         cells = cell_len(text)
     if cells > width:
         while cells > width - 1:
@@ -83,7 +83,7 @@ def fitted_name(name: str, width: int) -> str:
 
 
 def shortened(spans: Sequence[Span], width: int) -> list[Span]:
-    """The spans in at most `width` cells; an ellipsis shows that something is missing."""
+    """The spans in at most `width` cells, cut with an ellipsis."""
     if width_of(spans) <= width or width < 1:
         return list(spans)
     kept: list[Span] = []
@@ -100,7 +100,7 @@ def shortened(spans: Sequence[Span], width: int) -> list[Span]:
 
 
 def _without_end(spans: Sequence[Span]) -> list[Span]:
-    """The spans without the spaces at their end."""
+    """The spans without trailing spaces."""
     kept = list(spans)
     while kept and not kept[-1][0].strip(" "):
         kept.pop()
@@ -108,7 +108,7 @@ def _without_end(spans: Sequence[Span]) -> list[Span]:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """`text` broken at spaces into lines of at most `width` cells, its indent kept; long words are cut.
+    """`text` broken at spaces into lines of at most `width` cells, all with its indent; longer words are cut.
 
     >>> wrapped("in /models/small/step1000", 14)
     ['in', '/models/small/', 'step1000']
@@ -135,7 +135,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def _cut_of(word: str, width: int) -> int:
-    """Where a word too long for `width` cells is cut: after its last slash that fits, else where it is full."""
+    """The index at which a word longer than `width` cells is cut: after a slash in its second half, else at the width."""
     at = cells = 0
     while at < len(word) and (cells := cells + cell_len(word[at])) <= width:
         at += 1
@@ -145,53 +145,53 @@ def _cut_of(word: str, width: int) -> int:
 
 
 class Box(Vertical):
-    """A column whose children cover all of it: it has nothing to draw itself."""
+    """A container that draws nothing itself."""
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """No lines: what the children leave free shows the screen behind."""
+        """[], so that the screen behind is visible where there is no child."""
         return []
 
 
 class SessionWidget(Widget, ActionHandlers):
-    """What views and panes have in common: the session that they show a part of, and its styles."""
+    """The base of views and panes: access to the session and its styles."""
 
     @cached_property
     def kl(self) -> Session:
-        """The session that this is a part of."""
+        """The session."""
         return cast("Session", self.app)
 
     @property
     def look(self) -> Theme:
-        """The styles in use."""
+        """The styles of the present palette."""
         return self.kl.look
 
 
 class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
-    """One pane of a view. Subclasses give `title`, `header_right` and `body_line`."""
+    """A pane: a header line and a body. Subclasses define `title`, `header_right` and `body_line`."""
 
     ALLOW_SELECT: ClassVar[bool] = False
     DEFAULT_CSS = "Pane { width: 100%; height: 1fr; }"
     title = ""
-    #: whether a line separates it from the pane on its left
+    #: whether a vertical line separates it from the pane on its left
     barred = False
-    #: whether a picture of pixels lies over all but its header
+    #: whether a pixel image covers its body
     covered = False
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        #: the size while lines are drawn: asking Textual for it each time takes a fifth of a frame
+        #: the size while lines are drawn, because getting it from Textual each time takes a fifth of a frame
         self.room: Size | None = None
         self._with_bar: dict[int, tuple[Strip, Strip]] = {}
         self._blank: tuple[tuple[int, bool, Theme], Strip] | None = None
 
     @property
     def body_width(self) -> int:
-        """Cells of a body line."""
+        """The width of a body line in cells."""
         return max(0, (self.room or self.size).width - (2 if self.barred else 0))
 
     @property
     def body_height(self) -> int:
-        """Lines below the header."""
+        """The number of lines below the header."""
         return max(0, (self.room or self.size).height - 1)
 
     def header_left(self) -> list[Span]:
@@ -203,11 +203,11 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
         return []
 
     def body_line(self, y: int) -> Sequence[Span] | Strip:
-        """Line `y` of the body, `body_width` cells or fewer."""
+        """Line `y` of the body, at most `body_width` cells."""
         return []
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """The lines of `crop`, without the borders, padding and tint that Textual would put around each: panes have none."""
+        """The lines of `crop`, without Textual's computation of borders, padding and tint, which panes do not have."""
         self.room = size = self.size
         strips = [self.render_line(y) for y in crop.line_range]
         self.room = None
@@ -216,7 +216,7 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
         return strips
 
     def render_line(self, y: int) -> Strip:
-        """Line `y` of the widget, the header being line 0."""
+        """Line `y` of the widget; line 0 is the header."""
         line = self._header() if y == 0 else [] if self.covered else self.body_line(y - 1)
         if not isinstance(line, Strip):
             return self._strip_of(line)
@@ -234,7 +234,8 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
         bar = self._separator() if self.barred else []
         if spans:
             said = spelled(spans, look)
-            if look.ascii_only and width_of(said) > self.body_width:  # by what stands for one sign
+            # one character may become several in ASCII
+            if look.ascii_only and width_of(said) > self.body_width:
                 said = spelled(shortened(_without_end(said), self.body_width), look)
             return strip_of([*bar, *said], width, look())
         if self._blank is None or self._blank[0] != (width, self.barred, look):
@@ -253,35 +254,35 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
         return spelled(shortened(left, self.body_width), self.look)
 
     def redraw(self, *lines: int) -> None:
-        """Asks for a redraw of some body lines, or of everything."""
+        """Requests a redraw of some body lines, or of the whole pane."""
         if not lines:
             self.refresh()
         elif shown := [y for y in lines if 0 <= y < self.body_height]:
             self.refresh(*(Region(0, y + 1, self.size.width, 1) for y in shown))
 
     def update_data(self) -> None:
-        """Called when the snapshot, the selection or the filter has changed."""
+        """Called when snapshot, selection or filter has changed."""
         self.refresh()
 
     def redraw_focus(self) -> None:
-        """Asks for a redraw of what shows whether this pane has the focus."""
+        """Requests a redraw of the header, which shows whether the pane has the focus."""
         self.refresh(Region(0, 0, self.size.width, 1))
 
     def on_focus(self, event: events.Focus) -> None:
-        """Shows that the keys go here now, in the header alone."""
-        event.prevent_default()  # which would draw the whole pane again
+        """Redraws only the header."""
+        event.prevent_default()  # Textual would redraw the whole pane
         self.has_focus = True
         self.redraw_focus()
 
     def on_blur(self, event: events.Blur) -> None:
-        """Shows that the keys go elsewhere now."""
+        """Redraws only the header."""
         event.prevent_default()
         self.has_focus = False
         self.redraw_focus()
 
 
 class TextPane(Pane):
-    """A scrolling pane of lines made by `lines(width)`, remade when data, size or colours change."""
+    """A scrolling pane of lines from `lines(width)`, which is called again when data, width or colours change."""
 
     def __init__(
         self, title: str, lines: Callable[[int], Sequence[Sequence[Span]]], id: str | None = None
@@ -294,11 +295,11 @@ class TextPane(Pane):
         self.top = 0
 
     def all_lines(self) -> Sequence[Sequence[Span]]:
-        """The lines at the present width, in the present colours."""
+        """The lines at the present width."""
         return self.lines_in(self.body_width)
 
     def lines_in(self, width: int) -> Sequence[Sequence[Span]]:
-        """The lines of a pane of so many cells, in the present colours."""
+        """The lines for a width of `width` cells; cached."""
         made_for = (width, self.look)
         if self._lines is None or self._made_for != made_for:
             self._lines, self._made_for = self._make(width), made_for
@@ -311,7 +312,7 @@ class TextPane(Pane):
         return lines[index] if index < len(lines) else []
 
     def header_right(self) -> list[Span]:
-        """How far down the text is, when it does not fit."""
+        """The number of the last visible line and of all lines, if they do not fit."""
         count = len(self.all_lines())
         if count <= self.body_height:
             return []
@@ -323,7 +324,7 @@ class TextPane(Pane):
         self.refresh()
 
     def scroll_by(self, lines: int) -> None:
-        """Moves the text by so many lines, staying inside it."""
+        """Scrolls by so many lines, within the text."""
         if not self.body_height:
             return
         top = max(0, min(len(self.all_lines()) - self.body_height, self.top + lines))
@@ -332,7 +333,7 @@ class TextPane(Pane):
             self.refresh()
 
     def on_resize(self) -> None:
-        """Stays inside the text."""
+        """Keeps the scroll position within the text."""
         self.scroll_by(0)
 
     def do_down(self) -> None:

@@ -1,4 +1,4 @@
-"""One panel of the Curves screen: a quantity of every run against its steps, small or large."""
+"""One panel of the Curves screen: a quantity of every run against the training step."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from kltui.view.axis import Scale
     from kltui.view.plot_data import Floats, Scene
 
-PUBLISHED_LINE, SETTLED_LINE = 4000, 4001  # series of lines that belong to no run
-ROOMY = 100  # cells across from which the read-out has its names and unit
-MAX_ENDS = 12  # runs whose ends are marked in a panel
-NAMED_FROM = (44, 9)  # cells of a plot in which runs are named at their ends
+PUBLISHED_LINE, SETTLED_LINE = 4000, 4001  # series that are not runs
+ROOMY = 100  # width from which the header shows the checkpoint's name and the unit
+MAX_ENDS = 12  # with more runs, their ends have no markers and names
+NAMED_FROM = (44, 9)  # least width and height of a plot with names of runs
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the panels depend on beside the vectors: marks, the run under the cursor, the window of exponents."""
+    """What the panels depend on: version of the vectors, marks, the cursor's run, window of exponents, weight distances."""
 
     version: int
     a: str
@@ -45,7 +45,7 @@ class Wanted:
 
 
 class DrawnCurve(NamedTuple):
-    """A curve as it is drawn: without what is filtered out, its first point in the scene, and its run's number."""
+    """The drawn part of a curve: index of its first point in the scene, its run's number, and the points that pass."""
 
     curve: Curve
     first: int
@@ -59,7 +59,7 @@ class DrawnCurve(NamedTuple):
 
 @dataclass
 class Build:
-    """Points, codes and segments of a scene as they are put together; curves' own points come first."""
+    """Collects points, codes and segments of a scene; the curves' own points must be added first."""
 
     n: int = 0
     xy: list[Floats] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Build:
     segments: list[NDArray[np.int64]] = field(default_factory=list)
 
     def points(self, xy_n2: Floats, code: int) -> int:
-        """Adds points of one code; the number of the first."""
+        """Adds n points of one code; returns the index of the first."""
         import numpy as np
 
         first = self.n
@@ -77,7 +77,7 @@ class Build:
         return first
 
     def lines(self, ends_m4: Floats, code: int) -> int:
-        """Adds m lines (x, y to x, y) between ends that are no points; the number of the first end."""
+        """Adds m lines, each (x, y, x, y) of its ends; returns the index of the first end."""
         import numpy as np
 
         first = self.points(ends_m4.reshape(-1, 2), code)
@@ -85,7 +85,7 @@ class Build:
         return first
 
     def thread(self, first: int, n: int) -> None:
-        """Joins n points in their order."""
+        """Joins n consecutive points, from index `first` on, by a line."""
         import numpy as np
 
         rows = np.arange(first, first + n, dtype=np.int64)
@@ -93,7 +93,7 @@ class Build:
 
 
 class CurvePanel(PlotPane):
-    """A quantity against the step; the cursor is that of all panels, its value stands in the header."""
+    """A quantity against the step. All panels share the cursor; the header shows the value at it."""
 
     x_name = "step"
     y_tick_rows = 3
@@ -115,7 +115,7 @@ class CurvePanel(PlotPane):
     # -- header ---------------------------------------------------------------------------------
 
     def header_left(self) -> list[Span]:
-        """What is shown, as long as there is room: with its unit and scale."""
+        """The quantity with unit and scale, shortened if there is not enough room."""
         look, room = self.look, self.body_width - width_of(self.header_right()) - 1
         style = look("accent" if self.has_focus else "muted", bold=self.has_focus)
         scale = ", log" if self.y_scale == "log" else ""
@@ -126,7 +126,7 @@ class CurvePanel(PlotPane):
         return [((self.panel.short + scale)[: max(room, 8)], style)]
 
     def header_right(self) -> list[Span]:
-        """The value under the cursor with its error."""
+        """The value under the cursor with its standard error."""
         here = self.here()
         if here is None:
             return []
@@ -139,7 +139,7 @@ class CurvePanel(PlotPane):
         return [(text, self.look("bad" if spiked else "text", bold=True))]
 
     def here(self) -> tuple[DrawnCurve, int] | None:
-        """The curve and the place on it that the cursor is at."""
+        """(the curve under the cursor, index of the point on it); None without one."""
         for drawn in self.drawn:
             if drawn.first <= self.cursor < drawn.first + len(drawn.steps):
                 return drawn, self.cursor - drawn.first
@@ -147,24 +147,24 @@ class CurvePanel(PlotPane):
 
     @property
     def plot_height(self) -> int:
-        """Cells down the plot itself: header and x axis take two lines."""
+        """The height of the plot itself; header and x axis take two lines."""
         return max(1, self.body_height - 1)
 
     def lay_over(self) -> None:
-        """The header has the value under the cursor."""
+        """Updates cross-hair, marks and labels, and the header with the value under the cursor."""
         super().lay_over()
         self.redraw_focus()
 
     # -- drawing --------------------------------------------------------------------------------
 
     def show_content(self, content: Content) -> None:
-        """Draws another content, through the same window where somebody chose it."""
+        """Draws another content; a window that the user chose stays."""
         self.content = content
         self.note = content.missing
         self.draw_again()
 
     def update_data(self) -> None:
-        """Draws again where filter, hidden runs or colours have changed; marks always."""
+        """Draws again if filter, hidden runs or colours have changed, otherwise only cross-hair, marks and labels."""
         if self._drawn_for != self._draws():
             self.draw_again()
         else:
@@ -177,7 +177,7 @@ class CurvePanel(PlotPane):
         return self.content, kl.filter, hidden, kl.snapshot.run_number, self.x_scale, self.y_scale
 
     def draw_again(self, *, keep_window: bool = True) -> None:
-        """Makes the scene anew."""
+        """Makes the scene again."""
         self._drawn_for = self._draws()
         self.drawn = self._shown_curves()
         scene = self._scene()
@@ -202,7 +202,7 @@ class CurvePanel(PlotPane):
         return found
 
     def _kept(self, curve: Curve) -> list[bool] | None:
-        """Which points filter and hidden runs leave; None for all."""
+        """Whether each point passes the filter and is not of a hidden run; None if all are."""
         snapshot, keep, hidden = self.kl.snapshot, self.kl.filter, self.kl.selection.hidden
         if not keep.text and not hidden:
             return None
@@ -248,7 +248,7 @@ class CurvePanel(PlotPane):
         )
 
     def _note_signs(self, d: DrawnCurve, value_n: Floats) -> None:
-        """Keeps where the curve ends, and its spikes."""
+        """Stores the points of the curve's end and of its spikes."""
         import numpy as np
 
         finite = np.flatnonzero(np.isfinite(value_n))
@@ -259,7 +259,7 @@ class CurvePanel(PlotPane):
             self._spiked += [d.first + i for i in places]
 
     def _extent(self) -> tuple[float, float]:
-        """Least and greatest value that can be drawn, error bars not counted; NaN where none can."""
+        """Smallest and largest value that can be drawn, without error bars; NaN if there is none."""
         import numpy as np
 
         values = np.concatenate([d.arrays[1] for d in self.drawn])
@@ -269,7 +269,7 @@ class CurvePanel(PlotPane):
         return (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
 
     def _add_lines(self, build: Build) -> None:
-        """Published medians across, and where the run settled from top to bottom, each with its words."""
+        """Adds horizontal lines at published medians and a vertical one where the run settled, with their labels."""
         import numpy as np
 
         low, high = self._extent()
@@ -280,13 +280,13 @@ class CurvePanel(PlotPane):
             step, said = self.content.settled
             at = build.lines(np.array([[step, high, step, low]], float), SETTLED_LINE * SHADES)
             self._words.append((at, said, SETTLED_LINE))
-        # Downwards, as their words stand where there is no room beside both.
+        # From top to bottom, the order in which their labels are placed if there is not enough room.
         for value, said in sorted(self.content.near_lines(low, high, self.y_scale), reverse=True):
             at = build.lines(np.array([[left, value, right, value]], float), PUBLISHED_LINE * SHADES)
             self._words.append((at, said, PUBLISHED_LINE))
 
     def _add_errors(self, build: Build) -> None:
-        """One standard error up and down from every point where it is known; on a log axis down to the least value."""
+        """Adds error bars of one standard error; on a log axis, one that reaches 0 ends at the smallest value."""
         import numpy as np
 
         minimum, _ = self._extent()
@@ -300,20 +300,20 @@ class CurvePanel(PlotPane):
             build.lines(np.column_stack([x, low, x, value + error]), d.number * SHADES + 1)
 
     def ink(self, code: int) -> Style:
-        """A run's own colour; that of published medians and of the settled step."""
+        """The style of a run, of published medians, or of the settled step."""
         series = code // SHADES
         if series < PUBLISHED_LINE:
             return super().ink(code)
         return self.look("warning" if series == PUBLISHED_LINE else "good")
 
     def name_runs(self, wanted: bool) -> None:
-        """Names runs at their ends, or leaves that to the table beside the panels."""
+        """Turns the names of runs at their ends on or off (the table beside the panels has them too)."""
         if wanted != self.names_runs:
             self.names_runs = wanted
             self.lay_over()
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Words of the lines, then each run's name at its end, behind its mark, where there is room."""
+        """Labels of the lines, then each run's marker and name at its end if there is room."""
         plain = self.look.ascii_only
         found = [
             (at, in_ascii(said) if plain else said, self.ink(series * SHADES))
@@ -329,7 +329,7 @@ class CurvePanel(PlotPane):
         return found
 
     def marks(self) -> list[tuple[int, str, Style]]:
-        """Each run's marker at its end, spikes, and A and B."""
+        """Each run's marker at its end, signs on spikes, and A and B."""
         look, ends = self.look, self._ends if len(self.drawn) <= MAX_ENDS else []
         found = [(at, look.marker(d.number), look(look.series(d.number), bold=True)) for d, at in ends]
         found += [(at, "!", look("bad", bold=True)) for at in self._spiked]
@@ -343,7 +343,7 @@ class CurvePanel(PlotPane):
     # -- the cursor -----------------------------------------------------------------------------
 
     def follow(self) -> None:
-        """Puts the cross-hair where the shared cursor is: its run at its step, or the pair that its run is one of."""
+        """Moves the cross-hair to the shared cursor's step, on its run's curve or on one that compares a run with it."""
         point = self._point_of(self.kl.selection.cursor)
         if point == self.cursor:
             return
@@ -368,7 +368,7 @@ class CurvePanel(PlotPane):
         return -1
 
     def cursor_moved(self) -> None:
-        """The point that the mouse chose becomes the shared cursor."""
+        """Moves the shared cursor to the point under the cross-hair."""
         self.kl.set_cursor(self.names[self.cursor])
 
     def do_left(self) -> None:
@@ -378,7 +378,7 @@ class CurvePanel(PlotPane):
         self._step(1)
 
     def _step(self, by: int) -> None:
-        """Along the run under the cursor; from a model without a curve, to one."""
+        """Moves along the run under the cursor; if it has no curve here, to an end of the longest curve."""
         row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
         runs = {label for d in self.drawn for label in (d.curve.run, d.curve.against)}
         if self.drawn and (row is None or label_of_row(row) not in runs):
@@ -394,7 +394,7 @@ class CurvePanel(PlotPane):
         self._to_neighbour(-1.0)
 
     def _to_neighbour(self, sign: float) -> None:
-        """Moves to the next curve above (1) or below (-1) at the cursor's step; from the last to the first of them."""
+        """Moves to the next curve above (1) or below (-1) at the cursor's step; after the last one, to the first."""
         here = self.here()
         row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
         step = row.checkpoint.step or 0 if row is not None else 0
@@ -430,7 +430,7 @@ class CurvePanel(PlotPane):
 
 
 def _nearest(steps: Sequence[int], step: int) -> int:
-    """Place of the step nearest to `step`."""
+    """The index of the step nearest to `step`."""
     at = bisect_left(steps, step)
     around = [k for k in (at - 1, at) if 0 <= k < len(steps)]
     return min(around, key=lambda k: abs(steps[k] - step))

@@ -1,4 +1,4 @@
-"""A whole matrix on one pane: two cells of it (or two blocks of cells) in every character, and a frame of what is in view."""
+"""The overview of a matrix: every character shows two cells, or two blocks of cells; a frame shows the part in view."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-MAXIMUM = 320  # blocks a side that an overview is made of: more than any pane has
-# Without colours: the nearer the darker; then the frame's edges and the cursor, which are none of these.
+MAXIMUM = 320  # blocks along each side, more than a pane can show
+# Without colours: the darkness of a KL, the smaller the darker, then the signs of frame and cursor.
 DARKNESS_AND_SIGNS = " .:-=+*#%@_|X"
 ACROSS, DOWN, CURSOR = 10, 11, 12
-Frame = tuple[
-    int, int, int, int
-]  # first row, first column, the row after the last, the column after the last
+Frame = tuple[int, int, int, int]  # first row, first column, end of rows, end of columns (exclusive)
 
 
 def blocks(kl_KK: Array, order: list[int], maximum: int = MAXIMUM) -> Array:
-    """m x m means of ln KL over blocks of an ordered K x K matrix, m = min(K, most); NaN where none is positive."""
+    """m x m means of ln KL over blocks of the rows and columns `order` (K) of a matrix, m = min(K, maximum).
+
+    Only positive KLs count; NaN in a block without any.
+    """
     import numpy as np
 
     K = len(order)
@@ -47,25 +48,28 @@ def blocks(kl_KK: Array, order: list[int], maximum: int = MAXIMUM) -> Array:
 
 
 class Overview:
-    """An overview in a pane of some size: which block of the matrix a character shows, and its lines."""
+    """The overview of a matrix of `count` rows in `width` x `height` characters, each of two dots, one above the other."""
 
     def __init__(self, ln_mm: Array, count: int, width: int, height: int) -> None:
         self.ln_mm, self.count = ln_mm, count
-        self.side = max(1, min(count, width, 2 * height))  # dots of a side: one a column, two a line
+        self.side = max(1, min(count, width, 2 * height))  # number of dots along each side
         self._kept: tuple[tuple[Theme, float, float], list[list[int]]] | None = None
 
     def item(self, dot: int) -> int:
-        """The first of the matrix's rows that a dot stands for."""
+        """The first row of the matrix that a dot represents."""
         return dot * self.count // self.side
 
     def dot(self, item: int) -> int:
-        """The dot that a row of the matrix falls into."""
+        """The dot that represents a row of the matrix."""
         return min(self.side - 1, item * self.side // self.count)
 
     def line(
         self, y: int, look: Theme, ends: tuple[float, float], frame: Frame, here: tuple[int, int]
     ) -> list[Span]:
-        """Line `y`: the colours of its two rows of dots, from the least to the largest KL of `ends`."""
+        """Line `y`, which shows two rows of dots. Colours go from the smallest to the largest KL, `ends`.
+
+        `frame` is the part in view, `here` the (row, column) of the cursor.
+        """
         top, bottom = 2 * y, 2 * y + 1
         if top >= self.side:
             return []
@@ -75,7 +79,7 @@ class Overview:
 
     def _character(self, upper: int, lower: int, look: Theme) -> Span:
         if not look.color:
-            # One dot a character; of the frame and the cursor also what the lower dot has.
+            # A character shows only the upper dot, but frame and cursor of both.
             return (DARKNESS_AND_SIGNS[lower if lower >= ACROSS else upper], look())
         if look.ascii_only:
             signs = (look.index("accent"), look.index("text"))
@@ -87,7 +91,7 @@ class Overview:
     def _row(
         self, y: int, look: Theme, ends: tuple[float, float], frame: Frame, here: tuple[int, int]
     ) -> list[int]:
-        """A row of dots with the frame and the cursor over it: xterm indices; without colours places in DARKNESS_AND_SIGNS."""
+        """A row of dots with frame and cursor: xterm-256 indices, or without colours indices in DARKNESS_AND_SIGNS."""
         row = list(self._dots(look, ends)[y])
         accent, text = look.index("accent"), look.index("text")
         across, down, cursor = (accent, accent, text) if look.color else (ACROSS, DOWN, CURSOR)
@@ -101,7 +105,7 @@ class Overview:
         return row
 
     def _dots(self, look: Theme, ends: tuple[float, float]) -> list[list[int]]:
-        """All dots without frame and cursor, kept until colours or ends change."""
+        """All dots without frame and cursor, cached until colours or ends change."""
         key = (look, *ends)
         if self._kept is None or self._kept[0] != key:
             self._kept = key, self._coloured(look, ends)
@@ -123,7 +127,7 @@ class Overview:
 
 
 class OverviewPane(Pane, can_focus=False):
-    """The whole matrix beside the part of it that is in view."""
+    """The pane with the overview, beside the part in view."""
 
     title = "All of it, what is in view framed"
 

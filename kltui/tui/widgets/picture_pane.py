@@ -1,4 +1,4 @@
-"""Key `I`: the figure itself in the pane, until the next key."""
+"""Key `I`: shows the present view's figure as a pixel image in its pane, until the next key."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from kltui.tui.session import Session
     from kltui.workspace import Workspace
 
-MINIMUM = (24, 8)  # cells of a pane that a figure can be read in
+MINIMUM = (24, 8)  # least width and height in cells for a readable figure
 
 
 @dataclass
 class PixelPicture:
-    """A picture of pixels over a pane of the interface."""
+    """A pixel image over a pane."""
 
     app: Session
     pane: Pane
@@ -29,7 +29,7 @@ class PixelPicture:
     tmux: bool
 
     def put(self, text: str) -> None:
-        """Empties the pane, then shows the image over it."""
+        """Clears the pane's body, then writes `text`, which shows the image."""
         self.pane.covered = True
         self.pane.refresh()
         self.app.call_after_refresh(self._send, text)
@@ -41,7 +41,7 @@ class PixelPicture:
             driver.flush()
 
     def take_away(self) -> None:
-        """Shows the pane again."""
+        """Removes the image and redraws the pane."""
         self.app.picture = None
         self.pane.covered = False
         self.pane.refresh()
@@ -54,7 +54,7 @@ class PixelPicture:
 
 
 async def show_picture(app: Session) -> None:
-    """Shows the figure of the present view in its pane. Raises KltuiError where something lacks."""
+    """Shows the figure of the present view in its pane. Raises KltuiError if that is not possible."""
     from kltui.tui.export import figure_of
 
     view = app.view
@@ -79,7 +79,7 @@ async def show_picture(app: Session) -> None:
     tmux = pixels.in_tmux()
     text = await _drawn(app, shown, ability, place, tmux)
     if app.view is not view or view.focus_pane is not pane or app.is_asking:
-        return  # who asked has gone on meanwhile
+        return  # the user has gone elsewhere in the meantime
     if app.picture is not None:
         app.picture.take_away()
     app.picture = picture = PixelPicture(app, pane, ability, tmux)
@@ -87,7 +87,7 @@ async def show_picture(app: Session) -> None:
 
 
 async def ability_of(app: Session) -> pixels.Ability:
-    """How the terminal shows pixels, asked once. Raises KltuiError where it does not."""
+    """How the terminal shows images, queried once. Raises KltuiError if it cannot."""
     if app.pixel_ability is None:
         ask = getattr(driver_of(app), "ask", None)
         answers = (
@@ -108,7 +108,7 @@ async def ability_of(app: Session) -> pixels.Ability:
 async def _drawn(
     app: Session, shown: ShownSubject, ability: pixels.Ability, place: pixels.Place, tmux: bool
 ) -> str:
-    """The text that shows the figure, drawn and packed off the event loop."""
+    """The text that shows the figure; drawn and encoded in a thread."""
 
     def draw(ws: Workspace) -> str:
         from kltui.figures.draw import png

@@ -1,4 +1,4 @@
-"""A plot that is moved about in by keys: zoom, pan, the nearest point that way, a cross-hair laid over it."""
+"""The base of all plots: zoom, pan, and a cross-hair that keys move to the nearest point in a direction."""
 
 from __future__ import annotations
 
@@ -29,31 +29,32 @@ if TYPE_CHECKING:
     from kltui.view.plot_data import Floats, Scene, Window
 
 Patch = tuple[int, str, Style]
-Way = tuple[bool, int]  # whether a label is right of its point, and how many rows below it
+Way = tuple[bool, int]  # position of a label: (whether it is right of its point, number of rows below it)
 NEAR_WAYS: tuple[Way, ...] = (True, 0), (False, 0), (True, 1), (True, -1), (False, 1), (False, -1)
-# Farther away a label's own mark says what it belongs to.
+# A label farther away is still recognised by the marker in it.
 WAYS = (*NEAR_WAYS, *((right, by) for n in range(2, 6) for by in (n, -n) for right in (True, False)))
 Y_AXIS = 8
-NAME_ROWS = 1.3  # above a whole scene, for the name of the y axis
+NAME_ROWS = 1.3  # rows above a fitted scene, for the name of the y axis
 
 
 class PlotPane(Pane):
-    """A plot of a scene through a window. Subclasses set a new `scene` with `show`, names for its points, and a read-out.
+    """A plot of a scene through a window. Subclasses call `show` with a scene and its points' names.
 
-    `x_name` and `y_name` say what the axes are, with their unit; that an axis is logarithmic is added to it.
+    `x_name` and `y_name` are the names of the axes with their unit; the scale of a logarithmic axis is added.
     """
 
     x_name = ""
     y_name = ""
-    y_tick_rows = 5  # rows from one tick to the next, about
+    y_tick_rows = 5  # approximate number of rows between ticks
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self.scene: Scene | None = None
         self.names: list[str] = []
         self.window: Window | None = None
-        self.seen: Window | None = None  # the window as it is at this size
-        self.fits = True  # whether the window holds the whole scene: nobody zoomed or panned
+        self.seen: Window | None = None  # the window at the present size
+        # whether the window shows the whole scene, so that the user has not zoomed or panned
+        self.fits = True
         self.cursor = -1
         self.note = ""
         self._planes: CellBuffer | None = None
@@ -65,41 +66,41 @@ class PlotPane(Pane):
         self._inks: dict[int, Style] = {}
         self._inks_of: Theme | None = None
 
-    # -- what subclasses say --------------------------------------------------------------------
+    # -- for subclasses -------------------------------------------------------------------------
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """(point number, text, style) for words beside points."""
+        """(index of a point, text, style) of labels beside points."""
         return []
 
     def labels_of_lines(self) -> list[tuple[Sequence[int], str, Style]]:
-        """(point numbers, text, style) for words close beside the first of these points that has room for them."""
+        """(indices of points, text, style) of labels, each beside the first of its points that has room for it."""
         return []
 
     def marks(self) -> list[tuple[int, str, Style]]:
-        """(point number, glyph, style) for glyphs over points, such as A and B."""
+        """(index of a point, character, style) of marks over points, such as A and B."""
         return []
 
     def readout(self) -> list[Span]:
-        """The line below the plot: what is known of the point under the cursor."""
+        """The line below the plot, about the point under the cursor."""
         return []
 
     def cursor_moved(self) -> None:
-        """Called when the cursor has come to another point."""
+        """Called when a key or the mouse has moved the cursor to a point."""
 
     # -- size and drawing -----------------------------------------------------------------------
 
     @property
     def plot_width(self) -> int:
-        """Cells across the plot itself."""
+        """The width of the plot itself in cells."""
         return max(1, self.body_width - Y_AXIS)
 
     @property
     def plot_height(self) -> int:
-        """Cells down the plot itself: header, x axis and read-out take three lines."""
+        """The height of the plot itself; header, x axis and read-out take three lines."""
         return max(1, self.body_height - 2)
 
     def show(self, scene: Scene | None, names: list[str], *, keep_window: bool = False) -> None:
-        """Shows another scene, through the same window if asked and there is one."""
+        """Shows another scene (None: nothing); with `keep_window`, through the same window. The cursor stays on its name."""
         here = self.names[self.cursor] if 0 <= self.cursor < len(self.names) else ""
         self.scene, self.names = scene, names
         self.cursor = self._number_of(here, names)
@@ -108,7 +109,7 @@ class PlotPane(Pane):
         self.redraw_plot()
 
     def _number_of(self, name: str, names: list[str]) -> int:
-        """The point called so among others, most likely where the cursor is; -1 for none."""
+        """The index of `name` in `names`, -1 without one; looks at the cursor's place first."""
         if not name:
             return -1
         if 0 <= self.cursor < len(names) and names[self.cursor] == name:
@@ -116,29 +117,29 @@ class PlotPane(Pane):
         return names.index(name) if name in names else -1
 
     def place_of(self, name: str) -> int:
-        """The number of the point called `name`, -1 where there is none."""
+        """The index of the point called `name`; -1 if there is none."""
         return self._number_of(name, self.names)
 
     def fitted_window(self, scene: Scene) -> Window:
-        """The window that shows all of a scene."""
+        """The window that shows the whole scene."""
         from kltui.view.plot_data import fit_window
 
         return fit_window(scene)
 
     def shape(self) -> tuple[float, float] | None:
-        """Width and height of the whole scene in its one unit, None where the axes have units of their own."""
+        """Width and height of the whole scene in the same unit; None if the axes have different units."""
         if self.scene is None or not self.scene.equal:
             return None
         whole = self.fitted_window(self.scene)
         return whole.x.span, whole.y.span
 
     def redraw_plot(self) -> None:
-        """Draws everything again: data, window, marker or colours have changed."""
+        """Draws everything again, after data, window, kind of dots or colours have changed."""
         self._planes, self._strips = None, {}
         self.refresh()
 
     def _prepare(self) -> bool:
-        """Makes the planes where they are missing; whether there is something to show."""
+        """Rasterises the scene if necessary; whether there is something to show."""
         if self.scene is None or self.window is None:
             return False
         made_for = (self.plot_width, self.plot_height, self.kind, self.look)
@@ -157,7 +158,7 @@ class PlotPane(Pane):
         return True
 
     def _window_at(self, width: int, height: int, kind: Kind) -> Window:
-        """The window at this size: a row above a whole scene for the y axis' name, and equal units where they must be."""
+        """The window at this size: with room for the y axis' name above a fitted scene, and equal units if required."""
         from kltui.view.cell_buffer import eye_ratio
 
         assert self.scene is not None and self.window is not None
@@ -167,12 +168,12 @@ class PlotPane(Pane):
         return window.equalised(eye_ratio(width, height, kind)) if self.scene.equal else window
 
     def point_marker(self, series: int) -> str:
-        """The marker of a series' points, where cells show them and colour does not say it."""
+        """The character for a series' points, used if there are no colours."""
         return self.look.marker(series)
 
     @property
     def kind(self) -> Kind:
-        """The kind of characters for dots."""
+        """The kind of characters that draw dots."""
         from kltui.view.cell_buffer import KINDS
 
         return "ascii" if self.kl.ascii_only else KINDS[self.kl.marker_kind % len(KINDS)]
@@ -186,7 +187,7 @@ class PlotPane(Pane):
         return self._x_axis() if y == self.plot_height else shortened(self.readout(), self.body_width)
 
     def placeholder(self) -> list[tuple[str, str]]:
-        """(ink, text) lines while there is nothing to draw."""
+        """(ink, text) lines that are shown while there is nothing to draw."""
         return [("muted", self.note or "computing …")]
 
     def _plot_row(self, y: int) -> Strip:
@@ -218,12 +219,12 @@ class PlotPane(Pane):
         return style
 
     def make_ink(self, code: int) -> Style:
-        """The style of a colour code, made once for each palette."""
+        """The style of a colour code; `ink` caches it for each palette."""
         series, shade = divmod(code, SHADES)
         return self.look(self.look.series(series, shade))
 
     def _make_y_labels(self, rows: int) -> dict[int, str]:
-        """By row: the label of the tick beside it."""
+        """{row: label of its tick}."""
         assert self.seen is not None
         ticks = _ticks(self.seen.y, max(2, rows // self.y_tick_rows), rows // 2)
         return {
@@ -231,7 +232,7 @@ class PlotPane(Pane):
         }
 
     def _x_axis(self) -> list[Span]:
-        """Ticks, and what the axis is: at the right, or in a gap between them, in as few words as hide no tick."""
+        """The x axis: ticks, and the axis' name at the right or in a gap, shortened if it would hide a tick."""
         assert self.seen is not None
         cells = self._x_ticks()
         name = self._named(self.x_name, self.seen.x.scale, self.plot_width * 2 // 3)
@@ -243,7 +244,7 @@ class PlotPane(Pane):
         ]
 
     def _x_ticks(self) -> str:
-        """The labels of the x axis, as many as do not touch, in a line of the pane's width."""
+        """A line of the pane's width with the labels of the x axis, without those that would touch others."""
         assert self.seen is not None
         cells, free = [" "] * self.body_width, 0
         for place, label in _ticks(self.seen.x, max(2, self.plot_width // 10), self.plot_width // 4):
@@ -255,7 +256,7 @@ class PlotPane(Pane):
         return "".join(cells)
 
     def _y_name(self) -> Patch | None:
-        """What the y axis is, for the upper left corner."""
+        """The y axis' name in the upper left corner; None without one."""
         assert self.seen is not None
         name = self._named(self.y_name, self.seen.y.scale, self.plot_width)
         return (0, name, self.look("muted")) if name else None
@@ -263,10 +264,10 @@ class PlotPane(Pane):
     def _named(self, name: str, scale: Scale, maximum: int) -> str:
         return axis_name(in_ascii(name) if self.look.ascii_only else name, scale, maximum)
 
-    # -- what lies over the plot ----------------------------------------------------------------
+    # -- labels, marks and cross-hair -----------------------------------------------------------
 
     def _make_patches(self) -> dict[int, list[Patch]]:
-        """By row: labels first, then marks, then the cross-hair on top."""
+        """{row: its patches}: labels first, then marks, then the cross-hair, which covers the others."""
         name = self._y_name()
         patches: dict[int, list[Patch]] = {0: [name]} if name else {}
         marks = self.marks()
@@ -292,7 +293,7 @@ class PlotPane(Pane):
     def _room_for(
         self, cell: tuple[int, int], text: str, taken: set[tuple[int, int]], ways: Sequence[Way] = WAYS
     ) -> tuple[int, int] | None:
-        """Where a label goes: right of its point, left, below or above, wherever no other label or mark is."""
+        """(column, row) of a label in the first of `ways` that is free, which is added to `taken`; None without one."""
         x, y = cell
         width = cell_len(text)
         for right, down in ways:
@@ -305,7 +306,7 @@ class PlotPane(Pane):
         return None
 
     def cell(self, point: int) -> tuple[int, int] | None:
-        """Column and row of a point inside the plot, or None where it is out of sight."""
+        """(column, row) of a point in the plot; None if it is outside."""
         if self._spots is None or not 0 <= point < len(self._spots):
             return None
         x, y = self._spots[point]
@@ -314,7 +315,7 @@ class PlotPane(Pane):
         return int(x), int(y)
 
     def one_a_cell(self, points: NDArray[np.intp]) -> list[int]:
-        """Of points that share a cell the first, of those in view: what covers the others anyway."""
+        """The visible ones of `points`, and of several in one cell only the first."""
         import numpy as np
 
         if self._spots is None:
@@ -328,7 +329,7 @@ class PlotPane(Pane):
         return found
 
     def lay_over(self) -> None:
-        """Brings cross-hair, marks and labels up to date, redrawing only the rows that they touch."""
+        """Updates cross-hair, marks and labels, and redraws only the rows that change."""
         if self._planes is None:
             self.refresh()
             return
@@ -341,7 +342,7 @@ class PlotPane(Pane):
     # -- moving ---------------------------------------------------------------------------------
 
     def go(self, point: int) -> None:
-        """Puts the cursor on a point, following it with the window where it is out of sight."""
+        """Moves the cursor to a point, and the window if the point is outside."""
         if not 0 <= point < len(self.names):
             return
         self.cursor = point
@@ -350,7 +351,7 @@ class PlotPane(Pane):
         self.lay_over()
 
     def go_to(self, name: str) -> None:
-        """Puts the cursor on the point called `name`, if it is on the plot."""
+        """Moves the cursor to the point called `name`, if there is one."""
         point = self.place_of(name)
         if point >= 0 and point != self.cursor:
             self.go(point)
@@ -362,12 +363,12 @@ class PlotPane(Pane):
             self._look_through(self.seen.panned(float(place[0]) - 0.5, float(place[1]) - 0.5))
 
     def _look_through(self, window: Window) -> None:
-        """Draws everything through a window of the user's choice."""
+        """Draws everything through a window chosen by the user."""
         self.window, self.fits = window, False
         self.redraw_plot()
 
     def _eyes(self) -> Floats:
-        """n x 2 places as the eye measures them: a cell is twice as high as wide; NaN where nothing is drawn."""
+        """n x 2 positions on the screen in widths of a cell, which is twice as high as wide; NaN for points not drawn."""
         import numpy as np
 
         assert self.scene is not None and self._spots is not None
@@ -437,7 +438,7 @@ class PlotPane(Pane):
         self._pan(0.2, 0)
 
     def do_pan_right_by_arrow(self) -> None:
-        """Where L is the scale of the axis."""
+        """Pans right, on screens where key L has another action."""
         self._pan(0.2, 0)
 
     def do_pan_up(self) -> None:
@@ -452,7 +453,7 @@ class PlotPane(Pane):
         self.redraw_plot()
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Goes to the point nearest to the mouse."""
+        """Moves the cursor to the point nearest to the mouse."""
         if self._prepare():
             column = event.x - Y_AXIS - (2 if self.barred else 0)
             self._go_near(self._eyes(), float(column), 2.0 * (event.y - 1), "")
@@ -467,13 +468,13 @@ class PlotPane(Pane):
 
 
 def _ticks(axis: Axis, least: int, maximum: int) -> Sequence[tuple[float, str]]:
-    """(place, label) of about `least` ticks; of up to `maximum` where they were a single one, which gives no scale."""
+    """(place, label) of about `least` ticks, or of up to `maximum` if those were fewer than two."""
     made = (axis.ticks(count) for count in range(least, max(least, maximum) + 1))
     return next((t for t in made if len(t) > 1), axis.ticks(least))
 
 
 def _with_room(cells: str, name: str) -> tuple[str, int, str]:
-    """(a line of ticks, where an axis' name goes in it, the name, short where it must be); at worst without its last tick."""
+    """(line of ticks, column of the axis' name in it, the name, perhaps shortened); without room, ticks are removed."""
     brief = name.replace("log(1 + x)", "log")
     ways = (name, brief, brief.replace(", log", " log"))
     for room in (_room_at_right, _room_between):
@@ -486,13 +487,13 @@ def _with_room(cells: str, name: str) -> tuple[str, int, str]:
 
 
 def _room_at_right(cells: str, name: str) -> tuple[int, str] | None:
-    """Where `name` goes at the end of a line of ticks, None where it would touch one."""
+    """(column, name) at the end of a line of ticks; None if the name would touch one."""
     at = len(cells) - len(name)
     return (at, name) if at > 0 and not cells[at - 1 :].strip() else None
 
 
 def _room_between(cells: str, name: str) -> tuple[int, str] | None:
-    """Where `name` goes in the middle of the widest gap of a line of ticks, None where there is none so wide.
+    """(column, name) in the middle of the widest gap between ticks; None if it is too narrow.
 
     >>> _room_between("0  1          100 ", "step")
     (7, 'step')
@@ -503,7 +504,7 @@ def _room_between(cells: str, name: str) -> tuple[int, str] | None:
 
 
 def patched(row: Strip, patches: list[Patch] | tuple[Patch, ...]) -> Strip:
-    """The row with short texts laid over it at their columns."""
+    """The row with each patch's text written over it at its column."""
     for x, text, style in patches:
         piece = Strip([Segment(text, style)])
         end = x + piece.cell_length

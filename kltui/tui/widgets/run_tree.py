@@ -1,4 +1,4 @@
-"""The tree of runs: every checkpoint of the workspace, foldable, filtered, ten thousand of them if need be."""
+"""The table of all checkpoints, as a tree of runs that can be folded, or as a sorted list."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ SORTS: dict[str, Callable[[CheckpointRow, Snapshot], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How the list is ordered: by a column of `SORTS`, or "" for the tree of runs."""
+    """The order of the table: by a column of SORTS, or "" for the tree of runs."""
 
     column: str = ""
     is_reversed: bool = False
 
     def sorted(self, snapshot: Snapshot, keep: Filter) -> list[CheckpointRow]:
-        """The rows that pass, by the column; what has no value there comes last either way round."""
+        """The rows that pass the filter, sorted by the column; rows without a value come last in both directions."""
         key = SORTS[self.column]
         pairs = [(key(row, snapshot), row) for row in snapshot.passing_rows(keep)]
         known = sorted((p for p in pairs if p[0] is not None), key=itemgetter(0), reverse=self.is_reversed)
@@ -59,7 +59,7 @@ class Order:
 
 
 def size_of(words: str) -> float | None:
-    """The number of parameters that a size such as "410m" means, None where it means none.
+    """The number of parameters for a size such as "410m"; None if it is not of this form.
 
     >>> size_of("410m"), size_of("1.4B"), size_of("tiny")
     (410000000.0, 1400000000.0, None)
@@ -68,13 +68,13 @@ def size_of(words: str) -> float | None:
     return float(found[1]) * {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[found[2]] if found else None
 
 
-VARIANT = 6  # the column of variants
-RUN_CELLS = 22  # of a run's name, behind its fold and mark
-KEPT_COLUMNS = 3  # beside names that are longer: state, loss and its error
+VARIANT = 6  # index of the column of variants
+RUN_CELLS = 22  # width of a run's name, after its fold sign and marker
+KEPT_COLUMNS = 3  # columns that stay beside long names: state, loss and its error
 
 
 class RunTree(Table):
-    """Runs with their checkpoints; a run can be folded."""
+    """The table of checkpoints."""
 
     title = "Checkpoints"
     columns: tuple[Column, ...] = (
@@ -97,7 +97,7 @@ class RunTree(Table):
         self._made_for: tuple[object, ...] = ()
 
     def update_data(self) -> None:
-        """Makes the tree again when rows, filter or folds have changed; then finds the cursor."""
+        """Makes the lines again if rows, losses, filter, folds or order have changed, and finds the cursor's line."""
         snapshot = self.kl.snapshot
         made_for = (snapshot.rows, snapshot.losses, self.kl.filter, frozenset(self.folded), self.order)
         if made_for != self._made_for:
@@ -108,7 +108,7 @@ class RunTree(Table):
         self.refresh()
 
     def widths(self) -> list[int]:
-        """Cells of each column; names of a flat list, in which the variant stands, are shown whole where they can be."""
+        """The width of each column; in a sorted list, whole names have priority, and the variant is part of the name."""
         if self._widths_for != self.body_width:
             first, *others = RunTree.columns
             if self.order.column:
@@ -120,7 +120,7 @@ class RunTree(Table):
         return super().widths()
 
     def _longest_name(self) -> int:
-        """Cells of the longest name in the list."""
+        """The number of characters of the longest name in the list."""
         branches = self.lines.branches
         return max((len(row.name) for branch in branches for row in branch.rows), default=0)
 
@@ -144,7 +144,7 @@ class RunTree(Table):
         return () if run in self.folded else rows
 
     def find_cursor(self) -> None:
-        """Brings the cursor row to the shared cursor, unless it rests on a run by choice."""
+        """Moves the cursor row to the shared cursor, unless the user has moved it to a run's heading."""
         name = self.kl.selection.cursor
         here = self.lines[self.cursor] if self.cursor < len(self.lines) else None
         if here is not None and (here.row.name == name if here.row else self.rests_on_run):
@@ -158,7 +158,10 @@ class RunTree(Table):
             self.redraw(1 + before - self.top, 1 + self.cursor - self.top)
 
     def _slide(self) -> None:
-        """Scrolls to a cursor out of sight so that most rows keep their step: runs often have the same ones."""
+        """If the cursor is out of view, scrolls so that as many rows as possible show the same step as before.
+
+        Runs often have the same steps, so few characters on screen change then.
+        """
         rows = self.body_height - 1
         minimum, maximum = max(0, self.cursor - rows + 1), min(self.cursor, len(self.lines) - rows)
         if rows < 1 or minimum <= self.top <= self.cursor or minimum > maximum:
@@ -173,7 +176,7 @@ class RunTree(Table):
         self.refresh()
 
     def header_right(self) -> list[Span]:
-        """Counts; with a filter, what it lets through of how many."""
+        """The order and the numbers of runs, checkpoints and scored ones; with a filter, how many pass."""
         snapshot, look = self.kl.snapshot, self.look
         if not snapshot.rows:
             return []
@@ -198,7 +201,7 @@ class RunTree(Table):
         return empty_line(self, y, ("muted", "No checkpoint matches the filter; press esc to clear it."))
 
     def row_key(self, index: int) -> object:
-        """The line itself, what flags it, and of a run its number and whether it is folded."""
+        """Everything that the row shows; see `Table.row_key`."""
         line = self.lines[index]
         if line.row is None:
             return line, self.kl.snapshot.run_number.get(line.run, 0), line.run in self.folded
@@ -249,7 +252,7 @@ class RunTree(Table):
         if not self.order.column and self.widths()[VARIANT]:
             shown = shown.removesuffix(said)
         elif step and not self.order.column:
-            shown += said  # without which it would look like its original
+            shown += said  # otherwise it would look like the unquantised checkpoint
         name = f"  {self.look.marker(number)} {shown}" if self.order.column else f"      {shown}"
         return [
             Cell(name, "text" if row.scored else "muted"),
@@ -262,7 +265,7 @@ class RunTree(Table):
         ]
 
     def _loss_cells(self, row: CheckpointRow) -> list[Cell]:
-        """The loss to the place where its error begins, and the error."""
+        """The cells of the loss and of its standard error."""
         value, _, error = self.loss_words(row).partition(" ± ")
         return [Cell(value), Cell(error, "muted")]
 
@@ -289,7 +292,7 @@ class RunTree(Table):
         return (*read, True)
 
     def do_sort(self) -> None:
-        """Asks by which column to sort; the present one turns its order round."""
+        """Asks for the column to sort by; choosing the present one reverses the order."""
         from kltui.tui.dialogs.prompts import ChoiceDialog
 
         now = self.order
@@ -316,7 +319,7 @@ class RunTree(Table):
         return self.lines[self.cursor] if self.lines else None
 
     def moved(self) -> None:
-        """Takes the shared cursor along."""
+        """Moves the shared cursor to the checkpoint of the line."""
         line = self.line
         self.rests_on_run = line is not None and line.row is None
         if line is not None and line.row is not None and line.row.name != self.kl.selection.cursor:
@@ -325,7 +328,7 @@ class RunTree(Table):
             self.kl.view.cursor_moved()
 
     def do_enter(self) -> None:
-        """Folds or unfolds a run; on a checkpoint, shows its details."""
+        """Folds or unfolds a run; on a checkpoint, moves the focus to its details."""
         line = self.line
         if line is None:
             return
@@ -337,7 +340,7 @@ class RunTree(Table):
         self.update_data()
 
     def do_left(self) -> None:
-        """Goes to the run, and folds it."""
+        """Moves to the run's heading; on a heading, folds the run."""
         line = self.line
         if line is None or self.order.column:
             return
@@ -355,7 +358,7 @@ class RunTree(Table):
             self.update_data()
 
     def do_select(self) -> None:
-        """Selects the checkpoint, or all of the run that pass the filter."""
+        """Selects or unselects the checkpoint, or all of the run's that pass the filter."""
         line = self.line
         if line is None:
             return
@@ -379,12 +382,12 @@ class RunTree(Table):
 
 
 def _step_of(line: TreeLine) -> int | None:
-    """The step that a line shows; -1 for a run's heading."""
+    """The step of a line's checkpoint; -1 for a run's heading."""
     return -1 if line.row is None else line.row.checkpoint.step
 
 
 def totals(runs: int, checkpoints: int, scored: int) -> str:
-    """What a tree holds, in words.
+    """The numbers of runs, checkpoints and scored ones, in words.
 
     >>> totals(2, 1, 0)
     '2 runs  1 checkpoint  0 scored'
@@ -393,7 +396,7 @@ def totals(runs: int, checkpoints: int, scored: int) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """A number of things.
+    """A number with a noun in the singular or plural.
 
     >>> counted(1, "run"), counted(2, "run")
     ('1 run', '2 runs')

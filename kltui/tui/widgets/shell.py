@@ -1,4 +1,4 @@
-"""The frame around the views: tabs above, status and keys below, and a message if the window is too small."""
+"""The main screen around the views: tabs, map settings, status and keys, and a message if the window is too small."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kltui.tui.session import ScreenOwner
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
-MIN_FILTER = 27  # cells of a filter on the status line, of which it is cut to the room that is left
+MIN_FILTER = 27  # least width of a filter on the status line before it is left out
 
 
 class Bar(Pane, can_focus=False):
@@ -33,7 +33,7 @@ class Bar(Pane, can_focus=False):
     DEFAULT_CSS = "Bar { height: 1; width: 100%; }"
 
     def spans(self) -> list[Span]:
-        """What the line shows."""
+        """The content of the line."""
         return []
 
     def render_line(self, y: int) -> Strip:
@@ -42,7 +42,7 @@ class Bar(Pane, can_focus=False):
 
 
 class TabBar(Bar):
-    """The screens with their digits, the present one marked, and the workspace's name."""
+    """The screens with their digits, the present one highlighted, and the workspace's name."""
 
     def spans(self) -> list[Span]:
         """Screens at the left, workspace at the right."""
@@ -65,7 +65,7 @@ class TabBar(Bar):
         return spans
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Goes to the screen under the mouse."""
+        """Shows the screen under the mouse."""
         x = 0
         for text, _ in self.spans():
             if x <= event.x < x + len(text) and (word := text.lower()) in SCREENS:
@@ -74,15 +74,15 @@ class TabBar(Bar):
 
 
 class BasisBar(Bar):
-    """What the map is made of, on every screen, as soon as something is scored: corpus, preparation, exclusions, dtype."""
+    """The map's corpus, preprocessing, exclusions and dtype, on every screen once something is scored."""
 
     def update_data(self) -> None:
-        """Takes its line while there is something to say."""
+        """Shows the line if there is a map, and redraws it."""
         self.display = bool(self.kl.facts.corpus)
         self.refresh()
 
     def spans(self) -> list[Span]:
-        """The four parts; where they do not fit, the corpus is cut first, then the last ones."""
+        """The four parts; if they do not fit, the corpus is shortened first, then the last parts are cut."""
         facts, look, basis = self.kl.facts, self.look, self.kl.reader.basis
         if not facts.corpus:
             return []
@@ -110,7 +110,7 @@ class StatusBar(Bar):
     """The selection at the left, and the last message or the running job at the right."""
 
     def spans(self) -> list[Span]:
-        """Selection, then message or job."""
+        """Selection at the left; message, background work or job at the right."""
         look, kl = self.look, self.kl
         right = self._right()
         room = self.size.width - width_of(right) - 2
@@ -167,7 +167,7 @@ class KeyBar(Bar):
     """The most useful keys of the present screen, as many as fit."""
 
     def spans(self) -> list[Span]:
-        """Keys and labels; `?` and `q` are always there."""
+        """Keys and labels; help and quit are always shown."""
         look = self.look
         pairs = self.kl.keymap.line(self.kl.screen_name, writing=not self.kl.read_only)
         always = [p for p in pairs if p[1] in ("help", "quit")]
@@ -185,12 +185,12 @@ class KeyBar(Bar):
 
 
 class TooSmall(Pane, can_focus=False):
-    """Says how much room is needed."""
+    """The message for a window that is too small."""
 
     DEFAULT_CSS = "TooSmall { width: 100%; height: 100%; display: none; }"
 
     def render_line(self, y: int) -> Strip:
-        """Two lines in the middle."""
+        """A line of the message, in the middle of the screen."""
         size = self.size
         texts = (
             f"kltui needs {MIN_WIDTH} x {MIN_HEIGHT} cells;",
@@ -203,7 +203,7 @@ class TooSmall(Pane, can_focus=False):
 
 
 class MainScreen(PaintedScreen, inherit_bindings=False):
-    """Tabs, the current view, status and keys; every key goes through the table of actions."""
+    """The main screen: tabs, map settings, the present view, status and keys. Keys are looked up in the table of actions."""
 
     DEFAULT_CSS = """
     MainScreen { layout: vertical; layers: base over; overflow: hidden hidden; }
@@ -211,7 +211,7 @@ class MainScreen(PaintedScreen, inherit_bindings=False):
     TooSmall { layer: over; dock: top; }
     """
 
-    # Textual draws the whole screen again when the focus moves; here two panes show it themselves.
+    # Textual would redraw the whole screen when the focus moves; here only two panes redraw their headers.
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)
 
     def __init__(self) -> None:
@@ -223,11 +223,11 @@ class MainScreen(PaintedScreen, inherit_bindings=False):
 
     @property
     def kl(self) -> ScreenOwner:
-        """The application, as this screen knows it."""
+        """The application."""
         return cast("ScreenOwner", self.app)
 
     def compose(self) -> ComposeResult:
-        """The frame around the views."""
+        """The bars, and the first view between them."""
         yield self.tabs
         yield self.basis
         with self.body:
@@ -237,24 +237,24 @@ class MainScreen(PaintedScreen, inherit_bindings=False):
         yield self.too_small
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """One blank line over and over: what the parts leave free, without the borders and tint that Textual looks for."""
+        """Blank lines where there is no widget, without Textual's computation of borders and tint."""
         return [strip_of([], crop.width, self.kl.look())] * crop.height
 
     def on_mount(self) -> None:
-        """Shows the first view at once, before anything is read."""
+        """Starts the application; the first view is shown before anything is read."""
         self.kl.started()
 
     def due_now(self) -> Sequence[Widget]:
-        """The panes of a view that arrives: what it asked for is part of this very frame."""
+        """The panes of a view that was just shown, so that they are part of the next frame."""
         view = self.kl.arrives_now()
         return view.panes if view is not None else ()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Gives the panes their room."""
+        """Fits the screen to the new size."""
         self.make_room(event.size.width, event.size.height)
 
     def make_room(self, width: int, height: int) -> None:
-        """Shows what fits: the message about room, or one, two or three columns."""
+        """Shows the view's columns that fit, or the message if the window is too small."""
         small = width < MIN_WIDTH or height < MIN_HEIGHT
         self.too_small.display = small
         parts: tuple[Widget, ...] = (self.tabs, self.body, self.status, self.keys_line)
@@ -274,6 +274,6 @@ class MainScreen(PaintedScreen, inherit_bindings=False):
         """Ignores pasted text, which is not a command."""
 
     def redraw_bars(self) -> None:
-        """Draws tabs, status and keys again."""
+        """Redraws tabs, map settings, status and keys."""
         for bar in (self.tabs, self.basis, self.status, self.keys_line):
             bar.refresh()

@@ -1,4 +1,4 @@
-"""A table that draws only the rows in view: ten thousand rows cost what forty do."""
+"""A table that draws only the visible rows, so that its cost does not depend on the number of rows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MAX_ROWS_KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: title, least width, share of spare width, side, and rank (higher ones go first when narrow).
+    """A column: title, least width, share of spare width, alignment, and rank (on narrow panes the highest is hidden first).
 
-    `brief`: its title where it is narrower than the whole one.
+    `brief`: the title if the column is narrower than `title`.
     """
 
     title: str
@@ -31,16 +31,16 @@ class Column:
     brief: str = ""
 
     def titled(self, width: int, *, ascii_only: bool = False) -> str:
-        """The title in so many cells."""
+        """The title in `width` cells."""
         said = self.brief if self.brief and width < len(self.title) else self.title
         return fitted(in_ascii(said) if ascii_only else said, width, right=self.right)
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell: text, and its ink as a role or xterm-256 index; `parts` (text, ink) replace both where given.
+    """A cell: text, and its colour as a role or xterm-256 index; `parts` (text, colour) replace both if given.
 
-    `rest`: it takes the room of all columns from its own on, and is the row's last.
+    `rest`: the cell takes the width of all columns from its own on, and later cells are not shown.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Cell:
 
 
 class Table(Pane):
-    """Rows from `row_count` and `cells(index)`; the cursor row is `cursor`."""
+    """A table. Subclasses define `row_count` and `cells`; `cursor` is the index of the cursor row."""
 
     columns: tuple[Column, ...] = ()
     empty: tuple[str, ...] = ("Nothing here.",)
@@ -66,26 +66,29 @@ class Table(Pane):
         self._drawn_for: tuple[object, ...] = ()
 
     def row_count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return 0
 
     def cells(self, index: int) -> Sequence[Cell]:
-        """The cells of a row, one per column."""
+        """The cells of a row, one for each column."""
         return []
 
     def row_key(self, index: int) -> object:
-        """All that a row shows beside cursor, width and colours; rows with equal keys are drawn once. None: unknown."""
+        """Everything that a row shows, except cursor, width and colours: a drawn row is reused while its key is equal.
+
+        None: draw the row every time.
+        """
         return None
 
     def flag(self, index: int) -> Span | None:
-        """A one-cell mark before the row."""
+        """A one-cell sign before the row, or None."""
         return None
 
     def moved(self) -> None:
-        """Called after the cursor has come to another row."""
+        """Called after the cursor was moved to another row."""
 
     def widths(self) -> list[int]:
-        """Cells of each column at the present width; 0 hides a column."""
+        """The width of each column at the present width of the pane; 0: hidden."""
         if self._widths_for != self.body_width:
             self._widths, self._widths_for = column_widths(self.columns, self.body_width - 2), self.body_width
         return self._widths
@@ -101,7 +104,7 @@ class Table(Pane):
         return self._kept_row(index) if index < count else []
 
     def _kept_row(self, index: int) -> Sequence[Span] | Strip:
-        """A row as it was drawn before, where it would show the same."""
+        """A row, from the cache if its key has not changed."""
         key = self.row_key(index)
         if key is None:
             return self._row(index)
@@ -117,7 +120,7 @@ class Table(Pane):
         return kept[1]
 
     def _ground(self, index: int) -> str:
-        """What a row stands on."""
+        """The role of a row's background."""
         if index != self.cursor:
             return "ground"
         return "cursor" if self.has_focus else "raised"
@@ -136,7 +139,7 @@ class Table(Pane):
         look = self.look
         ground = self._ground(index)
         flag = self.flag(index) or (" ", look("text", ground))
-        here = ">" if ground == "raised" and not look.color else " "  # where no colour says it
+        here = ">" if ground == "raised" and not look.color else " "  # no background shows the cursor row
         spans: list[Span] = [(flag[0], self._on(flag[1], ground)), (here, look("text", ground))]
         first, widths = True, self.widths()
         for column, width, cell in zip(self.columns, widths, self.cells(index), strict=False):
@@ -144,7 +147,7 @@ class Table(Pane):
                 continue
             spans.append(("" if first else "  ", look("text", ground)))
             first = False
-            said = in_ascii(cell.text) if look.ascii_only else cell.text  # before it has its width
+            said = in_ascii(cell.text) if look.ascii_only else cell.text  # this changes the width
             if cell.rest:
                 text = fitted(said, self.body_width - width_of(spans))
                 spans.append((text, look(self._ink(cell.ink, ground), ground, bold=cell.bold)))
@@ -159,7 +162,7 @@ class Table(Pane):
         return spans
 
     def _ink(self, ink: str | int, ground: str) -> str | int:
-        """The ink, or that of texts where it could not be read on the cursor's ground."""
+        """The colour, or that of normal text if the contrast with the background is too low."""
         look = self.look
         quiet = ground == "cursor" and ink in ("faint", "muted")
         return "text" if quiet or contrast(look.index(ink), look.index(ground)) < READABLE else ink
@@ -170,12 +173,12 @@ class Table(Pane):
         return style + Style(color=color, bgcolor=own.bgcolor, reverse=own.reverse)
 
     def redraw_focus(self) -> None:
-        """The cursor row shows the focus too."""
+        """Redraws the header and the cursor row, which show the focus."""
         super().redraw_focus()
         self.redraw(1 + self.cursor - self.top)
 
     def go(self, index: int) -> None:
-        """Moves the cursor to a row, scrolling as little as needed; redraws only what changed."""
+        """Moves the cursor to a row, and scrolls if necessary; redraws only what changes."""
         count = self.row_count()
         index = max(0, min(count - 1, index)) if count else 0
         if index == self.cursor:
@@ -187,7 +190,7 @@ class Table(Pane):
         self.moved()
 
     def keep_in_view(self) -> bool:
-        """Scrolls the cursor row into view; whether everything has to be redrawn."""
+        """Scrolls the cursor row into view; whether the table scrolled, and is redrawn."""
         rows = self.body_height - 1
         if rows < 1:
             return False
@@ -236,7 +239,8 @@ class Table(Pane):
 
 
 def column_widths(columns: Sequence[Column], room: int) -> list[int]:
-    """Cells of each column in `room` cells with gaps of two; high ranks vanish first, shares take what is left.
+    """The width of each column in `room` cells, with gaps of two. Columns of high rank are hidden first (width 0), and
+    spare width is divided by shares.
 
     >>> column_widths([Column("a", 4, share=1), Column("b", 6, rank=1)], 20)
     [12, 6]

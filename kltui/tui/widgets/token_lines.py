@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 
-GIVEN, ALONE = "log p(y|x)", "log p(y)"  # of a response y to a prompt x
+GIVEN, ALONE = "log p(y|x)", "log p(y)"  # for a response y to a prompt x
 
 
 @dataclass(frozen=True)
 class TokenLine:
-    """The scored tokens of a text: where each starts and ends in it (n x 2 characters), and log p (n, nats).
+    """The n scored tokens of a text: (start, end) of each in characters, and its log p in nats.
 
-    `spans` is empty where the tokenizer's pieces could not be laid over the text.
+    `spans` is () if the tokens could not be aligned with the text.
     """
 
     spans: tuple[tuple[int, int], ...]
@@ -37,9 +37,9 @@ class TokenLine:
 
 @dataclass(frozen=True)
 class Part:
-    """A line of tokens with what it is of, "" where that goes without saying, and the nats of the whole text.
+    """A line of tokens, what their values are ("" for plain log p), and their sum over the text in nats.
 
-    `signed`: its values are differences.
+    `signed`: the values are differences.
     """
 
     of: str
@@ -50,9 +50,9 @@ class Part:
 
 @dataclass(frozen=True)
 class TextTokens:
-    """What a map's value of one text is made of, token by token; the last of `parts` is the value itself.
+    """A map's value for one text, token by token; the last of `parts` is the value itself, others are its terms.
 
-    `lacking` says what the value is made of besides and was not kept.
+    `lacking` names the terms whose tokens are not stored.
     """
 
     parts: tuple[Part, ...]
@@ -65,7 +65,7 @@ class TextTokens:
 
 
 def read_text_tokens(ws: Workspace, name: str, index: int, text: str) -> TextTokens | None:
-    """The tokens behind the value that the workspace's maps have of a text under a checkpoint; None: none were kept."""
+    """The tokens of the value that maps have for a text and a checkpoint; None if none are stored."""
     kinds = {CONDITIONAL: ("",), UNCONDITIONAL: (ALONE,), PMI: (GIVEN, ALONE)}[ws.values]
     found = {of: read_tokens(ws, name, index, text, alone=of == ALONE) for of in kinds}
     parts = tuple(
@@ -78,7 +78,7 @@ def read_text_tokens(ws: Workspace, name: str, index: int, text: str) -> TextTok
 
 
 def _difference(given: Part, alone: Part) -> Part:
-    """What the prompt changes at each token that is scored either way: the first of a response may have no log p alone."""
+    """log p(y|x) - log p(y) at each token that has both: the first one of a response may have no log p(y)."""
     n = min(len(given.line.logprobs), len(alone.line.logprobs))
     one, other = (part.line.logprobs[len(part.line.logprobs) - n :] for part in (given, alone))
     spans = given.line.spans[len(given.line.spans) - n :] if given.line.spans else ()
@@ -86,7 +86,7 @@ def _difference(given: Part, alone: Part) -> Part:
 
 
 def read_tokens(ws: Workspace, name: str, index: int, text: str, *, alone: bool = False) -> TokenLine | None:
-    """Tokens of text number `index` under checkpoint `name` (`alone`: of a response without its prompt), or None."""
+    """Tokens of text number `index` for checkpoint `name` (`alone`: a response without its prompt); None if not stored."""
     path = ws.token_logprobs(name, alone=alone)
     if path is None:
         return None
@@ -96,9 +96,9 @@ def read_tokens(ws: Workspace, name: str, index: int, text: str, *, alone: bool 
 
 
 def _kept(path: Path, index: int) -> NDArray[np.float32]:
-    """Log p of one text's tokens out of a side file, in nats. Raises KltuiError where it does not hold them.
+    """Log p of one text's tokens in nats, from a side file. Raises KltuiError if the file does not have them.
 
-    Read within its bounds and not through a map: a file that shrinks meanwhile would end the interface.
+    The file is not mapped into memory, since the interface would be killed if the file were truncated meanwhile.
     """
     try:
         header, begin = read_header(path)
@@ -118,7 +118,7 @@ def _kept(path: Path, index: int) -> NDArray[np.float32]:
 def _read(
     file: BinaryIO, begin: int, entry: Mapping[str, Any], first: int, count: int, kind: str
 ) -> NDArray[Any]:
-    """`count` values of a tensor from the `first` on."""
+    """`count` values of a tensor, from index `first` on."""
     width = np.dtype(kind).itemsize
     at, end = entry["data_offsets"]
     if min(first, count) < 0 or (first + count) * width > end - at:
@@ -131,7 +131,7 @@ def _read(
 
 
 def _spans(checkpoint: Checkpoint, text: str, n_tokens: int) -> tuple[tuple[int, int], ...]:
-    """Character spans of the last `n_tokens` tokens: where no BOS is put in front, the first one is not scored."""
+    """Character spans of the last `n_tokens` tokens; without a BOS token the first token is not scored. () if unknown."""
     folder = _tokenizer_in(checkpoint)
     if folder is None or any("\ud800" <= c <= "\udfff" for c in text):
         return ()
@@ -146,7 +146,7 @@ def _spans(checkpoint: Checkpoint, text: str, n_tokens: int) -> tuple[tuple[int,
 
 
 def _tokenizer_in(checkpoint: Checkpoint) -> Path | None:
-    """The folder that the checkpoint's tokenizer was read from, None where it is not at hand."""
+    """The folder that the checkpoint's tokenizer was read from; None if it is not available."""
     source = checkpoint.source
     if isinstance(source, LocalSource):
         return tokenizer_folder(source.path, checkpoint.tokenizer)
@@ -161,7 +161,7 @@ def _tokenizer_in(checkpoint: Checkpoint) -> Path | None:
 
 
 def colored_runs(text: str, line: TokenLine, values: NDArray[np.float64]) -> list[tuple[str, float | None]]:
-    """The text in pieces, each with the value of its token, None where no token was scored."""
+    """The text as (piece, value of its token), with None for pieces without a scored token."""
     runs: list[tuple[str, float | None]] = []
     at = 0
     for (start, end), value in zip(line.spans, values, strict=True):

@@ -1,4 +1,4 @@
-"""The lines of the tree of runs, each made when it is looked at: a hundred thousand checkpoints cost what is in view."""
+"""The lines of the tree of runs, each made when it is needed, so that the cost does not depend on their number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TreeLine(NamedTuple):
-    """A line of the tree: a run (row None) or one of its checkpoints."""
+    """A line of the tree: a checkpoint, or a run's heading (`row` None) with its numbers of checkpoints and scored ones."""
 
     run: str
     row: CheckpointRow | None
@@ -26,7 +26,7 @@ class TreeLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Branch:
-    """A run's heading, None in a flat list, and the checkpoints shown below it."""
+    """A run's heading (None in a sorted list) and the checkpoints shown below it."""
 
     heading: TreeLine | None
     rows: Sequence[CheckpointRow]
@@ -35,14 +35,14 @@ class Branch:
         return len(self.rows) + (self.heading is not None)
 
     def line(self, place: int) -> TreeLine:
-        """The line at a place from 0, the heading's."""
+        """Line number `place`, from 0; the heading, if there is one, is line 0."""
         if self.heading is None:
             return TreeLine(run_of(self.rows[place]), self.rows[place])
         return TreeLine(self.heading.run, self.rows[place - 1]) if place else self.heading
 
     @cached_property
     def places(self) -> dict[int, int]:
-        """{checkpoint id: its line's place}."""
+        """{checkpoint id: number of its line}."""
         first = int(self.heading is not None)
         return {row.id: i for i, row in enumerate(self.rows, start=first)}
 
@@ -75,15 +75,15 @@ class TreeLines(Sequence[TreeLine]):
 
     @property
     def headings(self) -> list[int]:
-        """Where the runs' headings are, rising."""
+        """The indices of the runs' headings, in increasing order."""
         return [self._starts[i] for i in self._number.values()]
 
     def heading_of(self, run: str) -> int:
-        """Where a run's heading is."""
+        """The index of a run's heading."""
         return self._starts[self._number[run]]
 
     def place_of(self, row: CheckpointRow) -> int | None:
-        """Where a checkpoint is listed, None where it is not."""
+        """The index of a checkpoint's line; None if it is not listed."""
         number = self._number.get(run_of(row)) if self._number else 0
         if number is None or number >= len(self.branches):
             return None
