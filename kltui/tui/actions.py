@@ -1,4 +1,4 @@
-"""The one table of actions: bindings, help, key line and palette are all read from it."""
+"""The table of all actions, from which key bindings, help, key line and palette are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SCREENS = (
 PLOTS = ("map", "curves", "diffusion", "layers")
 ZOOMED = (*PLOTS, "matrix")
 FIGURES = (*ZOOMED, "compare", "scale")
-# screens with matches to go to, with something to the left and right, and with something to enter
+# screens on which the actions for matches, for left and right, and for enter exist
 MATCHED = ("registry", "map", "compare")
 SIDEWAYS = ("registry", "map", "curves", "diffusion", "matrix", "layers", "report")
 ENTERED = ("registry", "jobs", "map", "curves", "matrix", "compare", "scale", "report")
@@ -23,17 +23,17 @@ def screen_key(number: int) -> str:
 
 
 class ActionHandlers:
-    """What a key can do to an object: one method an action, which the panes, views and the application that do it override.
+    """One method for each action; panes, views and the application override those that they can do.
 
-    A handler that returns False has done nothing, and the next one is asked; here none does anything.
+    A handler returns False if it did nothing; the next object is then tried. Here every handler does so.
     """
 
     def not_here(self) -> bool | None:
-        """False: the action is another's."""
+        """Returns False: this object does not have the action."""
         return False
 
     def do_screen(self, name: str) -> bool | None:
-        """Brings the screen of that name to the fore."""
+        """Shows the screen of that name."""
         return False
 
     # everywhere
@@ -63,7 +63,7 @@ Handler = Callable[[ActionHandlers], bool | None]
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something the user can do. `handler` does it to the focused pane, else the view, else the application.
+    """Something the user can do. `handler` is called with the focused pane, then the view, then the application.
 
     `screens` empty means everywhere. `rank` above 0 puts it on the key line, lower first; `group` heads
     its paragraph of the help. `writes` actions are refused with `--read-only`.
@@ -81,7 +81,7 @@ class Action:
 
     @property
     def needs_all_rows(self) -> bool:
-        """Whether it would do something else while only the first checkpoints of a large workspace are read."""
+        """Whether the result would be wrong while only the first checkpoints of a large workspace are read."""
         return self.group in ("choose", "jobs") or self.name in ("next_step", "previous_step", "export")
 
     def on(self, screen: str) -> bool:

@@ -1,4 +1,4 @@
-"""The app: what every screen can do by a key, on top of what `app_core` keeps."""
+"""The application: the actions that every screen has, added to `app_core`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _pasteable(line: str) -> str:
 
 
 def _in_short(copied: str) -> str:
-    """The first line of what was copied, without rules, and how many lines there are.
+    """The first line of a copied text without its trailing rule, and the number of lines if there are several.
 
     >>> _in_short("tiny@4"), _in_short("Loss ─────\\nrun  points\\n")
     ('tiny@4', 'Loss, 2 lines')
@@ -37,7 +37,7 @@ def _in_short(copied: str) -> str:
 class KltuiApp(AppCore):
     """The terminal interface of one workspace."""
 
-    _typed: Timer | None = None  # which filters by what was typed last
+    _typed: Timer | None = None  # applies the filter after a pause in typing
 
     def do_screen(self, name: str) -> None:
         self.show_screen(name)
@@ -70,7 +70,7 @@ class KltuiApp(AppCore):
         self.say(f"palette: {self.look.palette.name}")
 
     def do_out(self) -> None:
-        """Leaves one layer: filter, then selection. Marks stay; `undo` brings back what was left."""
+        """Clears the filter, or else the selection. Marks stay; `undo` restores what was cleared."""
         chosen = self.selection
         if self.filter.text:
             self.set_filter("")
@@ -81,7 +81,7 @@ class KltuiApp(AppCore):
             self.say("nothing to step out of; q quits")
 
     def do_undo(self) -> None:
-        """Takes back the last change of filter, selection or marks, or the last removal of checkpoints."""
+        """Undoes the last change of filter, selection or marks, or the last removal of checkpoints."""
         step = self.undo.pop()
         if step is None:
             self.say("nothing to undo")
@@ -119,7 +119,7 @@ class KltuiApp(AppCore):
         self.push_screen(prompts.ChoiceDialog("Run which action?", options), chosen)
 
     def _perform_where_it_is(self, action: Action) -> None:
-        """Runs an action, on the first of its screens where the present one has it not."""
+        """Runs an action; if the present screen does not have it, on the first screen that does."""
         if action.on(self.screen_name):
             self.perform(action)
             return
@@ -141,7 +141,8 @@ class KltuiApp(AppCore):
                 self._filter_while_typed(text)
 
         before = self.filter.text
-        self.undo.waits = True  # each letter filters; what is undone is the whole line
+        # the list is filtered at each letter, but undo restores the filter before the first
+        self.undo.waits = True
 
         def answered(text: str | None) -> None:
             self.undo.waits = False
@@ -164,7 +165,7 @@ class KltuiApp(AppCore):
         self.push_screen(prompt, answered)
 
     def _filter_while_typed(self, text: str) -> None:
-        """Filters at each letter; many rows once no further letter follows for a moment, so that none waits for the list."""
+        """Filters at each letter; above MANY_ROWS rows only after a pause in typing, so that no letter waits for the list."""
         self._forget_typed()
         if len(self.snapshot.rows) > MANY_ROWS:
             self._typed = self.set_timer(TYPING_SECONDS, lambda: self.set_filter(text))
@@ -228,7 +229,7 @@ class KltuiApp(AppCore):
     def do_copy(self) -> None:
         copied = (self.view.copied() if self.view is not None else "") or safe_text(self.selection.cursor)
         if copied:
-            # Lines and columns stay; whatever else a terminal might act on when it is pasted goes.
+            # Line breaks and tabs stay; other control characters are removed, since a terminal could act on them when pasted.
             self.copy_to_clipboard("\n".join(map(_pasteable, copied.replace("\r\n", "\n").split("\n"))))
             self.say(f"copied: {_in_short(copied)}")
         else:

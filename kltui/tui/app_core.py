@@ -1,4 +1,4 @@
-"""The application around its views: the terminal, keys, and which view is shown; its own actions are in `app`."""
+"""The application without its actions (see `app`): the terminal, the keys, and which view is shown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kltui.tui.app_session import AppSession
 
 
 class AppCore(AppSession, inherit_bindings=False):
-    """Ten views of one session, in one terminal: everything but the actions that all screens share."""
+    """The ten views of one session in one terminal, without the actions that all screens share."""
 
     ENABLE_COMMAND_PALETTE = False
     ALLOW_SELECT = False
@@ -48,19 +48,19 @@ class AppCore(AppSession, inherit_bindings=False):
     )
     BINDINGS: ClassVar[list[object]] = []  # type: ignore[assignment]
 
-    # -- the frame around everything ---------------------------------------------------------------------
+    # -- start, terminal and end -------------------------------------------------------------------------
 
     def get_default_screen(self) -> Screen[None]:
         """The one screen that holds all views."""
         return MainScreen()
 
     def first_view(self) -> View:
-        """The view that the main screen begins with: that of the last session."""
+        """The view that is shown first: that of the last session, else the first one."""
         self._restore()
         return self._made(self.screen_name)
 
     def started(self) -> None:
-        """Called by the main screen when it is there: first view, signals, first read."""
+        """Called by the main screen once it is mounted: installs signal handlers, shows the first view, starts reading."""
         self.set_class(self.ascii_only, "-ascii")
         self.set_class(not self.look.color, "-plain")
         loop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ class AppCore(AppSession, inherit_bindings=False):
         self._watcher = asyncio.create_task(self._watch())
 
     def get_driver_class(self) -> type[Driver]:
-        """Textual's driver for this system; on POSIX ours, which notices what becomes of the terminal."""
+        """Textual's driver for this system; on Linux and other POSIX systems kltui's own subclass of it."""
         found = super().get_driver_class()
         if found.__name__ != "LinuxDriver":
             return found
@@ -85,12 +85,12 @@ class AppCore(AppSession, inherit_bindings=False):
         return TerminalDriver
 
     def _taken_up_again(self, _: object) -> None:
-        """After a stop the terminal shows something else: nothing of what was written counts."""
+        """Redraws everything after the process was stopped, because a shell has written to the terminal since."""
         self._away_with_picture()
         self.draw_all_again()
 
     def text_of(self, update: CompositorUpdate) -> str:
-        """Only what differs from what the terminal shows already."""
+        """The escape sequences and text that change what the terminal shows into the update."""
         return self._frame.write(update, *self.size)
 
     def draw_all_again(self) -> None:
@@ -103,15 +103,15 @@ class AppCore(AppSession, inherit_bindings=False):
             self.picture.take_away()
 
     def on_resize(self) -> None:
-        """A picture of pixels belongs to one size."""
+        """Removes a pixel image, which was made for the size before."""
         self._away_with_picture()
 
     def failed(self, lines: list[str]) -> None:
-        """Keeps a bug's traceback for after the terminal is restored: plain, safe, without any data."""
+        """Stores the first traceback, made safe to print, to be shown once the terminal is restored."""
         self.failure = self.failure or "\n".join(safe_text(line) for line in lines)
 
     def on_unmount(self) -> None:
-        """Lets the threads and processes of this interface go; jobs are none of them. What was removed is so for good."""
+        """Ends the threads and processes of the interface, not jobs, and makes removals of checkpoints permanent."""
         for removed in self.removed:
             with contextlib.suppress(KltuiError):
                 removed.give_up()
@@ -128,7 +128,7 @@ class AppCore(AppSession, inherit_bindings=False):
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
             await super().on_event(event)
             return
-        while (opening := self._opening) is not None:  # another question may follow meanwhile
+        while (opening := self._opening) is not None:  # while one dialog opens, another may be pushed
             self._opening = None
             await opening
         screen: Any = self.screen
@@ -140,12 +140,12 @@ class AppCore(AppSession, inherit_bindings=False):
             screen.pasted(event.text)
 
     def push_screen(self, screen: Any, callback: Any = None, **how: Any) -> Any:  # type: ignore[override]
-        """Puts a question over the view; the next key waits until it is there."""
+        """Opens a dialog over the view; the next key is handled once the dialog is mounted."""
         self._opening = super().push_screen(screen, callback, **how)
         return self._opening
 
     def press(self, key: str) -> None:
-        """Runs what `key` means on the present screen."""
+        """Runs the action of `key` on the present screen."""
         if self.message:
             self.say("")
         if key in ("ctrl+c", "ctrl+q"):
@@ -155,7 +155,7 @@ class AppCore(AppSession, inherit_bindings=False):
             self._ask_recent()
             return
         action = self.keymap.action(key, self.screen_name) or self._first_step(key)
-        if self.picture is not None:  # it is there until the next key
+        if self.picture is not None:  # any key removes it; the key that shows it does nothing else
             self._away_with_picture()
             if action is BY_NAME["pixels"]:
                 return
@@ -184,11 +184,11 @@ class AppCore(AppSession, inherit_bindings=False):
         self.reload_soon()
 
     def _meant_at_first(self, key: str) -> Action | None:
-        """What a key means on the first screen, whose next steps the welcome offers on all of them."""
+        """The action of `key` on the first screen: the welcome text on every screen names the keys of that one."""
         return self.keymap.action(key, SCREENS[0])
 
     def _first_step(self, key: str) -> Action | None:
-        """In an empty workspace, what the welcome on every screen offers, done where it belongs."""
+        """In an empty workspace, shows the first screen and returns its action for `key` if that is "add" or "start"."""
         action = self._meant_at_first(key)
         if self.snapshot.rows or action is None or action.name not in ("add", "start"):
             return None
@@ -196,7 +196,7 @@ class AppCore(AppSession, inherit_bindings=False):
         return action
 
     def perform(self, action: Action) -> None:
-        """Runs an action: by the focused pane, else the view, else the application."""
+        """Runs an action on the focused pane, else on the view, else on the application."""
         if action.writes and self.read_only:
             self.say("opened with --read-only: nothing can be started or written", "warning")
             return
@@ -209,7 +209,7 @@ class AppCore(AppSession, inherit_bindings=False):
         self.say(f"{action.name.replace('_', ' ')}: nothing to do in this pane")
 
     def _pane(self) -> Widget | None:
-        """The pane that keys go to: the one in focus, once the view that came to the fore has taken the focus."""
+        """The pane that receives keys: the focused one, or the view's own if the focus is still in another view."""
         view, focused = self.view, self.main.focused
         if view is None or focused in view.panes:
             return focused
@@ -218,7 +218,7 @@ class AppCore(AppSession, inherit_bindings=False):
     # -- views -------------------------------------------------------------------------------------------
 
     def show_screen(self, name: str) -> None:
-        """Brings one of the ten views to the fore, making it the first time."""
+        """Shows one of the ten views, which is made when it is first shown."""
         assert name in SCREENS
         self._away_with_picture()
         view = self._views.get(name)
@@ -241,13 +241,16 @@ class AppCore(AppSession, inherit_bindings=False):
         return view
 
     def arrive(self) -> None:
-        """Calls `arrived` of a view that is shown now, once it has its size."""
+        """Calls `arrived` of the view that was just shown."""
         view, self._arriving = self._arriving, None
         if view is not None and view is self.view:
             view.arrived()
 
     def arrives_now(self) -> View | None:
-        """Before painting: a view that has its size already arrives, to be drawn once; that view."""
+        """The view that was just shown, after a call of its `arrived`; None if there is none or it has no size yet.
+
+        Called before painting, so that such a view is painted once and not twice.
+        """
         view = self._arriving
         if view is None or not view.focus_pane.size:
             return None

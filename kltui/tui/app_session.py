@@ -42,15 +42,13 @@ if TYPE_CHECKING:
     from kltui.workspace.losses import StoredLoss
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
-SETTLED_SECONDS = 0.5  # after which what was read stands on the screen
+SETTLED_SECONDS = 0.5  # after reading, until the first frame is certainly drawn
 DRAWING = ("kltui.tui.dialogs.prompts", "kltui.view.cell_buffer")
-MIN_PAUSE = (
-    3.0  # between two reads, in times what the last one took: a large workspace is not read all the time
-)
+MIN_PAUSE = 3.0  # pause between two reads, as a multiple of the time that the last one took
 
 
 class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
-    """One workspace and one selection; which views show them, and what keys do, is added on top."""
+    """One workspace and one selection; subclasses add the views and the keys."""
 
     def __init__(
         self,
@@ -68,11 +66,12 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         super().__init__()
         self.animation_level = "none"
         self.reader = SnapshotReader(path, opener)
-        self._begin = begin  # what is asked first, once the workspace is read
-        self.recent: list[Recent] = []  # workspaces open before, where this session has none
-        self.texts: Path | None = None  # which new jobs score, where the command line named them
-        self._asked_basis = basis  # what the command line asked for, None: nothing
-        self.facts, self._facts_of = Facts(), -1  # what the bar says, and of which version of the map
+        self._begin = begin  # called once the workspace is read
+        self.recent: list[Recent] = []  # recently opened workspaces, if this session began without one
+        self.texts: Path | None = None  # texts that the command line named, which new jobs score
+        self._asked_basis = basis  # from the command line; None: that of the last session
+        # texts of the bar, and the version of the map that they describe
+        self.facts, self._facts_of = Facts(), -1
         self.map_cache = MapCache(self.reader)
         self.snapshot = Snapshot(path=path)
         self.selection = Selection()
@@ -81,7 +80,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.removed: list[Removed] = []
         self.loss_errors: dict[
             StoredLoss, tuple[float, float]
-        ] = {}  # (bits/byte, s.e.) of vectors that were read
+        ] = {}  # (loss in bits/byte, standard error) of the vectors read so far
         self.read_only, self.ascii_only = read_only, ascii_only
         self.keymap = keymap or Keymap()
         self.memory = memory or Memory(None)
@@ -97,7 +96,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.marker_kind = 0
         self._views: dict[str, View] = {}
         self._arriving: View | None = None
-        self._opening: Any = None  # of a question just asked; awaited, it is there
+        self._opening: Any = None  # awaitable that ends when a dialog just pushed is mounted
         self._use_color = color and not self.no_color
         self._palette = 0
         self.look = self._make_look()
@@ -110,7 +109,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     @property
     def main(self) -> MainScreen:
-        """The main screen, also below a dialog."""
+        """The main screen, also while a dialog covers it."""
         main = self.screen_stack[0]
         assert isinstance(main, MainScreen)
         return main
@@ -123,12 +122,12 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.redraw_status()
 
     def busy_with(self, text: str) -> None:
-        """Shows what goes on in the background, until it is over; "" when it is."""
+        """Shows on the status line what runs in the background; "" clears it."""
         self.under_way = safe_text(text)
         self.redraw_status()
 
     def complain(self, error: KltuiError) -> None:
-        """Shows what went wrong and what to do about it."""
+        """Shows the error's message and hint on the status line."""
         self.say(f"{error.message}. {error.hint}" if error.hint else error.message, "bad")
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
@@ -136,7 +135,10 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         return begun(super().run_worker, self.outlived, work, *given, **how)
 
     async def outlived(self, work: Awaitable[Any], reported: Callable[[str], None] | None = None) -> Any:
-        """The result of `work`; where it fails, None, and a message, also to `reported`. A bug's traceback is kept."""
+        """The result of `work`. If it fails: None, a message on the status line, and `reported` is called with the message.
+
+        The traceback of an exception other than KltuiError is appended to the log.
+        """
         try:
             return await work
         except KltuiError as error:
@@ -168,12 +170,12 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         return safe_text(path.resolve().name, 40) if path else ""
 
     def run_number(self, name: str) -> int:
-        """The number of the run, or its variant, that a checkpoint belongs to, for its colour and marker."""
+        """The number of a checkpoint's run and variant, which determines colour and marker; 0 for an unknown name."""
         row = self.snapshot.by_name.get(name)
         return self.snapshot.run_number.get(label_of_row(row), 0) if row else 0
 
     def set_cursor(self, name: str) -> None:
-        """Puts the shared cursor on a checkpoint and updates the view."""
+        """Moves the shared cursor to a checkpoint and updates the view."""
         if name == self.selection.cursor:
             return
         self.selection.cursor = name
@@ -193,14 +195,14 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             self.say("the run ends here" if by > 0 else "the run begins here")
 
     def selection_changed(self) -> None:
-        """Draws again whatever shows the selection; the change can be undone."""
+        """Redraws what shows filter, selection or marks, and records the change for undo."""
         self.undo.note(chosen_now(self.filter, self.selection), self._choose_again)
         self.redraw_status()
         if self.view is not None:
             self.view.update_data()
 
     def _choose_again(self, chosen: Chosen) -> None:
-        """Brings back an earlier choice; checkpoints that are gone stay out of it."""
+        """Restores filter, selection and marks without checkpoints that no longer exist."""
         self.filter = chosen.put(self.selection)
         self.selection.keep(self.snapshot.by_name)
         self.undo.follow(chosen_now(self.filter, self.selection))
@@ -209,7 +211,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
     # -- data --------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Reads when the workspace has changed; asks often while something runs, seldom otherwise."""
+        """Reads the workspace whenever it has changed; checks every BUSY_SECONDS while a job runs, else IDLE_SECONDS."""
         await self.outlived(self._show_beginning())
         await self.outlived(self.reload())
         await asyncio.sleep(SETTLED_SECONDS)
@@ -223,7 +225,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             await self.outlived(self._look())
 
     async def _show_beginning(self) -> None:
-        """Lists the first checkpoints of a large workspace, and how many each run has, before all are read."""
+        """Before a large workspace is read: lists its first checkpoints and the number of checkpoints of each run."""
         found = await self.reader.beginning() if self.screen_name == SCREENS[0] else None
         if found is not None and not self.snapshot.loaded:
             self.snapshot = found
@@ -235,7 +237,10 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             await self.reload()
 
     async def reload(self, ids_before: Mapping[str, int] | None = None) -> None:
-        """Reads the workspace and passes a changed snapshot on; with ids, the selection follows new names."""
+        """Reads the workspace and, if it has changed, updates the view.
+
+        `ids_before` is {name: id} before checkpoints were renamed: the selection then follows their new names.
+        """
         jobs = self._views.get("jobs")
         begun = asyncio.get_running_loop().time()
         new = await self.reader.snapshot(jobs.job_id if jobs is not None else None)
@@ -264,7 +269,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.main.redraw_bars()
 
     async def make_map_of(self, basis: Basis) -> None:
-        """Makes every screen show that map. Raises KltuiError, and changes nothing, if there is no such map."""
+        """Makes every screen show the map of `basis`. Raises KltuiError, and changes nothing, if there is no such map."""
         before = self.reader.basis
         await self.reader.use(basis)
         self.map_cache.forget()
@@ -304,14 +309,14 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             self.call_next(begin, self)
 
     def watch_closely(self) -> None:
-        """Looks often for a while: a job was just started and will soon appear."""
+        """Checks the workspace often for 30 seconds, because a job was just started."""
         self.awaits_job = True
         self._closely_until = asyncio.get_running_loop().time() + 30.0
         if self.view is not None:
             self.view.update_data()
 
     def _job_ended(self, job_id: int) -> None:
-        """Reads at once how a job stands whose process is gone, and shows a message where the job has not finished."""
+        """Reads the workspace after a job's process has ended, and shows a message if the job did not finish."""
 
         async def look() -> None:
             await self.reload()
@@ -332,10 +337,10 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         return max(BUSY_SECONDS if busy else IDLE_SECONDS, MIN_PAUSE * self._read_seconds)
 
     def reload_soon(self) -> None:
-        """Reads the workspace without waiting for the next look."""
+        """Reads the workspace now, in the background."""
         self.run_worker(self.reload(), group="reload", exclusive=True)
 
-    # -- what is kept between sessions -------------------------------------------------------------------
+    # -- state stored between sessions -------------------------------------------------------------------
 
     def _make_look(self) -> Theme:
         return Theme(PALETTES[self._palette], color=self._use_color, ascii_only=self.ascii_only)
@@ -388,6 +393,6 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
 
 def _load_screens() -> None:
-    """Imports what keys lead to, so that none of them waits for it."""
+    """Imports the modules of all screens ahead, so that no key waits for an import."""
     for name in (*DRAWING, *(f"kltui.tui.views.{screen}" for screen in SCREENS)):
         import_module(name)

@@ -1,4 +1,4 @@
-"""What the screens' map is made of: which vectors, prepared how, without which; or a saved map."""
+"""The choice of the map that all screens show: corpus, settings, preprocessing, exclusions, or a saved map."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MODES = ("none", "clip", "pretraining")
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """The choice of a map: corpus by its hash, scoring settings ("": those of most checkpoints), preprocessing as `--preprocess`, or a saved map.
+    """The choice of a map: a saved map by name, or corpus hash and scoring settings ("": those of most checkpoints).
 
-    `exclude` contains names of runs or checkpoints as for `--exclude`, and filters: what matches one is left out.
+    `mode` is that of `--preprocess`; `exclude` has names of runs or checkpoints as `--exclude`, and filters.
     """
 
     over: str = ""
@@ -37,11 +37,11 @@ class Basis:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the map holds every vector as it was scored."""
+        """Whether the map has every vector, without preprocessing."""
         return not (self.saved or self.exclude or self.mode != "none")
 
     def apply(self, ws: Workspace) -> None:
-        """Lets `ws` mean this corpus and these settings where none are named. Raises UsageError for unknown ones."""
+        """Makes this corpus and these settings the defaults of `ws`. Raises UsageError if they are unknown."""
         ws.over, ws.settings = "", ""
         if self.saved:
             kept = _found(ws, self.saved)
@@ -61,7 +61,7 @@ class Basis:
             ws.settings = self.settings
 
     def choice(self, ws: Workspace, **more: Any) -> ReportChoice:
-        """The same as a report's reader would have chosen it, with whatever `more` is chosen."""
+        """This choice in the form that report sections take; `more` are further fields of ReportChoice."""
         from kltui.store.saved_maps import Preparation
         from kltui.view.sections.context import ReportChoice
 
@@ -83,7 +83,7 @@ class Basis:
         return Context(ws, self.choice(ws)).raw
 
     def check(self, ws: Workspace) -> None:
-        """Raises KltuiError where the basis names what is not there, without reading a vector."""
+        """Raises KltuiError if something named in the basis does not exist; reads no vectors."""
         if self.mode not in MODES:
             raise UsageError(
                 f"unknown preprocessing {safe_text(self.mode, 30)!r}", f"Known: {', '.join(MODES)}."
@@ -118,7 +118,8 @@ def basis_of(record: object) -> Basis:
 
 
 def left_out(parts: Sequence[str], rows: Iterable[CheckpointRow], on_map: Iterable[str]) -> tuple[str, ...]:
-    """Names as `--exclude` takes them of what `parts` name or, as filters, let pass of what is on the map.
+    """Names for `--exclude`: those `parts` that are names of runs or checkpoints, and for each other part, read as a
+    filter, the names in `on_map` that pass it.
 
     Raises UsageError for a part that is not a name and matches nothing.
     """
@@ -150,7 +151,7 @@ def _found(ws: Workspace, name: str) -> SavedMap:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the bar says of a map: corpus, preparation, what is left out, dtype; "" while nothing is scored."""
+    """Texts for the status bar about the map: corpus, preprocessing, exclusions, dtype; "" while nothing is scored."""
 
     corpus: str = ""
     preparation: str = ""
@@ -159,7 +160,7 @@ class Facts:
 
 
 def facts_of(ws: Workspace, basis: Basis) -> Facts:
-    """The words of the bar for `ws`, to which the basis was applied; where it cannot be had, why."""
+    """The bar's texts for `ws`, to which the basis was applied; if the map cannot be made, `preparation` is the reason."""
     from kltui.store.comparable import dtypes_of
 
     try:

@@ -1,4 +1,4 @@
-"""What Compare writes: both names, their KL, and every text with its numbers, as rows and as a text to read."""
+"""The comparison of two checkpoints as rows for CSV and as lines of text: names, KL, and every text with its numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class TextComparison:
-    """A against B on a map: what drives their KL, in the order of `order`, and the texts themselves."""
+    """Checkpoints A and B on a map: each text's part of their KL, and the texts.
+
+    `order` lists indices of the map's texts in the order to write them.
+    """
 
     a: str
     b: str
@@ -40,10 +43,10 @@ class TextComparison:
     order: Sequence[int]
     texts: Sequence[str]
     domains: Sequence[str]
-    numbers: Sequence[int]  # of these texts in the corpus
+    numbers: Sequence[int]  # place of each text in the corpus
 
     def rows(self) -> list[list[object]]:
-        """Texts with their part of the KL, both log-likelihoods and what they say, titles first."""
+        """A row of titles, then a row for each text: its part of the KL, both log-likelihoods (nats) and its content."""
         return [list(COLUMNS), *(self._row(s) for s in self.order)]
 
     def _row(self, s: int) -> list[object]:
@@ -65,7 +68,7 @@ class TextComparison:
         ]
 
     def lines(self) -> list[str]:
-        """The same to be read: names and KL first, then each text under its numbers."""
+        """Lines of text: names and KL first, then each text below its numbers."""
         kl = self.drivers.kl
         made = [
             f"A  {safe_text(self.a)}",

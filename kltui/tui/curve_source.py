@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class CurveSource:
-    """Answers for the panels, from the map that all screens share."""
+    """Computes the contents of the panels from the map that all screens share."""
 
     def __init__(self, map_cache: MapCache, reader: SnapshotReader) -> None:
         self._map_cache, self._reader = map_cache, reader
@@ -38,12 +38,12 @@ class CurveSource:
         return await self._map_cache.ask(f"curves {key}", lambda: _ready(work()))
 
     async def settled(self, found: Map) -> Settled:
-        """Where the runs settled, as the report's section says it."""
+        """The steps at which the runs settled, as in the report's section."""
         answer: Settled = await self._ask("settled", lambda: curve_panels.settled(found))
         return answer
 
     async def spikes(self, found: Map, jobs: Sequence[JobRow]) -> list[Spike]:
-        """What a watch would alert to, by the limits of the newest job."""
+        """The changes that `--watch` would report with the limits of the newest job."""
         limits, raw = alert_limits(jobs), await self._map_cache.as_scored()
         answer: list[Spike] = await self._ask(
             f"spikes {limits}", lambda: curve_panels.found_spikes(found, raw, limits)
@@ -51,23 +51,23 @@ class CurveSource:
         return answer
 
     async def consecutive(self, found: Map) -> Content:
-        """KL from the checkpoint before."""
+        """KL to the checkpoint before, bits/byte."""
         answer: Content = await self._ask("consecutive", lambda: curve_panels.consecutive(found))
         return answer
 
     async def loss(self) -> Content:
-        """Bits per byte, of the vectors as they were scored."""
+        """Loss in bits/byte, of the vectors as they were scored."""
         raw = await self._map_cache.as_scored()
         answer: Content = await self._ask("loss", lambda: curve_panels.loss(raw))
         return answer
 
     async def to_last(self, found: Map) -> Content:
-        """KL to the last checkpoint of each run."""
+        """KL to the last checkpoint of the run, bits/byte."""
         answer: Content = await self._ask("to last", lambda: curve_panels.to_last(found))
         return answer
 
     async def between(self, found: Map, wanted: Wanted) -> Content:
-        """KL between the runs of A and B at equal steps, else between the seeds of a family."""
+        """KL at equal steps between the runs of A and B, or if these are not two runs, between seeds (bits/byte)."""
         answer: Content
         pair, family = await self._reader.compute(lambda: _runs_beside(found, wanted))
         if pair:
@@ -77,7 +77,7 @@ class CurveSource:
         return answer
 
     async def to_marked(self, found: Map, wanted: Wanted) -> Content:
-        """KL to the checkpoint marked A."""
+        """KL to the checkpoint marked A, bits/byte."""
         answer: Content = await self._ask(f"to {wanted.a}", lambda: curve_panels.to_marked(found, wanted.a))
         return answer
 
@@ -93,7 +93,7 @@ class CurveSource:
         return answer
 
     async def updates(self, found: Map, wanted: Wanted) -> Content:
-        """Norm of the update from the checkpoint before."""
+        """L2 norm of the change of the weights since the checkpoint before."""
         if self._weights_for != (wanted.version, wanted.weights):
             self.weights = await self._reader.read(lambda ws: known_distances(ws, self.computed))
             self._weights_for = (wanted.version, wanted.weights)
@@ -105,13 +105,13 @@ class CurveSource:
 
 
 def _runs_beside(found: Map, wanted: Wanted) -> tuple[tuple[str, str] | None, list[str]]:
-    """(the runs of A and B, the seeds of the run's family where these are not two)."""
+    """(the runs of A and B or None, without such a pair the labels of the family of seeds that `wanted.run` is in)."""
     pair = curve_panels.pair_of_runs(found, wanted.a, wanted.b)
     return pair, [] if pair else curves.seed_family(found, wanted.run)
 
 
 def _ready(answer: Any) -> Any:
-    """The answer; a content with its curves' numbers in arrays, so that drawing has not to make them."""
+    """The answer unchanged, after making its curves' arrays here so that the interface's thread need not."""
     for curve in answer.curves if isinstance(answer, Content) else ():
         _ = curve.arrays
     return answer

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 ACTIVE = ("queued", "running", "paused")
 ALERT_SHOWN_S = 24 * 3600.0
-MANY_ROWS = 5000  # beyond which what is worked out of all of them takes a key too long
-#: what a snapshot works out of its rows alone
+MANY_ROWS = 5000  # above this, values derived from all rows are computed before a key needs them
+#: cached properties of a snapshot that depend only on its rows
 OF_ROWS = (
     "by_name",
     "runs",
@@ -50,10 +50,10 @@ FIRST_ROWS = 400  # checkpoints of a large workspace that are listed before all 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a workspace at one moment. `problem` is the reason if there is none.
+    """The state of a workspace at one moment. `problem` is the error message if it could not be read.
 
-    While a large one is being read, `rows` are its first rows and `counts` is {run: (checkpoints, scored ones)}; it is
-    not `loaded` then.
+    While a large workspace is being read, `loaded` is False, `rows` are its first rows and `counts` is
+    {run: (number of checkpoints, number of scored ones)}.
     """
 
     path: Path | None = None
@@ -88,7 +88,7 @@ class Snapshot:
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
-        """Where the rows of each run stand among all."""
+        """{run: indices of its rows}."""
         places: dict[str, list[int]] = {}
         for i, row in enumerate(self.rows):
             places.setdefault(run_of(row), []).append(i)
@@ -107,7 +107,7 @@ class Snapshot:
         return {}
 
     def passing(self, keep: Filter) -> list[bool]:
-        """For each row whether it passes; looked for once, as long as it is the same filter."""
+        """Whether each row passes; the result for the last filter is cached."""
         found = self._passing.get(keep.text)
         if found is None:
             found = keep.passing(self._columns)
@@ -120,7 +120,7 @@ class Snapshot:
         return list(compress(self.rows, self.passing(keep))) if keep.text else self.rows
 
     def passing_names(self, keep: Filter) -> set[str]:
-        """The names of the rows that pass; kept as `passing` is."""
+        """The names of the rows that pass; cached as in `passing`."""
         found = self._named.get(keep.text)
         if found is None:
             found = set(compress(self._names, self.passing(keep)))
@@ -129,14 +129,14 @@ class Snapshot:
         return found
 
     def rows_of_run(self, run: str, keep: Filter) -> list[CheckpointRow]:
-        """The rows of a run that pass, in their order."""
+        """The rows of a run that pass, in order."""
         if not keep.text:
             return self.runs[run]
         passing = self.passing(keep)
         return [row for row, at in zip(self.runs[run], self._places[run], strict=True) if passing[at]]
 
     def names_of_run(self, run: str, keep: Filter) -> list[str]:
-        """The names of these rows."""
+        """The names of the rows of a run that pass, in order."""
         names, places = self._names, self._places[run]
         if not keep.text:
             return [names[at] for at in places]
@@ -156,7 +156,7 @@ class Snapshot:
         return tuple(row for row in self.rows if row.layers)
 
     def unmatched(self, keep: Filter) -> list[str]:
-        """The terms of a filter that no row passes."""
+        """The terms of a filter that match no row."""
         return keep.unmatched(self._columns)
 
     @cached_property
@@ -177,13 +177,16 @@ class Snapshot:
         return {name: i for line in self._lines.values() for i, name in enumerate(line)}
 
     def along_run(self, row: CheckpointRow, by: int) -> str:
-        """Name of the checkpoint `by` further along the run of the same variant, "" beyond its ends."""
+        """Name of the checkpoint `by` places after `row` in its run and variant; "" beyond the ends."""
         line = self._lines[run_of(row), row.checkpoint.quantization]
         at = self._place_in_line[row.name] + by
         return line[at] if 0 <= at < len(line) else ""
 
     def worked_out(self, before: Snapshot) -> Snapshot:
-        """The same with all that the interface asks of it, where it is large, so that no key waits; what is as `before` is the same object."""
+        """This snapshot with rows and losses of `before` where they are equal, so that cached properties are kept.
+
+        Above MANY_ROWS rows, all properties that keys need are computed here.
+        """
         rows = before.rows if self.rows == before.rows else self.rows
         losses = before.losses if self.losses == before.losses else self.losses
         made = replace(self, rows=rows, losses=losses)
@@ -198,20 +201,20 @@ class Snapshot:
 
     @cached_property
     def run_number(self) -> dict[str, int]:
-        """The number of each run and variant, which determines its colour and marker everywhere: the stored one, otherwise the next free one.
+        """{run or label: number that determines its colour and marker}: the stored one, otherwise the next free one.
 
-        A point of an interpolation grid goes by its own run too, as maps name it.
+        Runs of interpolated models, which maps name, have the number of their grid.
         """
         numbers = numbered(self.known_numbers, self.runs, self.labels)
         return {r.checkpoint.run: numbers[run] for run, rows in self.runs.items() for r in rows} | numbers
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """{what the curve of a run's variant is called: the run}, in order of appearance."""
+        """{label of the curve of a run's variant: run}, in order of appearance."""
         return {line_label(run, variant, ()): run for run, variant in self._lines}
 
     def names_of_label(self, label: str) -> list[str]:
-        """The names of the checkpoints of a run's variant."""
+        """The names of the checkpoints on the curve with this label."""
         run = self.labels[label]
         return self._lines[run, label[len(run) + 1 :] or "none"]
 
@@ -222,7 +225,7 @@ class Snapshot:
 
     @cached_property
     def newest_done(self) -> tuple[str, ...]:
-        """Names of the checkpoints that active jobs are done with, the newest last."""
+        """Names of the checkpoints that active jobs have scored, the newest last."""
         active = {job.id for job in self.active_jobs}
         items = (i for job, found in self.items.items() if job in active for i in found)
         return tuple(i.name for i in items if i.status == "done" and i.name in self.by_name)
@@ -234,13 +237,13 @@ class Snapshot:
 
 
 def label_of_row(row: CheckpointRow) -> str:
-    """What the curve of a checkpoint is called: its run, with the variant, or its grid."""
+    """The label of the curve that a checkpoint is on: its run with the variant, or its interpolation grid."""
     c = row.checkpoint
     return line_label(c.run, c.quantization, c.tags)
 
 
 def run_of(row: CheckpointRow) -> str:
-    """The run, or grid of interpolated models, that a checkpoint is listed and drawn under."""
+    """The run or interpolation grid to which a checkpoint belongs in lists and plots."""
     return trajectory_of(row.checkpoint.run, row.checkpoint.tags)
 
 
@@ -248,14 +251,14 @@ USUAL_VALUES = "conditional"  # of pairs: log p(response | prompt)
 
 
 class SnapshotReader:
-    """Reads the workspace in one thread, so that the interface never waits for a disk."""
+    """Reads the workspace in a thread of its own, so that the interface never waits for a disk."""
 
     def __init__(self, path: Path | None, opener: Callable[[Path], Workspace] | None = None) -> None:
         self.path = path
-        self.basis = Basis()  # what the map is made of
-        self.forgotten = ""  # why the basis of the last session is not the present one
-        self._from_before = False  # whether the basis is that of the last session, and may be out of date
-        self.values = USUAL_VALUES  # what maps of pairs are made of
+        self.basis = Basis()
+        self.forgotten = ""  # why the basis of the last session could not be restored
+        self._from_before = False  # whether the basis is that of the last session and has not been checked
+        self.values = USUAL_VALUES  # which values of pairs maps are made of
         self._opener = opener
         self._last = Snapshot()
         self._workspace: Workspace | None = None
@@ -274,7 +277,7 @@ class SnapshotReader:
         self.basis, self._from_before = basis, basis != Basis()
 
     async def use(self, basis: Basis) -> None:
-        """Makes maps of that from now on. Raises KltuiError, and changes nothing, where it names what is not there."""
+        """Makes maps according to `basis` from now on. Raises KltuiError, and changes nothing, if it is invalid."""
         before = self.basis
 
         def apply(ws: Workspace) -> None:
@@ -288,11 +291,11 @@ class SnapshotReader:
         self.basis = basis
 
     async def compute(self, work: Callable[[], Result]) -> Result:
-        """The result of array work, done on the analyst's thread."""
+        """The result of `work`, run in the analysis thread with one BLAS thread."""
         return await asyncio.get_running_loop().run_in_executor(self._analyst, one_blas_thread(work))
 
     async def draw(self, work: Callable[[Workspace], Result]) -> Result:
-        """The result of slow work on the workspace, opened anew on a thread of its own: figures and whole exports."""
+        """The result of slow `work` (figures, whole exports) in a third thread, which opens the workspace for itself."""
         return await asyncio.get_running_loop().run_in_executor(self._drawer, self._on_its_own, work)
 
     def _on_its_own(self, work: Callable[[Workspace], Result]) -> Result:
@@ -303,7 +306,7 @@ class SnapshotReader:
             workspace.close()
 
     async def snapshot(self, job: int | None = None) -> Snapshot:
-        """The workspace now, with the items of its active jobs and of job `job`."""
+        """The present state, with the items of the active jobs, of the newest job and of job `job`."""
         before = self._last
         try:
             self._last = await self.read(lambda ws: _snapshot(ws, self.path, job).worked_out(before))
@@ -312,7 +315,7 @@ class SnapshotReader:
             return Snapshot(path=self.path, problem=error.message, hint=error.hint, loaded=True)
 
     async def beginning(self) -> Snapshot | None:
-        """What a list of checkpoints shows while a large workspace is read; None where it is read as soon, or is none."""
+        """The first rows of a large workspace, to be listed while it is read; None for a small one or without a workspace."""
         try:
             return await self.read(lambda ws: _beginning(ws, self.path))
         except KltuiError:
@@ -353,7 +356,7 @@ class SnapshotReader:
         return made
 
     def close(self) -> None:
-        """Closes the workspace and lets its threads go."""
+        """Closes the workspace and ends the threads."""
         workspace = self._workspace
         if workspace is not None:
             self._thread.submit(workspace.close)
@@ -395,7 +398,7 @@ def _beginning(ws: Workspace, path: Path | None) -> Snapshot | None:
 
 
 def _alert(ws: Workspace) -> str:
-    """What a watch alerted to last, "" where that was more than ALERT_SHOWN_S ago."""
+    """The last alert of `--watch`; "" if it is older than ALERT_SHOWN_S or there was none."""
     found = list(ws.records("alert").values())
     if not found or time.time() - float(str(found[-1].get("at", 0.0))) > ALERT_SHOWN_S:
         return ""

@@ -1,8 +1,8 @@
 """Computes embeddings in a separate process: a request (see `kltui.tui.embedding`) on stdin, lines of JSON on stdout.
 
-{"event": "progress", "share", "of"}; {"event": "result", "bytes", "facts", "last"} followed by that number of bytes of .npy; {"event": "done",
-"peak_kilobytes"}. A refusal is "message TAB hint" on stderr with exit code 1. The interface ends the process when the map has
-changed in the meantime.
+{"event": "progress", "share", "of"}; {"event": "result", "bytes", "facts", "last"}, followed by that number of bytes
+of .npy; {"event": "done", "peak_kilobytes"}. An error is "message TAB hint" on stderr with exit code 1. The interface
+kills the process if the map changes in the meantime.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _POINTS = re.compile(r"Indexed (\d+) samples")
 
 
 class EventWriter:
-    """Events on stdout."""
+    """Writes events to a stream."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
 
     def say(self, event: str, data: bytes = b"", **more: object) -> None:
-        """Writes one event and its data."""
+        """Writes one event, followed by its data."""
         self._out.write(json.dumps({"event": event, **more}).encode() + b"\n" + data)
         self._out.flush()
 
     def progress(self, share: float, of: str) -> None:
-        """Writes how much of what is done."""
+        """Writes that `share` (0 to 1) of the step called `of` is done."""
         self.say("progress", share=round(min(1.0, share), 3), of=of)
 
     def result(self, array: NDArray[np.float64], facts: dict[str, object], *, last: bool = True) -> None:
-        """Writes an array."""
+        """Writes an array with its facts; `last`: no better result follows."""
         data = io.BytesIO()
         np.save(data, array)
         self.say("result", data.getvalue(), bytes=len(data.getvalue()), facts=facts, last=last)
@@ -54,7 +54,7 @@ class ProgressLines(io.TextIOBase):
         self._of = "t-SNE"
 
     def write(self, text: str) -> int:
-        """Passes an iteration on; everything else is dropped."""
+        """Reports the progress if the text is about an iteration, and drops the text."""
         if found := _POINTS.search(text):
             self._of = f"t-SNE of {int(found[1]):,}"
         if found := _ITERATION.search(text):
@@ -63,7 +63,7 @@ class ProgressLines(io.TextIOBase):
 
 
 def main() -> int:
-    """Exit code 0 with results on stdout, 1 with a message and a hint on stderr."""
+    """Computes what is requested; exit code 0, or 1 with a message and a hint on stderr."""
     from kltui.errors import KltuiError
 
     os.nice(5)

@@ -1,6 +1,6 @@
-"""Embeddings computed in a separate process, so that the interface stays responsive: its input and output.
+"""Starts the process that computes embeddings (`embed_worker`), sends it requests and reads its results.
 
-The vectors are in a file that the process inherits and both processes map, so they are in memory only once.
+The vectors are in a file that the process inherits and maps into memory.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _AGAIN = "select the plot again (v, or r) to start a new process"
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A request: K x N vectors in `rows` (a file of float64), bytes and identity of the texts, and the method.
+    """A request: K x N vectors in `rows` (a file of float64, in nats), bytes per text, ids of equal texts, the method.
 
-    `runs` are rows by rising step; `first`: a PCA picture is wanted before the other.
+    `runs` has each run's rows by rising step; `first`: send a PCA picture before the requested one.
     """
 
     rows: BinaryIO
@@ -53,7 +53,7 @@ class Job:
     first: bool = False
 
     def request(self) -> bytes:
-        """What the process reads: a line of JSON, and the arrays over texts as .npy."""
+        """The bytes that the process reads: a line of JSON, then the arrays over texts as .npy."""
         import numpy as np
 
         asked = {
@@ -99,17 +99,17 @@ def no_room(error: OSError) -> KltuiError:
 
 
 class Helper:
-    """One process at a time that computes pictures; the next one ends the one before."""
+    """Runs one computing process at a time; a new request ends the one before."""
 
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"kltui-{name}")
         self._child: Popen[bytes] | None = None
         self._closed = False
-        #: kilobytes that the last process held at most
+        #: peak memory of the last process in kilobytes
         self.peak_kilobytes = 0
 
     async def run(self, job: Job, progress: Progress) -> AsyncIterator[tuple[dict[str, Any], Array]]:
-        """(what is said of it, array) of every result, as it comes; `progress` is called from another thread.
+        """(event, array) of every result as it arrives; `progress(share, step)` is called from another thread.
 
         Raises KltuiError if the process reports an error, or ends before its last result.
         """
@@ -117,7 +117,7 @@ class Helper:
         results: asyncio.Queue[tuple[dict[str, Any], Array] | None] = asyncio.Queue()
 
         def said(event: dict[str, Any], array: Array) -> None:
-            with suppress(RuntimeError):  # the interface has just been left
+            with suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(results.put_nowait, (event, array))
 
         self.end()
@@ -148,7 +148,7 @@ class Helper:
         inherited = (job.rows.fileno(),)
         with Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, pass_fds=inherited) as child:
             self._child = child
-            if self._closed or unwanted.is_set():  # before there was a process to end
+            if self._closed or unwanted.is_set():  # cancelled before the process was started
                 child.kill()
             assert child.stdin is not None and child.stdout is not None and child.stderr is not None
             with suppress(BrokenPipeError):
@@ -160,7 +160,7 @@ class Helper:
             raise _ended(child.returncode, complaint)
 
     def _listen(self, out: Any, said: Callable[[dict[str, Any], Array], None], progress: Progress) -> bool:
-        """Hands on what the process writes until it is silent; whether it said that this was all."""
+        """Passes on events until the process closes its output; whether it sent "done"."""
         import numpy as np
 
         for line in out:
@@ -178,19 +178,19 @@ class Helper:
         return False
 
     def end(self) -> None:
-        """Ends the process that still computes."""
+        """Kills the process if it is running."""
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
 
     def close(self) -> None:
-        """Ends the process that still computes, and waits for its end."""
+        """Kills the process if it is running, and waits for it."""
         self._closed = True
         self.end()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def _ended(returncode: int, complaint: str) -> KltuiError:
-    """Why a process gave no result: its own words, or the signal that ended it."""
+    """The error for a process without a result: its own message, or the signal that ended it."""
     message, _, hint = complaint.strip().rpartition("\n")[2].partition("\t")
     if returncode == 1 and hint:
         return KltuiError(message, hint)
@@ -203,7 +203,7 @@ def _ended(returncode: int, complaint: str) -> KltuiError:
 
 
 def picture_of(event: dict[str, Any], xyz_Kd: Array) -> Picture:
-    """The picture that a process wrote."""
+    """The picture in a "result" event and its array."""
     import math
 
     from kltui.analysis.embed import Picture

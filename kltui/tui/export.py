@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kltui.tui.session import Session
     from kltui.workspace import Workspace
 
-WAITED_S = 20  # for a picture that is still being made
+WAITED_S = 20  # for a plot that is still being computed
 FORMATS = ("pdf", "svg", "png")
 WRITTEN = {"pdf": "vectors, fonts embedded", "svg": "vectors", "png": "300 dots an inch"}
 INSTALL = "needs matplotlib: pip install '.[figures]'"
@@ -36,7 +36,7 @@ class Export:
 
 
 def exports(app: Session) -> list[Export]:
-    """The exports that the present view offers, the likeliest first."""
+    """The exports of the present view, the most likely first."""
     found = _figures(app)
     if next(iter(rows_of(app)), None) is not None:
         found.append(Export("csv", "the rows of this view", _write_rows))
@@ -54,7 +54,7 @@ def exports(app: Session) -> list[Export]:
 
 
 def _figures(app: Session) -> list[Export]:
-    """The formats of a figure for a paper, where the present view has one."""
+    """One export for each format of a figure; [] if the present view has no figure."""
     if app.view is None or not app.view.has_figure or app.map_cache.is_empty:
         return []
     from importlib.util import find_spec
@@ -71,22 +71,22 @@ def _figures(app: Session) -> list[Export]:
 
 
 def rows_of(app: Session) -> Iterable[list[object]]:
-    """The present view's rows for CSV, titles first, each made as it is asked for; none where it has none."""
+    """The present view's rows for CSV, titles first; empty if it has none."""
     return app.view.csv_rows() if app.view is not None else []
 
 
 def text_of(app: Session) -> list[str]:
-    """The present view as lines to be read elsewhere; [] where it has none."""
+    """The present view as lines of text; [] if it has no such form."""
     return app.view.text_lines() if app.view is not None else []
 
 
 def json_of(app: Session) -> dict[str, object]:
-    """The present view's data for JSON; {} where it has none."""
+    """The present view's data for JSON; {} if it has none."""
     return app.view.json_data() if app.view is not None else {}
 
 
 async def export_view(app: Session, chosen: Export) -> None:
-    """Writes one export into the workspace, or into the current folder with --read-only, and shows its path."""
+    """Writes an export to the folder `exports` of the workspace, or of the current folder with --read-only."""
     workspace = app.reader.path
     beside = workspace is not None and workspace.is_dir() and not app.read_only
     folder = (workspace if workspace and beside else Path.cwd()) / "exports"
@@ -111,7 +111,7 @@ def _figure_writer(kind: str) -> Callable[[Session, Path], Awaitable[Path]]:
 
 
 async def write_figure(app: Session, path: Path) -> Path:
-    """Writes the figure of what the present view shows, its CSV and its script, off the event loop; its path."""
+    """Writes the figure of the present view with its CSV and its script, in a thread; returns its path."""
     from kltui.figures.draw import FigureStyle, check_matplotlib
 
     check_matplotlib()
@@ -137,7 +137,7 @@ async def write_figure(app: Session, path: Path) -> Path:
 
 
 async def figure_of(app: Session) -> ShownSubject:
-    """The figure of what the present view shows, as soon as it shows something. Raises KltuiError where it does not."""
+    """The figure of the present view; waits for the plot. Raises KltuiError if there is none after WAITED_S seconds."""
     view = app.view
     for _ in range(WAITED_S * 10):
         shown = view.shown_figure() if view is not None else None
@@ -200,14 +200,14 @@ async def _write_everything(app: Session, path: Path) -> Path:
 
 
 def write_csv(path: Path, rows: Iterable[list[object]]) -> None:
-    """Writes rows as CSV; text that a spreadsheet would compute has an apostrophe before it."""
+    """Writes rows as CSV; an apostrophe is put before text that a spreadsheet would take for a formula."""
     cells = ([csv_text(value) if isinstance(value, str) else value for value in row] for row in rows)
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(cells)
 
 
 def job_text(app: Session) -> str:
-    """TOML of a job that scores the selected checkpoints, or all, as the last job did."""
+    """A job file that scores the selected checkpoints, else those that pass the filter, with the tables of `usual_tables`."""
     names = list(app.selection.selected) or [r.name for r in app.snapshot.passing_rows(app.filter)]
     rows = [app.snapshot.by_name[n] for n in names if n in app.snapshot.by_name]
     corpus, scoring = jobs_start.usual_tables(app.snapshot.jobs)

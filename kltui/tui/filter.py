@@ -42,9 +42,9 @@ TEXT_FIELDS: dict[str, Callable[[CheckpointRow], str]] = {
 
 
 class Columns:
-    """What filters ask of rows, by field: made when it is first asked for, and kept.
+    """The fields of rows as columns, each made when it is first needed and cached.
 
-    A test then looks at each different text once, and needs no call for every row.
+    A test then examines each distinct text once, instead of every row.
     """
 
     def __init__(self, rows: Sequence[CheckpointRow]) -> None:
@@ -56,7 +56,7 @@ class Columns:
         return len(self._rows)
 
     def texts(self, field: str) -> tuple[list[str], list[int]]:
-        """(the different texts of a field in small letters, for each row which of them it has)."""
+        """(the distinct texts of a field in lower case, for each row the index of its text)."""
         if field not in self._texts:
             places: dict[str, int] = {}
             which = [places.setdefault(text, len(places)) for text in map(TEXT_FIELDS[field], self._rows)]
@@ -64,20 +64,20 @@ class Columns:
         return self._texts[field]
 
     def numbers(self, field: str) -> list[float | None]:
-        """The numbers of a field, None where a row has none."""
+        """Each row's number in a field, or None."""
         if field not in self._numbers:
             self._numbers[field] = list(map(NUMBER_FIELDS[field], self._rows))
         return self._numbers[field]
 
     def where(self, field: str, passing: Callable[[list[str]], Mask]) -> Mask:
-        """For each row whether the text of a field is among those that pass."""
+        """Whether each row passes, where `passing` tests the distinct texts of a field."""
         different, which = self.texts(field)
         return list(map(passing(different).__getitem__, which))
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One word of a filter as written, and which rows pass it."""
+    """One word of a filter as typed, and its test."""
 
     word: str
     test: Test
@@ -85,7 +85,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Keeps a row when every term of one of its alternatives holds; the empty filter keeps everything."""
+    """A row passes if it passes all terms of at least one alternative; every row passes the empty filter."""
 
     text: str
     alternatives: tuple[tuple[Term, ...], ...] = ((),)
@@ -94,12 +94,12 @@ class Filter:
         return self.passing(Columns([row]))[0]
 
     def passing(self, columns: Columns) -> Mask:
-        """For each row whether it passes."""
+        """Whether each row passes."""
         every = [[term.test(columns) for term in terms] for terms in self.alternatives]
         return _any([_all(masks) if masks else [True] * len(columns) for masks in every])
 
     def unmatched(self, columns: Columns) -> list[str]:
-        """The terms as written that not one of the rows passes, each once: most often misspelt."""
+        """The terms, as typed, that match no row, each once: most often they are misspelt."""
         terms = [term for terms in self.alternatives for term in terms]
         return list(dict.fromkeys(t.word for t in terms if len(columns) and not any(t.test(columns))))
 
@@ -171,7 +171,7 @@ def _text_test(field: str, wanted: str) -> Test:
     needle = wanted.lower()
     if "*" not in needle and "?" not in needle:
         return lambda columns: columns.where(field, lambda texts: [needle in text for text in texts])
-    # Brackets are themselves: names of variants hold them.
+    # Not fnmatch, because brackets are literal: names of variants contain them.
     glob = re.compile(re.escape(needle).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
     return lambda columns: columns.where(field, lambda texts: [bool(glob.fullmatch(text)) for text in texts])
 

@@ -1,4 +1,4 @@
-"""What the GPUs of this machine are doing, as nvidia-smi reports it."""
+"""Load and memory of this machine's GPUs, from nvidia-smi."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One GPU: load in percent (-1: not reported), memory used and there, both in MiB."""
+    """One GPU: load in percent (-1: not reported), used and total memory in MiB."""
 
     percent: int
     used: int
@@ -22,7 +22,7 @@ class GpuUse:
 
 
 async def read_gpus() -> tuple[GpuUse, ...]:
-    """The current state of this machine's GPUs; () without a working nvidia-smi."""
+    """The present state of this machine's GPUs; () without a working nvidia-smi."""
     program = which("nvidia-smi")
     if program is None:
         return ()
@@ -31,7 +31,7 @@ async def read_gpus() -> tuple[GpuUse, ...]:
         child = subprocess.Popen([program, *QUERY], stdin=nothing, stdout=pipe, stderr=nothing)
     except OSError:
         return ()
-    # In a thread: the event loop's own pipes outlive it where the interface is closed meanwhile.
+    # In a thread, because the event loop's own pipes would outlive the loop if the interface is closed meanwhile.
     try:
         out, _ = await asyncio.wait_for(asyncio.to_thread(child.communicate), PATIENCE_S)
     except TimeoutError:
@@ -43,10 +43,10 @@ async def read_gpus() -> tuple[GpuUse, ...]:
 
 
 def parse_gpus(text: str) -> tuple[GpuUse, ...]:
-    """The GPUs in nvidia-smi's lines; a figure that a device does not report (MIG) is -1 or 0.
+    """The GPUs in nvidia-smi's lines; if a device (MIG) does not report a number, load is -1 and memory 0.
 
     >>> parse_gpus("97, 70123, 81559\\n[N/A], 10, 20\\n")
-    (Gpu(percent=97, used=70123, total=81559), Gpu(percent=-1, used=10, total=20))
+    (GpuUse(percent=97, used=70123, total=81559), GpuUse(percent=-1, used=10, total=20))
     """
     rows = [[part.strip() for part in line.split(",")] for line in text.splitlines() if line.count(",") == 2]
     return tuple(GpuUse(_number(a, -1), _number(b, 0), _number(c, 0)) for a, b, c in rows)
@@ -57,11 +57,11 @@ def _number(text: str, else_: int) -> int:
 
 
 def said(gpus: Sequence[GpuUse]) -> str:
-    """A few words on the GPUs: one by one up to two, their mean and sum beyond.
+    """A summary of the GPUs: each of up to two; of more, the mean load and the sum of memory.
 
-    >>> said([]), said([Gpu(97, 70123, 81559)])
+    >>> said([]), said([GpuUse(97, 70123, 81559)])
     ('no GPU here', 'GPU 97%  68.5/79.6 GiB')
-    >>> said([Gpu(100, 1024, 2048), Gpu(50, 1024, 2048), Gpu(-1, 0, 2048)])
+    >>> said([GpuUse(100, 1024, 2048), GpuUse(50, 1024, 2048), GpuUse(-1, 0, 2048)])
     '3 GPUs 75%  2.0/6.0 GiB'
     """
     if not gpus:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class JobWatch:
-    """Watches the processes of running jobs; `ended` receives the id of a job whose process has ended.
+    """Watches the processes of running jobs; `ended` is called with the id of a job whose process has ended.
 
-    On systems without process descriptors, it detects only the end of the interface's own children.
+    On systems without process descriptors (pidfd), it detects only the end of the interface's own child processes.
     """
 
     def __init__(self, ended: Callable[[int], None]) -> None:
@@ -26,7 +26,7 @@ class JobWatch:
         self._for_children = False
 
     def follow(self, jobs: Iterable[JobRow]) -> None:
-        """Follows the processes of these jobs that run here, and no others."""
+        """Watches the processes of those of these jobs that run on this machine, and no others."""
         here = socket.gethostname()
         wanted = {job.pid: job.id for job in jobs if job.status == "running" and job.host == here and job.pid}
         for pid in self._open.keys() - wanted.keys():
@@ -42,13 +42,13 @@ class JobWatch:
                 self._for_children = True
                 loop.add_signal_handler(signal.SIGCHLD, self._ended, job)
             return
-        with suppress(OSError, OverflowError):  # it has just ended: the next look at the workspace tells
+        with suppress(OSError, OverflowError):  # already ended: the next check of the workspace shows it
             self._open[pid] = os.pidfd_open(pid)
             loop.add_reader(self._open[pid], self._gone, pid, job)
 
     def _gone(self, pid: int, job: int) -> None:
         self._leave(pid)
-        # A child that nobody waits for would pass for a process that lives.
+        # Without this wait, a child would stay a zombie and look like a running process.
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
         self._ended(job)
@@ -59,7 +59,7 @@ class JobWatch:
         os.close(descriptor)
 
     def close(self) -> None:
-        """Follows nothing more."""
+        """Stops watching."""
         if self._for_children:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         for pid in list(self._open):

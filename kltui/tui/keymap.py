@@ -1,4 +1,4 @@
-"""Which action a key means on a screen, as the table has it or as the user's keys.json does."""
+"""The action of each key on each screen, from the table of actions and the user's keys.json."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMED_KEYS = frozenset(
 
 
 class Keymap:
-    """Which action a key means on a screen. `remapped` gives an action other keys, before whatever had them."""
+    """The action of each key on each screen. `remapped` is {action: keys}, which override other actions' keys."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Keymap:
             for key in self._keys[action.name]:
                 self._by_key.setdefault(key, []).append(action)
         if not any(a.name == "quit" for k in self._keys["quit"] for a in self._by_key[k][:1]):
-            # A remapping must never lock the user in.
+            # There must always be a key to quit.
             self._keys["quit"] = BY_NAME["quit"].keys
             self._by_key["q"] = [BY_NAME["quit"]]
 
@@ -59,7 +59,7 @@ class Keymap:
         return next((a for a in self._by_key.get(key, ()) if a.on(screen)), None)
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """The keys of an action, as shown and as pressed, without those overridden by another action on all its screens."""
+        """The keys of an action, without those that other actions have on all of its screens."""
         screens = BY_NAME[name].screens or SCREENS
         return tuple(k for k in self._keys[name] if any(self._means(k, name, s) for s in screens))
 
@@ -71,7 +71,7 @@ class Keymap:
         return tuple(k for k in self._keys[action.name] if self._means(k, action.name, screen))
 
     def line(self, screen: str, *, writing: bool = True) -> list[tuple[str, str]]:
-        """(key, label) pairs for the key line of a screen, most useful first; without `writing`, of what only reads."""
+        """(key, label) pairs for the key line of a screen, by rank; without `writing`, only actions that write nothing."""
         shown = sorted(
             (a for a in ACTIONS if a.rank and a.on(screen) and (writing or not a.writes)),
             key=lambda a: a.rank,
@@ -79,7 +79,7 @@ class Keymap:
         return [(key_label(keys[0]), a.label) for a in shown if (keys := self._keys_on(a, screen))]
 
     def everywhere(self, screen: str, *, writing: bool = True) -> list[Action]:
-        """All actions of all screens but the list of them itself, those of `screen` first."""
+        """The actions of all screens, those of `screen` first, without the palette, which lists them."""
         shown = [a for a in ACTIONS if a.name != "palette" and (writing or not a.writes)]
         return sorted(shown, key=lambda a: not a.on(screen))
 
@@ -91,7 +91,7 @@ class Keymap:
         return [*where, *wrong, ("shape", '{"filter": ["f"], "quit": ["Q"]}'), ("names", names)]
 
     def help(self, screen: str, *, writing: bool = True) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Paragraphs (group, [(keys, help)]) for the help of a screen; without `writing`, of what only reads."""
+        """(group, [(keys, help)]) for the help of a screen; without `writing`, only actions that write nothing."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for action in ACTIONS:
             if action.writes and not writing:
@@ -104,7 +104,7 @@ class Keymap:
 
 
 def key_label(key: str) -> str:
-    """What the key is called on screen.
+    """The name of a key on screen.
 
     >>> key_label("shift+tab"), key_label("escape"), key_label("a"), key_label("ctrl+z")
     ('S-tab', 'esc', 'a', 'ctrl+z')
@@ -118,7 +118,7 @@ def key_label(key: str) -> str:
 
 
 def key_problem(key: object) -> str:
-    """Why `key` is not a key that a remapping can name, "" where it is one.
+    """Why `key` is not a valid key for keys.json; "" if it is one.
 
     >>> key_problem("x"), key_problem("shift+left"), bool(key_problem("pgdn"))
     ('', '', True)
@@ -140,9 +140,9 @@ def keys_path() -> Path:
 
 
 def load_keymap(path: Path) -> Keymap:
-    """The keymap with the remappings of a JSON file {"action": ["key", ...]}; invalid entries are in its `problems`.
+    """The keymap with the remappings of a JSON file {"action": ["key", ...]}.
 
-    A missing file or one with other contents changes nothing.
+    Invalid entries and invalid files are reported in its `problems` and change nothing; nor does a missing file.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -168,7 +168,7 @@ def load_keymap(path: Path) -> Keymap:
 
 
 def _entry_problems(name: str, keys: object) -> list[str]:
-    """What is wrong with one entry of a keys.json."""
+    """The errors in one entry of keys.json."""
     if name not in BY_NAME:
         near = get_close_matches(name, BY_NAME, 1)
         meant = f"; did you mean {near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""The way in from the command line: everything that must happen before textual is imported."""
+"""Starts the interface from the command line, and does what must be done before Textual is imported."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def run_tui(
     values: str = "conditional",
     begin: Callable[[KltuiApp], None] | None = None,
 ) -> int:
-    """Runs the interface on workspace `path` (None: the welcome and recent workspaces) and returns the exit code.
+    """Runs the interface on workspace `path` (None: shows the recent workspaces) and returns the exit code.
 
-    `basis`: the map settings (None: those of the last session); `values`: for maps of pairs.
-    `begin` is called once the workspace is read.
+    `basis`: the map settings (None: those of the last session); `values`: which values of pairs maps are made of.
+    `begin` is called with the application once the workspace is read.
 
-    Raises UsageError without a terminal. 128+n after signal n.
+    The exit code after signal n is 128 + n. Raises UsageError without a terminal.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         raise UsageError(
@@ -81,7 +81,7 @@ def _run(
         begin=begin,
     )
     app.reader.values = values
-    # Who leaves in the middle of something need not read of what was asked for and not begun.
+    # Coroutines that have not started when the user quits are no error.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = app.run(mouse=not no_mouse)
     if app.failure:
@@ -92,8 +92,8 @@ def _run(
 
 
 def prepare_environment() -> None:
-    """Textual reads these once, when it is imported; exported COLUMNS and LINES would hide the real size."""
-    # Nothing of what is loaded until the first picture is garbage; the app turns it on again.
+    """Sets the environment variables that Textual reads when it is imported, and imports it."""
+    # What is allocated before the first frame stays, so collections would only take time; the app enables them later.
     gc.disable()
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
@@ -104,7 +104,7 @@ def prepare_environment() -> None:
 
 
 class _Absent(ModuleType):
-    """A module whose every name is an empty class."""
+    """A module in which every name is an empty class."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -113,7 +113,7 @@ class _Absent(ModuleType):
 
 
 def _import_textual() -> None:
-    """Imports Textual without its command palette, which kltui has one of its own for, and all the widgets of that."""
+    """Imports Textual without its command palette and the widgets that it imports; kltui has a palette of its own."""
     palette = "textual.command"
     if palette in sys.modules or "textual.app" in sys.modules:
         return
@@ -121,7 +121,7 @@ def _import_textual() -> None:
     try:
         import_module("textual.app")
     finally:
-        del sys.modules[palette]  # who asks for it from now on gets the real one
+        del sys.modules[palette]  # later imports get the real module
 
 
 def _unicode() -> bool:
@@ -138,12 +138,12 @@ def _state_folder() -> Path:
 def _say_what_goes_on(running: int, path: Path | None) -> None:
     if running:
         what, them = ("job goes", "it") if running == 1 else ("jobs go", "them")
-        with contextlib.suppress(OSError):  # the terminal may be what is gone
+        with contextlib.suppress(OSError):  # the terminal may be gone
             sys.stderr.write(f"{running} {what} on in the background; kltui {path} shows {them} again.\n")
 
 
 def _ended(code: int) -> int:
-    """`code`, with a guard: threads that hang on a lost disk may not keep the process alive."""
+    """`code`; ends the process after HANG_SECONDS even if a thread waits for a disk that does not respond."""
     guard = threading.Timer(HANG_SECONDS, os._exit, (code,))
     guard.daemon = True
     guard.start()

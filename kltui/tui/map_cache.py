@@ -1,4 +1,4 @@
-"""The map shown in the plots: read when vectors have changed, and analysed in a background thread."""
+"""The map that all screens show: read when vectors have changed, and analysed in a background thread."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 LARGE = (
     1 << 24
-)  # numbers of a map whose vectors stay in a file and whose pictures are all computed elsewhere: 128 MB
-_LOOK_SECONDS = 0.25  # between two looks at how much is read
-DRAWN = 400  # checkpoints of a large map's first picture
+)  # K x N above which vectors stay in a file and pictures are computed in another process: 128 MB
+_LOOK_SECONDS = 0.25  # between two updates of the progress of reading
+DRAWN = 400  # number of checkpoints in the first picture of a large map
 
 
 @dataclass(frozen=True, eq=False)
 class ShownMap:
-    """An embedding and its map: row k of `picture.xyz_Kd` is `map.points[k]`; further rows are a random walk for a run.
+    """An embedding and its map: row k of `picture.xyz_Kd` is `map.points[k]`; further rows belong to a random walk.
 
-    `final`: no better one follows. `n_total` checkpoints are scored; the first embedding of a large map has a sample of them.
+    `final`: no better embedding follows. `n_total` checkpoints are scored; the first embedding of a large map has only a
+    sample of them.
     """
 
     map: Map
@@ -57,25 +58,25 @@ class MapCache:
         self.version = 0
         self._map: Map | None = None
         self._map_version = -1
-        self._rows: BinaryIO | None = None  # of a large map: its vectors, in the map's order
+        self._rows: BinaryIO | None = None  # the vectors of a large map, in the map's order
         self._drawn: Map | None = None
         self._drawn_version = -1
-        self._n_texts = (-1, 0)  # version, texts of its corpus
+        self._n_texts = (-1, 0)  # (version of the map, number of texts in the corpus)
         self._kept: dict[str, Any] = {}
         self._lock = asyncio.Lock()
         self._helpers: dict[str, Helper] = {}
         self._is_closed = False
-        #: called from another thread with the share that is done, and of what
+        #: called from another thread with (share that is done, name of the step)
         self.progress: Progress = lambda share, of: None
 
     def scored(self, snapshot: Snapshot) -> None:
-        """Takes note of what is scored now."""
+        """Compares the snapshot's vectors with those of the map, and increases `version` if they differ."""
         if snapshot.scored != self._key:
             self._key = snapshot.scored
             self.version += 1
 
     def forget(self) -> None:
-        """Takes note that other vectors are meant now: those of another corpus."""
+        """Increases `version`, because the map has other settings now."""
         self.version += 1
 
     @property
@@ -85,11 +86,11 @@ class MapCache:
 
     @property
     def n_total(self) -> int:
-        """How many checkpoints are scored."""
+        """The number of scored checkpoints."""
         return len(self._key)
 
     async def map(self) -> Map:
-        """The map of all final vectors, those of a large one mapped from a file. Raises KltuiError when nothing is scored."""
+        """The map of all final vectors; those of a large map stay in a file. Raises KltuiError if nothing is scored."""
         async with self._lock:
             version = self.version
             if self._map is not None and self._map_version == version:
@@ -100,7 +101,7 @@ class MapCache:
             return made
 
     async def _read_large(self) -> tuple[Map, BinaryIO | None]:
-        """(the map, the file that holds its vectors in its order, None where they are in memory), with progress."""
+        """(a large map, the file with its vectors in its order or None if they are in memory); reports progress."""
         file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - kept with the map
         watch = asyncio.create_task(self._watch(file.fileno(), 8 * self.n_total * self._n_texts[1]))
         try:
@@ -116,13 +117,13 @@ class MapCache:
         return found, None
 
     async def _watch(self, descriptor: int, expected: int) -> None:
-        """Tells how much of a file is written, until it is cancelled."""
+        """Reports the share of the `expected` bytes that is written to a file, until it is cancelled."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             self._tell(min(1.0, os.fstat(descriptor).st_size / expected), f"reading {self.n_total:,} vectors")
 
     async def _made_map(self) -> tuple[Map, BinaryIO | None]:
-        """(the map that the reader's basis asks for, the file that holds its vectors where they are large and as scored)."""
+        """(the map of the reader's basis, the file with its vectors or None if they are in memory)."""
         basis = self._reader.basis
         if basis.is_whole and await self._is_large():
             return await self._read_large()
@@ -130,11 +131,11 @@ class MapCache:
 
     def _close_rows(self) -> None:
         if self._rows is not None:
-            self._rows.close()  # a process that still reads it has its own
+            self._rows.close()  # a process that still reads the file has a descriptor of its own
             self._rows = None
 
     async def _is_large(self) -> bool:
-        """Whether the vectors are too many to be held in memory."""
+        """Whether the vectors have more than LARGE values."""
         version, n_texts = self._n_texts
         if version != self.version:
             version, n_texts = self.version, await self._reader.read(lambda ws: ws.corpus().n)
@@ -142,7 +143,7 @@ class MapCache:
         return self.n_total * n_texts > LARGE
 
     async def _drawn_map(self) -> Map | None:
-        """A draw of a large map, had at once while the whole is not read yet: the ends of runs and checkpoints between."""
+        """A sample of a large map that is not read yet: the ends of runs and checkpoints between them. Otherwise None."""
         version = self.version
         if self._map_version == version or not self._reader.basis.is_whole or not await self._is_large():
             return None
@@ -156,7 +157,7 @@ class MapCache:
         return self._drawn
 
     async def layers(self, names: tuple[str, ...]) -> Map:
-        """The map of the layer vectors of some checkpoints as scored. Raises KltuiError if they have none."""
+        """The map of the final and lens vectors of some checkpoints, as scored. Raises KltuiError if they have none."""
         if not self._reader.basis.is_whole:
             await self.map()
             names = tuple(name for name in names if name not in self.excluded)
@@ -170,7 +171,7 @@ class MapCache:
         return found
 
     async def as_scored(self) -> Map:
-        """The final vectors of the map over all texts, as they were scored: what losses are of."""
+        """The final vectors of the map as they were scored, over all texts, from which losses are computed."""
         found = await self.map()
         if not self.is_prepared:
             return found
@@ -180,7 +181,7 @@ class MapCache:
 
     @property
     def excluded(self) -> frozenset[str]:
-        """Names that the present map leaves out by choice."""
+        """Names of the vectors that the user excluded from the present map."""
         record = self._map.record.get("preprocess") if self._map is not None else None
         names = record.get("excluded", ()) if isinstance(record, Mapping) else ()
         return frozenset(map(str, cast("Sequence[object]", names)))
@@ -192,7 +193,7 @@ class MapCache:
         return await self._kept_as(key, lambda: self._reader.read(question))
 
     async def _kept_as(self, key: str, found_by: Callable[[], Awaitable[Any]]) -> Any:
-        """What is kept under the key while the vectors stay the same, else what is found anew."""
+        """The cached result for the key; computed if there is none for the present vectors."""
         version = self.version
         if key in self._kept and version == self._map_version:
             return self._kept[key]
@@ -231,7 +232,7 @@ class MapCache:
     async def _made(
         self, found: Map, method: Method, dims: int, null_run: str, layers: tuple[str, ...]
     ) -> AsyncIterator[tuple[Picture, bool]]:
-        """(picture, whether it is the last), PCA first: of a map that is not large on the analyst's thread."""
+        """(picture, whether it is the last) pairs, PCA first; that of a small map is computed in the analysis thread."""
         from kltui.analysis.embed import checked
 
         checked(method, dims)
@@ -246,7 +247,7 @@ class MapCache:
     async def embedded(
         self, found: Map, method: Method, dims: int, *, first: bool
     ) -> AsyncIterator[tuple[Picture, bool]]:
-        """Pictures of a map, each better than the one before (PCA `first`), computed in another process."""
+        """(picture, whether it is the last) pairs of increasing quality, computed in another process; PCA `first`."""
         from kltui.tui.embedding import picture_of
 
         job = await self._job(found, method, dims, first=first)
@@ -270,7 +271,7 @@ class MapCache:
         return found, self._kept[key]
 
     def _helper(self, name: str) -> Helper:
-        """The process of that name, made when it is first needed."""
+        """The computing process called `name`; it is started by the first request."""
         from kltui.tui.embedding import Helper
 
         if name not in self._helpers:
@@ -285,13 +286,14 @@ class MapCache:
     async def _job(
         self, found: Map, method: Method, dims: int, *, task: Task = "picture", first: bool = False
     ) -> Job:
-        """What another process needs: the file that the map stands on, or a new one."""
+        """The request to another process; the vectors are in the file of a large map, or written to a new file."""
         from kltui.tui.embedding import Job, rows_file
 
         runs = await self._reader.compute(lambda: [t.rows for t in found.trajectories(layers=True)])
         rows: BinaryIO
         if self._rows is not None and found is self._map:
-            rows = os.fdopen(os.dup(self._rows.fileno()), "rb")  # its own, which outlives a change of the map
+            # the map's descriptor is closed when the map changes
+            rows = os.fdopen(os.dup(self._rows.fileno()), "rb")
         else:
             rows = await self._reader.compute(lambda: rows_file(found.loglik_KN))
         return Job(
@@ -307,7 +309,7 @@ class MapCache:
         )
 
     async def _with_layers(self, found: Map, names: tuple[str, ...]) -> Map:
-        """The map with the lens vectors of some of its checkpoints as further points."""
+        """The map with the lens vectors of the checkpoints `names` added as points."""
         if not names:
             return found
         if self.is_prepared:
@@ -322,22 +324,22 @@ class MapCache:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether the present map's values are not as they were scored."""
+        """Whether the present map is preprocessed."""
         record = self._map.record.get("preprocess") if self._map is not None else None
         return isinstance(record, Mapping) and record.get("mode", "none") != "none"
 
     async def _walked(self, found: Map, run: str) -> Map:
-        """The map with a random walk of the step lengths of `run` after its own points."""
+        """The map with a random walk, which has the step lengths of `run`, added after its own points."""
         return await self._reader.compute(lambda: _joined(found, found.null_walk(run)))
 
     async def _released_picture(self, name: str, dims: int) -> Picture:
-        """A picture that came with a release."""
+        """The picture called `name` of an imported release."""
         from kltui.analysis.embed import Picture
 
         return Picture(name, (await self.released())[name][:, :dims])
 
     async def released(self) -> dict[str, Array]:
-        """Pictures that came with a release by name, K x 2 or K x 3; NaN for vectors that one has not."""
+        """{name: coordinates} of pictures from imported releases, K x 2 or K x 3; NaN for vectors without a place."""
         found = await self.map()
         key = f"released {self._map_version}"
         if key not in self._kept:
@@ -346,11 +348,11 @@ class MapCache:
         return pictures
 
     async def ask(self, key: str, work: Any) -> Any:
-        """The result of `work`, computed in the analysis thread and cached until vectors change."""
+        """The result of `work`, computed in the analysis thread and cached under `key` until vectors change."""
         return await self._once(key, work)
 
     def close(self) -> None:
-        """Ends the processes that still compute, and waits for their end."""
+        """Ends the computing processes and waits for them."""
         self._is_closed = True
         for helper in self._helpers.values():
             helper.close()
@@ -358,12 +360,12 @@ class MapCache:
 
 
 def _key(method: str, dims: int, null_run: str, layers: tuple[str, ...]) -> str:
-    """What a picture is kept under."""
+    """The cache key of a picture."""
     return f"picture {method} {dims} {null_run!r} {layers}"
 
 
 def _joined(found: Map, other: Map) -> Map:
-    """A map with the vectors of another one; those of a large map in a new file."""
+    """A map with the vectors of another one added; those of a large map are written to a new file."""
     import numpy as np
 
     from kltui.tui.embedding import rows_file
@@ -377,12 +379,12 @@ def _joined(found: Map, other: Map) -> Map:
 
 def _small_map(ws: Workspace, basis: Basis) -> tuple[Map, BinaryIO | None]:
     found = basis.map_of(ws)
-    _ = found.repeats  # looked for here and kept, so that no screen waits for it
+    _ = found.repeats  # a cached property, computed in this thread so that no screen waits for it
     return found, None
 
 
 def _large_map(ws: Workspace, rows_in: BinaryIO) -> tuple[Map, bool]:
-    """(the map, whether its vectors lie in the file)."""
+    """(the map, whether its vectors are in the file)."""
     import numpy as np
 
     try:
@@ -396,7 +398,7 @@ def _large_map(ws: Workspace, rows_in: BinaryIO) -> tuple[Map, bool]:
 
 
 def _drawn_names(scored: list[Checkpoint]) -> list[str]:
-    """Names of a draw of checkpoints: the ends of every run and some evenly between."""
+    """Names of at most DRAWN checkpoints: the ends of every run, and others evenly between them."""
     from kltui.analysis.placing import drawn_rows
 
     runs: dict[tuple[str, str], list[int]] = {}
@@ -408,7 +410,7 @@ def _drawn_names(scored: list[Checkpoint]) -> list[str]:
 
 
 def _map_of(ws: Workspace, names: list[str]) -> Map:
-    """The map of those of the checkpoints that are on the workspace's map."""
+    """The map of the checkpoints `names` over the corpus and settings of the workspace's map."""
     groups = ws.vector_groups()
     corpus = next((c for c in ws.corpora() if groups and not ws.over and c.id == groups[0].corpus_id), None)
     corpus = corpus or ws.corpus()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def with_error(value: float, se: float) -> str:
-    """A KL in bits/byte with its standard error, to the place where the error begins: as reports write it.
+    """A KL in bits/byte with its standard error, rounded by it as in reports.
 
     >>> with_error(0.12345, 0.0021)
     '0.1235 ± 0.0021 bits/byte'
@@ -22,7 +22,7 @@ def with_error(value: float, se: float) -> str:
 
 
 def briefly(value: float, se: float) -> str:
-    """The same for lists, without the unit; without the error where that is unknown.
+    """`with_error` without the unit, for lists; an unknown error (NaN) is left out.
 
     >>> briefly(0.12345, 0.0021), briefly(0.5, math.nan), briefly(math.nan, 0.1)
     ('0.1235 ± 0.0021', '0.500', 'undefined')
@@ -40,7 +40,10 @@ def mean_of(found: Map, row: int) -> float:
 
 
 def mean_gap(found: Map, a: int, b: int) -> str:
-    """Which of two vectors has the higher mean log-likelihood over the texts that both scored, and by how many nats per text."""
+    """Which of two rows has the higher mean log-likelihood over the texts that both have, and by how many nats per text.
+
+    "A" is row `a`, "B" row `b`; "" if they are equal or the difference is undefined.
+    """
     import numpy as np
 
     from kltui.analysis.kl import LN2

@@ -1,4 +1,4 @@
-"""What `kltui TARGET` opens: a workspace, or the step that a job file, texts or checkpoints lead to."""
+"""What `kltui TARGET` opens: a workspace, or the dialog for a job file, texts or checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kltui.tui.basis import Basis
 if TYPE_CHECKING:
     from kltui.tui.session import WorkspaceSession
 
-NEW = "kltui-workspace"  # where a job of texts or checkpoints that were named alone keeps its vectors
+NEW = "kltui-workspace"  # workspace for texts or checkpoints named without one
 ONE_OF = (
     "Name a workspace folder, a job file (.toml), texts (.txt, .jsonl, .csv, .tsv, .parquet, a .json list), a folder of"
     " checkpoints or a GGUF file."
@@ -25,7 +25,7 @@ ONE_OF = (
 
 @dataclass(frozen=True)
 class Target:
-    """The workspace that is opened (None: the welcome), and what is asked there first."""
+    """The workspace to open (None: none), and the job file, texts or models whose dialog is opened in it."""
 
     workspace: Path | None
     job: Path | None = None
@@ -33,7 +33,7 @@ class Target:
     models: Path | None = None
 
     def begin(self, app: WorkspaceSession) -> None:
-        """Asks what the target leads to, once the workspace is read."""
+        """Opens the dialog for the job file, texts or models; called once the workspace is read."""
         if self.job or self.texts or self.models:
             if app.read_only:
                 app.say("opened with --read-only: nothing can be started or written", "warning")
@@ -62,7 +62,7 @@ def _ask(app: WorkspaceSession, target: Target) -> None:
 def open_interface(arguments: argparse.Namespace) -> int:
     """Runs the interface on what the command line names, and returns its exit code.
 
-    Raises KltuiError for a target that is nothing of the kind, and for options that do not fit its workspace.
+    Raises KltuiError for a target that kltui cannot open, and for options that do not fit its workspace.
     """
     from kltui.tui.main import run_tui
 
@@ -82,7 +82,7 @@ def open_interface(arguments: argparse.Namespace) -> int:
 
 
 def _asked(arguments: argparse.Namespace) -> Basis | None:
-    """What the options say that the map is made of, None where they say nothing."""
+    """The map settings given by options; None without such options."""
     made = Basis(
         arguments.over,
         "",
@@ -95,7 +95,7 @@ def _asked(arguments: argparse.Namespace) -> Basis | None:
 
 
 def _check(workspace: Path | None, basis: Basis, values: str) -> None:
-    """Raises KltuiError before anything is drawn where the workspace has no such map."""
+    """Raises KltuiError if the workspace has no such map, before the interface starts."""
     from kltui.store.pair_values import check_kept
     from kltui.workspace import Workspace
 
@@ -106,7 +106,7 @@ def _check(workspace: Path | None, basis: Basis, values: str) -> None:
 
 
 def target_of(named: str | None, here: Path) -> Target:
-    """What `named` (None: nothing) means in folder `here`. Raises KltuiError for a file of no known kind."""
+    """The target that `named` (None: no argument) means in folder `here`. Raises KltuiError for an unknown kind of file."""
     default = here if (here / FILE_NAME).is_file() else None
     if not named:
         return Target(default)
@@ -122,7 +122,7 @@ def target_of(named: str | None, here: Path) -> Target:
 
 
 def _folder(path: Path, workspace: Path) -> Target:
-    """A folder of checkpoints or of texts alone leads to a job; any other is, or becomes, a workspace."""
+    """A folder with checkpoints, or with nothing but texts, is for a new job; any other is, or becomes, a workspace."""
     from kltui.corpus.sources import source_files
     from kltui.registry.discover import discover_runs
     from kltui.registry.gguf_entry import names_ggufs
@@ -151,7 +151,7 @@ def _succeeds(look: Callable[[], object]) -> bool:
 
 
 def _file(path: Path, workspace: Path) -> Target:
-    """A job file, a GGUF file or texts; a name that is no file and has no suffix of one is a new workspace."""
+    """A job file, a GGUF file or texts; a name without such a suffix that does not exist is a new workspace."""
     from kltui.corpus.rows import READERS, kind_of
     from kltui.corpus.sources import TEXT, source_files
     from kltui.jobs.jobfile import load_job

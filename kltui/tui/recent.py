@@ -17,19 +17,19 @@ SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """A workspace that was open, and whether it is still there."""
+    """A workspace that was opened before, and whether it still exists."""
 
     path: Path
     is_there: bool
 
     @property
     def words(self) -> str:
-        """Its path, and whether it no longer exists."""
+        """Its path, marked if it no longer exists."""
         return safe_text(str(self.path), 200) + ("" if self.is_there else "   (missing)")
 
 
 def recent_in(memory: Memory) -> list[Recent]:
-    """The workspaces that were open here, the latest first. It asks the disk for each of them."""
+    """The workspaces opened before, the latest first; checks on the disk whether each exists."""
     from kltui.store.store import FILE_NAME
 
     return [Recent(path, _is_file(path / FILE_NAME)) for path in memory.workspaces()]
@@ -43,7 +43,7 @@ def _is_file(path: Path) -> bool:
 
 
 def recent_lines(found: Sequence[Recent]) -> list[tuple[str, str]]:
-    """(ink, text) lines of the welcome."""
+    """(ink, text) lines for the welcome text."""
     if not found:
         return []
     lines = [("text", "enter   open a recent workspace:")]

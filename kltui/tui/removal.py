@@ -1,4 +1,4 @@
-"""Checkpoints removed from the workspace by a key, and brought back by another until the interface closes."""
+"""Removing checkpoints from the workspace, and restoring them by undo until the interface closes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def ask_to_remove(app: Session, rows: Sequence[CheckpointRow]) -> None:
-    """Asks, and then removes `rows` with their vectors; the undo key brings them back while the interface is open."""
+    """Asks for confirmation and removes `rows` with their vectors; undo restores them while the interface is open."""
     names = [row.name for row in rows]
     what = safe_text(names[0], 60) if len(names) == 1 else counted(len(names), "checkpoint")
     question = f"Remove {what} from the workspace?"

@@ -1,4 +1,4 @@
-"""The source of the Report screen's sections: a process that computes them one after another."""
+"""Starts the process that computes the Report screen's sections (`report_worker`), one after another."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from kltui.errors import KltuiError
 from kltui.tui.report_worker import BROKEN_OFF, MADE, SAID, Made, ReportRequest
 
 PATIENCE_S = 2.0
-LISTENS_S = 0.5  # within which a section can be broken off; beyond, its process is ended
+LISTENS_S = 0.5  # time to react to the cancelling of a section, after which the process is killed
 
 
 class BrokenOffError(KltuiError):
-    """Raised if the current section was cancelled."""
+    """The current section was cancelled."""
 
 
 class ReportProcess:
-    """Sections from a child process. A new request cancels the current section, and kills a process that does not react."""
+    """Gets sections from a child process. A new request cancels the current section, and kills a process that does not react."""
 
     def __init__(self) -> None:
         self._child: Popen[bytes] | None = None
         self._running: asyncio.Future[Made] | None = None
 
     async def section(self, asked: ReportRequest, said: Callable[[str], None]) -> Made:
-        """The section; `said` receives progress lines while it is computed.
+        """The section; `said` is called with progress messages while it is computed.
 
         Raises KltuiError if it cannot be computed, or if the process ended early.
         """
@@ -46,10 +46,10 @@ class ReportProcess:
             try:
                 return await asyncio.shield(running)
             except BrokenOffError:
-                continue  # what was meant for the section before came too late for it
+                continue  # the cancelling of the section before came only after that had ended
 
     async def _break_off(self) -> None:
-        """Waits for the end of the section under way, whose asker has gone."""
+        """Cancels the section that is still being computed, which nobody waits for any more."""
         running, child = self._running, self._child
         if running is None or child is None or running.done():
             return
@@ -69,7 +69,7 @@ class ReportProcess:
         return self._child
 
     def end(self) -> None:
-        """Ends the process; the next section starts another."""
+        """Kills the process; the next section starts another one."""
         child, self._child, self._running = self._child, None, None
         if child is None:
             return
@@ -82,7 +82,7 @@ class ReportProcess:
 
 
 def _taken_note_of(running: asyncio.Future[Made]) -> None:
-    """An answer that nobody waits for any more may be an error."""
+    """Marks an exception as retrieved, so that asyncio does not report that of a cancelled request."""
     if not running.cancelled():
         running.exception()
 
@@ -104,7 +104,7 @@ def _answer(child: Popen[bytes], asked: ReportRequest, said: Callable[[str], Non
                 raise KltuiError(*value)
     except (EOFError, OSError, ValueError, pickle.UnpicklingError):
         code = 0
-        with suppress(TimeoutExpired):  # it has closed its pipe, and may not have ended yet
+        with suppress(TimeoutExpired):  # its pipe is closed, but it may not have ended yet
             code = child.wait(PATIENCE_S)
         how = f" by signal {-code}" if code < 0 else ""
         raise KltuiError(

@@ -1,7 +1,7 @@
-"""Computes the report's sections in a separate process: a pickled `ReportRequest` per section on stdin, progress and results on stdout.
+"""Computes sections of the report in a separate process.
 
-The interface stays responsive meanwhile. SIGINT cancels the current section; the map and whatever else was
-computed for it are kept for the next one.
+Stdin has a pickled `ReportRequest` for each section, stdout gets progress and results. SIGINT cancels the current
+section; the map and what else was computed are kept for the next one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ SAID, MADE, REFUSED, BROKEN_OFF = "said", "made", "refused", "cancelled"
 
 @dataclass(frozen=True)
 class Looked:
-    """What a report's reader looks at, as its `Choice` has it; `stored`: nothing is computed that the workspace would keep."""
+    """Fields of ReportChoice that the user sets on the Report screen.
+
+    `stored`: results that the workspace stores are only read, not computed.
+    """
 
     pair: tuple[str, str] | None = None
     where: float | None = None
@@ -40,13 +43,13 @@ class Looked:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is made of: a workspace, its map's basis and values, and what its reader looks at."""
+    """The subject of a report: a workspace, the map's basis and values, and the user's choices."""
 
     path: Path
     basis: Basis = field(default_factory=Basis)
     values: str = "conditional"
     looked: Looked = field(default_factory=Looked)
-    version: int = 0  # of the vectors: the workspace is read anew where it has changed
+    version: int = 0  # of the vectors: with another version, the workspace is read again
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """A section of a report that is wanted, laid out for some paper."""
+    """A request for a section of a report in an output format."""
 
     subject: Subject
     section: str
@@ -69,7 +72,9 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class Made:
-    """A section: "shown", "missing" or "failed", in one line, as `--report` lays it out, as rows for CSV and as data."""
+    """A section: its status ("shown", "missing" or "failed"), one line about it, its lines as in `--report`, rows for
+    CSV (titles first), and its data for JSON.
+    """
 
     status: str
     headline: str
@@ -80,34 +85,34 @@ class Made:
 
 
 class BrokenOff(BaseException):
-    """Another section is wanted first."""
+    """The current section was cancelled by SIGINT."""
 
 
 @dataclass
 class ReportAnswers:
-    """Makes sections, the map and distances of one subject once for all of them."""
+    """Computes sections of one subject; map and distances are computed once for all of them."""
 
     out: BinaryIO
-    busy: bool = False  # whether what is under way may be cancelled
+    busy: bool = False  # whether a section is being computed, which SIGINT may cancel
     _subject: Subject | None = None
     _context: Context | None = field(default=None, repr=False)
     _sections: dict[str, Section] = field(default_factory=dict)
 
     def put(self, kind: str, value: object) -> None:
-        """Writes one message, whole."""
+        """Writes one message; SIGINT cannot interrupt it."""
         busy, self.busy = self.busy, False
         pickle.dump((kind, value), self.out)
         self.out.flush()
         self.busy = busy
 
     def break_off(self, *_: object) -> None:
-        """Raises BrokenOff where a section is computed: the handler of SIGINT."""
+        """The handler of SIGINT: raises BrokenOff while a section is computed."""
         if self.busy:
             self.busy = False
             raise BrokenOff
 
     def answer(self, asked: ReportRequest) -> None:
-        """Writes progress and the section, or the reason why there is none."""
+        """Writes progress and the section, or an error."""
         try:
             self.busy = True
             section = self._section(asked)
@@ -159,7 +164,7 @@ def _laid_out(section: Section, paper: Paper) -> Made:
 
 
 def rows_of_data(data: dict[str, object]) -> list[list[object]]:
-    """Rows for CSV, titles first, of a section's data: its longest list of records, else its single values.
+    """Rows for CSV, titles first: the longest list of records in a section's data, else its single values.
 
     >>> rows_of_data({"unit": "nats", "runs": [{"a": 1, "b": [2]}, {"a": 3}]})
     [['a'], [1], [3]]
@@ -178,11 +183,11 @@ def _is_single(value: object) -> bool:
 
 
 def main() -> int:
-    """Answers until stdin ends."""
+    """Answers requests until stdin ends."""
     os.nice(5)
     answers = ReportAnswers(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
     signal.signal(signal.SIGINT, answers.break_off)
-    # Whatever else writes to standard output must not come between the answers.
+    # Output of libraries must not come between the answers.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _answer_all(answers.answer)
     return 0

@@ -1,4 +1,4 @@
-"""The screen as an SVG that every viewer shows alike: each word at its own cell, nothing fetched from anywhere."""
+"""The screen as an SVG that looks the same in every viewer: each word is placed at its cell, no font is downloaded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _TEXT = re.compile(
     r'<text class="([^"]+)" x="([\d.]+)" y="([\d.]+)" textLength="([\d.]+)" clip-path="([^"]+)">([^<]*)</text>'
 )
 _FETCHED = re.compile(r"@font-face\s*\{[^}]*\}\s*")
-_WORD = re.compile(r"[!-~]+|[^\x00-\x20\u00a0]")  # printable ASCII together, any other sign alone
+_WORD = re.compile(r"[!-~]+|[^\x00-\x20\u00a0]")  # a run of printable ASCII, or one other character
 
 
 def placed(svg: str) -> str:
-    """A screenshot by Rich in which words are at the positions of their cells.
+    """Rich's screenshot with each word at the position of its cells.
 
     Rich writes a run as one stretched text with no-break spaces. Programs that cannot stretch (librsvg, many
     editors), or have another font, displace the later words of the run and separate box lines.
@@ -42,6 +42,6 @@ def _words(found: re.Match[str]) -> str:
 
 
 def with_versions(svg: str) -> str:
-    """An SVG that says, in its description, which libraries its numbers were computed with."""
+    """The SVG with the versions of the libraries in its description."""
     head, end, rest = svg.partition(">")
     return f"{head}{end}\n    <desc>{version_words()}</desc>{rest}"

@@ -1,4 +1,4 @@
-"""The one selection that all screens share."""
+"""The selection that all screens share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Selection:
-    """Names of checkpoints: under the cursor, selected (in the order chosen), and marked A and B; and of runs that plots leave out."""
+    """Names of the checkpoints under the cursor, selected (in order of selection), and marked A and B."""
 
     cursor: str = ""
     selected: dict[str, None] = field(default_factory=dict)
@@ -17,7 +17,7 @@ class Selection:
     hidden: set[str] = field(default_factory=set)  # runs that plots leave out
 
     def toggle(self, names: Iterable[str]) -> None:
-        """Selects `names`, or unselects them when all of them were selected."""
+        """Selects `names`, or unselects them if all of them are selected."""
         names = list(names)
         if all(n in self.selected for n in names):
             for name in names:
@@ -30,11 +30,11 @@ class Selection:
         self.a, self.b = self.b, self.a
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Follows checkpoints to their new names."""
+        """Replaces old names by new ones, {old: new}."""
         self.selected = {names.get(n, n): None for n in self.selected}
         self.cursor, self.a, self.b = (names.get(n, n) for n in (self.cursor, self.a, self.b))
 
     def keep(self, known: Container[str]) -> None:
-        """Removes every name that is no longer in the workspace."""
+        """Removes every name of a checkpoint that is not in `known`."""
         self.selected = {n: None for n in self.selected if n in known}
         self.cursor, self.a, self.b = (n if n in known else "" for n in (self.cursor, self.a, self.b))

@@ -39,43 +39,43 @@ class CoveringPicture(Protocol):
 
 
 class ShownView(Protocol):
-    """The view on screen, as others than itself know it."""
+    """The methods of the view on screen that other modules call."""
 
     @property
     def has_figure(self) -> bool:
-        """Whether it can be written as a figure."""
+        """Whether there is a figure of it."""
 
     @property
     def panes(self) -> Sequence[Widget]:
-        """All its panes, in the order of the key for the next one."""
+        """All its panes, in the order of `tab`."""
 
     @property
     def focus_pane(self) -> Widget:
-        """The pane that keys go to."""
+        """The pane that receives keys."""
 
     def do_next_pane(self) -> bool | None:
-        """Gives the keys to the next pane."""
+        """Moves the focus to the next pane."""
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of what is shown; None as long as there is nothing to draw."""
+        """The figure of what is shown; None while there is nothing to draw."""
 
     def csv_rows(self) -> Iterable[list[object]]:
-        """The rows of what is shown, titles first; none where there are none."""
+        """The rows of what is shown, titles first; empty if there are none."""
 
     def text_lines(self) -> list[str]:
-        """What is shown as lines of text; [] where it has no such form."""
+        """What is shown as lines of text; [] if it has no such form."""
 
     def json_data(self) -> dict[str, object]:
-        """The data of what is shown; {} where it has no such form."""
+        """The data of what is shown; {} if it has no such form."""
 
     def update_data(self) -> None:
-        """Shows a changed snapshot, selection or filter."""
+        """Updates the view after a change of snapshot, selection or filter."""
 
     def cursor_moved(self) -> None:
-        """Shows that the shared cursor is on another checkpoint."""
+        """Updates the view after the shared cursor was moved."""
 
     def make_room(self, width: int) -> None:
-        """Shows the columns that fit `width` cells."""
+        """Arranges the view for a width of `width` cells."""
 
 
 class Interaction(Protocol):
@@ -89,34 +89,34 @@ class Interaction(Protocol):
 
     @property
     def size(self) -> Size:
-        """Cells of the terminal."""
+        """The terminal's size in cells."""
 
     def say(self, text: str, ink: str = "muted") -> None:
         """Shows a message on the status line until the next key."""
 
     def busy_with(self, text: str) -> None:
-        """Shows what goes on in the background; "" when it is over."""
+        """Shows on the status line what runs in the background; "" clears it."""
 
     def complain(self, error: KltuiError) -> None:
-        """Shows what went wrong and what to do about it."""
+        """Shows the error's message and hint on the status line."""
 
     def push_screen(self, screen: Any, callback: Any = None, **how: Any) -> Any:
-        """Puts a dialog over the view; `callback` gets its answer."""
+        """Opens a dialog over the view; `callback` is called with its result."""
 
     def show_screen(self, name: str) -> None:
-        """Brings one of the ten views to the fore."""
+        """Shows one of the ten views."""
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
         """Runs a coroutine in the background; exceptions in it are shown."""
 
     async def outlived(self, work: Awaitable[Any], reported: Callable[[str], None] | None = None) -> Any:
-        """The result of `work`; None, and a message, where it fails."""
+        """The result of `work`; if it fails, None, after a message that is also passed to `reported`."""
 
     def call_after_refresh(self, callback: Callable[..., Any], *given: Any, **named: Any) -> bool:
         """Calls `callback` after the next refresh."""
 
     def call_from_thread(self, callback: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """The result of `callback`, called by the interface's own thread."""
+        """The result of `callback`, called in the interface's thread."""
 
 
 class OpenWorkspace(Protocol):
@@ -137,16 +137,16 @@ class OpenWorkspace(Protocol):
         """The workspace's folder name, safe to show."""
 
     async def reload(self, ids_before: Mapping[str, int] | None = None) -> None:
-        """Reads the workspace; with ids, the selection follows new names."""
+        """Reads the workspace; with {name: id} from before renames, the selection follows the new names."""
 
     def reload_soon(self) -> None:
-        """Reads the workspace without waiting for the next look."""
+        """Reads the workspace now, in the background."""
 
     def watch_closely(self) -> None:
-        """Looks often for a while: a job was just started."""
+        """Checks the workspace often for 30 seconds, because a job was just started."""
 
     async def make_map_of(self, basis: Basis) -> None:
-        """Makes every screen show that map. Raises KltuiError if there is no such map."""
+        """Makes every screen show the map of `basis`. Raises KltuiError if there is no such map."""
 
     def open_workspace(self, path: Path) -> None:
         """Opens a workspace in a session that began without one."""
@@ -156,7 +156,7 @@ class OpenWorkspace(Protocol):
 
 
 class SharedSelection(Protocol):
-    """What is chosen of the workspace, on all screens alike, and what can be undone."""
+    """Cursor, selection, marks and filter, which all screens share, and undo."""
 
     selection: Selection
     filter: Filter
@@ -164,16 +164,16 @@ class SharedSelection(Protocol):
     removed: list[Removed]
 
     def set_cursor(self, name: str) -> None:
-        """Puts the shared cursor on a checkpoint."""
+        """Moves the shared cursor to a checkpoint."""
 
     def walk(self, by: int) -> None:
-        """Moves the cursor along its run."""
+        """Moves the cursor by so many checkpoints along its run."""
 
     def selection_changed(self) -> None:
-        """Draws again whatever shows the selection; the change can be undone."""
+        """Redraws what shows filter, selection or marks, and records the change for undo."""
 
     def run_number(self, name: str) -> int:
-        """The number of a checkpoint's run, for its colour and marker."""
+        """The number of a checkpoint's run and variant, which determines colour and marker."""
 
 
 class ShownScreen(Protocol):
@@ -205,24 +205,24 @@ class ShownScreen(Protocol):
 
 
 class WorkspaceSession(Interaction, OpenWorkspace, Protocol):
-    """What a form or prompt about the workspace needs, whatever is chosen and shown."""
+    """What a form or prompt about the workspace needs, independent of the selection and the view."""
 
 
 class Session(WorkspaceSession, SharedSelection, ShownScreen, Protocol):
-    """One workspace in one terminal, as its views and panes know it: all of the above."""
+    """What views and panes need: all of the above."""
 
 
 class ScreenOwner(Session, Protocol):
-    """What the main screen asks of the application besides."""
+    """What the main screen needs in addition."""
 
     def first_view(self) -> Widget:
-        """The view that the main screen begins with."""
+        """The view that is shown first."""
 
     def started(self) -> None:
-        """Called once the main screen is there."""
+        """Called once the main screen is mounted."""
 
     def arrives_now(self) -> ShownView | None:
-        """Called before painting a view that has its size and must be drawn immediately."""
+        """The view that was just shown, after its `arrived` was called; None if there is none or it has no size yet."""
 
     def press(self, key: str) -> None:
-        """Runs what `key` means on the present screen."""
+        """Runs the action of `key` on the present screen."""

@@ -17,7 +17,7 @@ MAX_OF_A_KIND = 12
 
 @dataclass(frozen=True, slots=True)
 class SuggestedPair:
-    """Names of A and B, and in words what they are to each other."""
+    """Names of A and B, and their relation in words (`kind`)."""
 
     kind: str
     a: str
@@ -25,7 +25,9 @@ class SuggestedPair:
 
 
 def suggested_pairs(rows: Sequence[CheckpointRow]) -> list[SuggestedPair]:
-    """Pairs among the scored rows: variants, fine-tunes and their originals, seeds, sizes, and the two ends of runs."""
+    """Pairs of scored rows, at most MAX_OF_A_KIND of a kind: variant or fine-tune and original, variant and fine-tune,
+    two seeds, two sizes, the first and the last checkpoint of a run.
+    """
     scored = [row for row in rows if row.scored]
     runs = _runs(scored)
     found = [*_lineage(scored, runs), *_last_of_runs(runs), *_ends(runs)]
@@ -50,7 +52,7 @@ def _runs(scored: Sequence[CheckpointRow]) -> list[Run]:
 
 
 def _lineage(scored: Sequence[CheckpointRow], runs: Sequence[Run]) -> Iterator[SuggestedPair]:
-    """Variants beside the last fine-tunes of the same original, then each of them beside its original."""
+    """Variants with the last checkpoints of fine-tunes of the same original, then each of them with its original."""
     variants = [r for r in scored if r.checkpoint.quantization != "none"]
     tuned = [run[-1] for run in runs if run[-1].checkpoint.parent]
     if not variants and not tuned:
@@ -72,7 +74,7 @@ def _lineage(scored: Sequence[CheckpointRow], runs: Sequence[Run]) -> Iterator[S
 
 
 def _last_of_runs(runs: Sequence[Run]) -> Iterator[SuggestedPair]:
-    """The last checkpoints of runs that differ in their seed alone, then in their size."""
+    """The last checkpoints of runs that differ only in their seed, then of those that differ in their size."""
     last = [run[-1] for run in runs if not run[-1].checkpoint.parent]
     for one, two in combinations(last, 2):
         c, d = one.checkpoint, two.checkpoint

@@ -1,4 +1,4 @@
-"""Styles by role, for one palette: the only place where a widget gets a colour from."""
+"""Styles by role, for one palette: the only source of a widget's colours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Theme:
         self.palette = palette
         self.color = color
         self.ascii_only = ascii_only
-        # One marker for each series of as many rounds of the colours: each round begins one marker further on.
+        # When the colours repeat, the markers are shifted by one, so that series of one colour have different markers.
         shapes, colours = MARKERS_ASCII if ascii_only else MARKERS, len(palette.series)
         count = colours * len(shapes)
         shaped = "".join(shapes[(n + n // colours) % len(shapes)] for n in range(count))
@@ -32,7 +32,7 @@ class Theme:
         bold: bool = False,
         underline: bool = False,
     ) -> Style:
-        """The style of ink on ground, each a role of the palette or an xterm-256 index."""
+        """The style of text colour `ink` on background `ground`, each a role of the palette or an xterm-256 index."""
         return self._style(ink, ground, bold, underline)
 
     def _make(self, ink: str | int, ground: str | int, bold: bool, underline: bool) -> Style:
@@ -55,14 +55,14 @@ class Theme:
         return role if isinstance(role, int) else int(getattr(self.palette, role))
 
     def series(self, number: int, shade: int = -1) -> int:
-        """The xterm-256 index of a series, in one of its shades (the last is the full colour)."""
+        """The xterm-256 index of a series in one of its shades; the last shade is the full colour."""
         family = shades(self.palette)
         return family[number % len(family)][shade]
 
     def marker(self, number: int) -> str:
-        """The marker of a series; it repeats by shape what its colour says, and parts runs that share a colour."""
+        """The marker of a series, which also distinguishes series of the same colour."""
         return self.markers[number % len(self.markers)]
 
     def glyph(self, fancy: str, plain: str) -> str:
-        """The one-cell glyph, or its ASCII stand-in."""
+        """The one-cell character `fancy`, or `plain` if only ASCII may be shown."""
         return plain if self.ascii_only else fancy

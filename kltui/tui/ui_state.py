@@ -1,4 +1,4 @@
-"""View state stored between sessions, in one small JSON file that may be missing, damaged or foreign."""
+"""View state stored between sessions in one JSON file, which may be missing, damaged or of another program."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MAX_LOG = 200_000  # characters of old tracebacks
 
 
 class Memory:
-    """Plain values by workspace in file `path`; with None nothing is stored."""
+    """JSON values by workspace, stored in file `path`; with None, nothing is stored."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
 
     def load(self, workspace: Path | None) -> dict[str, object]:
-        """The stored values of a workspace, possibly empty."""
+        """The stored values of a workspace; {} if there are none."""
         found = self._all().get(_key(workspace))
         return dict(found) if isinstance(found, dict) else {}
 
@@ -32,7 +32,7 @@ class Memory:
         return [Path(key) for key in reversed(self._all()) if key]
 
     def save(self, workspace: Path | None, values: dict[str, object]) -> None:
-        """Keeps `values` for a workspace; a disk that cannot be written to loses them quietly."""
+        """Stores the values of a workspace; if the file cannot be written, they are lost without a message."""
         if self._path is None or workspace is None:
             return
         everything = self._all()

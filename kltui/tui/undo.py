@@ -13,7 +13,7 @@ MAX_STEPS = 100
 
 
 class Chosen(NamedTuple):
-    """Filter, selection and marks at one moment."""
+    """Filter text, selected names and marks at one moment."""
 
     filter: str = ""
     selected: tuple[str, ...] = ()
@@ -21,27 +21,27 @@ class Chosen(NamedTuple):
     b: str = ""
 
     def put(self, selection: Selection) -> Filter:
-        """Restores `selection`, and returns the filter of that moment."""
+        """Sets `selection` to this state, and returns the filter."""
         selection.selected = dict.fromkeys(self.selected)
         selection.a, selection.b = self.a, self.b
         return parse_filter(self.filter)
 
 
 def chosen_now(filter_: Filter, selection: Selection) -> Chosen:
-    """What is chosen now."""
+    """The present state."""
     return Chosen(filter_.text, tuple(selection.selected), selection.a, selection.b)
 
 
 @dataclass(frozen=True, slots=True)
 class UndoStep:
-    """A change in words, and what takes it back."""
+    """A description of a change, and a function that undoes it."""
 
     what: str
     restore: Callable[[], None]
 
 
 class Undo:
-    """The changes that can be taken back, at most the last `MAX_STEPS`. While it `waits`, no choice is noted."""
+    """The last changes that can be undone, at most MAX_STEPS. While `waits` is true, `note` records nothing."""
 
     def __init__(self) -> None:
         self._steps: list[UndoStep] = []
@@ -49,15 +49,15 @@ class Undo:
         self.waits = False
 
     def keep(self, what: str, restore: Callable[[], None]) -> None:
-        """Remembers how to take back a change."""
+        """Records a change and the function that undoes it."""
         self._steps = [*self._steps[1 - MAX_STEPS :], UndoStep(what, restore)]
 
     def follow(self, now: Chosen) -> None:
-        """Sets the current selection without recording a change, after reading it from disk or undoing."""
+        """Sets the present state without recording a change, after the workspace was read or a change undone."""
         self._chosen = now
 
     def note(self, now: Chosen, restore: Callable[[Chosen], None]) -> None:
-        """Remembers what was chosen before, where `now` differs from it."""
+        """Records a change if `now` differs from the state before; `restore` is called with that state to undo it."""
         before = self._chosen
         if self.waits or before == now:
             return
@@ -67,5 +67,5 @@ class Undo:
         self.keep(" and ".join(changed), lambda: restore(before))
 
     def pop(self) -> UndoStep | None:
-        """Removes and returns the newest change, or None."""
+        """Removes and returns the last change; None if there is none."""
         return self._steps.pop() if self._steps else None

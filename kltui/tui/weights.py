@@ -1,4 +1,4 @@
-"""Weight distances as the screens have them: those of the workspace, and those that could not be stored in it."""
+"""Weight distances for the screens: those in the workspace, and those that could not be stored in it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ Weights = Mapping[tuple[str, str], float]
 
 
 def unstored(ws: Workspace, found: Weights) -> Weights:
-    """{(weights a, weights b): distance} of what was found by names and the workspace does not hold."""
+    """{(weights a, weights b): distance} of those in `found`, {(name a, name b): distance}, that are not stored.
+
+    The keys are digests of weights, because the weights of a name may change.
+    """
     held = ws.weight_distances()
     weights = {row.name: row.weights for row in ws.checkpoints()}
     return {(weights[a], weights[b]): d for (a, b), d in found.items() if (a, b) not in held}
 
 
 def known_distances(ws: Workspace, computed: Weights) -> Weights:
-    """{(name a, name b): distance} of what the workspace holds, and of what was `computed` of its present weights."""
+    """{(name a, name b): distance} of the stored distances, and of those in `computed` by present weights."""
     names: dict[str, list[str]] = {}
     for row in ws.checkpoints() if computed else ():
         names.setdefault(row.weights, []).append(row.name)
@@ -34,9 +37,9 @@ def known_distances(ws: Workspace, computed: Weights) -> Weights:
 
 
 async def compute_weights(kl: WorkspaceSession) -> Weights | None:
-    """Computes missing distances in the background and reports the result; returns distances that could not be stored, by weights.
+    """Computes missing distances in a thread; returns those that could not be stored, as `unstored` does.
 
-    None if they cannot be computed, which is also reported.
+    Shows progress and result on the status line. None after an error, which is shown too.
     """
     path = kl.reader.path
     if path is None:

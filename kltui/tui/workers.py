@@ -1,4 +1,4 @@
-"""Coroutines that run beside the interface, of which some are replaced before they begin."""
+"""Coroutines that run in the background, some of which are replaced before they start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 def begun(
     start: Callable[..., Any], outlived: Callable[[Any], Awaitable[Any]], work: Any, *given: Any, **how: Any
 ) -> Any:
-    """Textual's worker of `outlived(work)`, started by `start`; a worker that never begins leaves no coroutine open."""
+    """Textual's worker for `outlived(work)`, started by `start`; `work` is closed if the worker never runs."""
 
     async def run() -> Any:
         return await outlived(work)
