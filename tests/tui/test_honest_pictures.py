@@ -48,8 +48,8 @@ async def test_columns_of_a_large_matrix_have_the_numbers_of_their_rows(make_app
         ]
         assert numbers == list(range(1, heat.view_columns + 1))
         assert lines[2].startswith(" 1 tiny@0")
-        # All of it is beside it, what is in view framed; `-` shows it in the pane of a narrow terminal.
-        assert "what is in view framed" in text_of(app)
+        # The overview is beside the matrix; in a narrow terminal `-` shows it in the pane.
+        assert "frame: part in view" in text_of(app)
         await pilot.press("-")
         assert heat.whole
         await pilot.press("l", "j")

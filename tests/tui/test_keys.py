@@ -191,7 +191,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("=", ("R²",)),
     ],
     "matrix": [
-        ("6", ("KL, bits/byte", "enter compares", "Nearest to the row", "what is in view framed")),
+        ("6", ("KL, bits/byte", "enter compares", "Nearest to the row", "frame: part in view")),
         ("l", ("→", "±")),
         ("-", ("enter goes there",)),
         ("+", ("enter compares",)),
@@ -227,8 +227,8 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
     ],
     "layers": [
         ("8", ("KL to the previous layer", "Models", "layers", "threads (PCA)")),
-        ("v", ("large: threads (PCA)",)),
-        ("v", ("large: KL to the previous layer",)),
+        ("v", ("large plot: threads (PCA)",)),
+        ("v", ("large plot: KL to the previous layer",)),
         ("L", ("KL axis: linear",)),
         ("L", ("KL axis: log",)),
         ("l", ("from layer",)),

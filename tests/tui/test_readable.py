@@ -395,14 +395,14 @@ async def test_a_key_that_changes_nothing_says_why(make_app: MakeApp, until) -> 
             ("U", "nothing to undo"),
             ("4 Z", "all runs shown"),
             ("4 pagedown", "page down: nothing to do in this pane"),
-            ("6 +", "cells are in view"),
+            ("6 +", "single cells are shown"),
         ):
             await pilot.press(*keys.split())
             await until(pilot, lambda words=words: words in app.message)
         await pilot.press("3", "v")
         await until(pilot, lambda: app.view.plot.map is not None)
         await pilot.press("=")
-        assert app.message == "all of it is in view"
+        assert app.message == "everything is in view"
 
 
 async def test_the_scale_of_layers_is_that_of_their_kl_wherever_it_is(make_app: MakeApp, until) -> None:

@@ -115,7 +115,7 @@ def preview_lines(reported: dict[str, Any], filled: bool, over: str = "") -> lis
     lines += [f"{reported['weight_distances']} weight distances"] if reported["weight_distances"] else []
     lines += [f"benchmark scores of {reported['scores']} models"] if reported["scores"] else []
     lines += [f"note: {note}" for note in reported["notes"]]
-    lines += [f"left: {reason}" for reason in reported.get("left", ())]
+    lines += [f"not imported: {reason}" for reason in reported.get("left", ())]
     if not reported["has_texts"] and not over:
         where = (
             "name them in the form, or give the hash of their corpus" if filled else "name them in the form"

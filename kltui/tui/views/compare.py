@@ -413,7 +413,7 @@ class CompareView(View):
         both = [rows[n] for n in (chosen.a, chosen.b) if n in rows]
         corpus, scoring = jobs_start.usual_tables(self.kl.snapshot.jobs)
         if len(both) < 2 or not corpus:
-            self.kl.say("mark A and B first; the corpus is that of the last job", "warning")
+            self.kl.say("mark A and B first; a job for tokens needs the corpus of an earlier job", "warning")
             return
         asked = {"tokens": True} | ({"unconditional": True} if self.kl.reader.values != CONDITIONAL else {})
         jobs_start.offer(self.kl, jobs_start.entries_of(both), corpus, scoring | asked)

@@ -286,7 +286,7 @@ class LayersView(View):
         plot.method, other.method = other.method, plot.method
         plot.y_scale, other.y_scale = other.y_scale, plot.y_scale
         self._show(plot.map, plot.picture, plot.models)
-        self.kl.say(f"large: {SAID[plot.method]}")
+        self.kl.say(f"large plot: {SAID[plot.method]}")
 
     def do_axis_scale(self) -> None:
         """Switches the KL axis between logarithmic and linear."""

@@ -280,7 +280,9 @@ class HeatMap(Pane):
         """Shows the cells around the cursor."""
         if not self.whole:
             self.kl.say(
-                "the whole matrix is in view" if self.fits else "cells are in view; - shows all of it"
+                "the whole matrix is visible"
+                if self.fits
+                else "single cells are shown; - shows the whole matrix"
             )
         self.whole = False
         self.refresh()

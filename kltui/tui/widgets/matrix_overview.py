@@ -129,7 +129,7 @@ class Overview:
 class OverviewPane(Pane, can_focus=False):
     """The pane with the overview, beside the part in view."""
 
-    title = "All of it, what is in view framed"
+    title = "Whole matrix; frame: part in view"
 
     def __init__(self, line: Callable[[int, int, int], list[Span]]) -> None:
         super().__init__(id="matrix-overview")

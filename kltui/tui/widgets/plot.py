@@ -422,7 +422,7 @@ class PlotPane(Pane):
 
     def do_zoom_reset(self) -> None:
         if self.fits:
-            self.kl.say("all of it is in view")
+            self.kl.say("everything is in view")
         elif self.scene is not None:
             self.window, self.fits = self.fitted_window(self.scene), True
             self.redraw_plot()
