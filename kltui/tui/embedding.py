@@ -19,6 +19,7 @@ from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from kltui.errors import KltuiError
+from kltui.tui.child_output import output_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,16 +151,18 @@ class Helper:
             self._child = child
             if self._closed or unwanted.is_set():  # cancelled before the process was started
                 child.kill()
-            assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+            assert child.stdin is not None
             with suppress(BrokenPipeError):
                 child.stdin.write(job.request())
                 child.stdin.close()
-            finished = self._listen(child.stdout, said, progress)
-            complaint = child.stderr.read().decode(errors="replace")
+            finished = self._listen(output_of(child, child.stdout), said, progress)
+            complaint = output_of(child, child.stderr).read().decode(errors="replace")
         if not finished or child.returncode:
             raise _ended(child.returncode, complaint)
 
-    def _listen(self, out: Any, said: Callable[[dict[str, Any], Array], None], progress: Progress) -> bool:
+    def _listen(
+        self, out: io.BufferedReader, said: Callable[[dict[str, Any], Array], None], progress: Progress
+    ) -> bool:
         """Passes on events until the process closes its output; whether it sent "done"."""
         import numpy as np
 

@@ -7,9 +7,11 @@ import pickle
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedReader
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 from kltui.errors import KltuiError
+from kltui.tui.child_output import output_of
 from kltui.tui.report_worker import BROKEN_OFF, MADE, SAID, Made, ReportRequest
 
 PATIENCE_S = 2.0
@@ -25,6 +27,7 @@ class ReportProcess:
 
     def __init__(self) -> None:
         self._child: Popen[bytes] | None = None
+        self._answers: BufferedReader | None = None
         self._running: asyncio.Future[Made] | None = None
 
     async def section(self, asked: ReportRequest, said: Callable[[str], None]) -> Made:
@@ -40,7 +43,8 @@ class ReportProcess:
 
         while True:
             await self._break_off()
-            running = loop.run_in_executor(None, _answer, self._started(), asked, pass_on)
+            child, answers = self._started()
+            running = loop.run_in_executor(None, _answer, child, answers, asked, pass_on)
             running.add_done_callback(_taken_note_of)
             self._running = running
             try:
@@ -58,27 +62,42 @@ class ReportProcess:
         if not running.done():
             self.end()
 
-    def _started(self) -> Popen[bytes]:
+    def _started(self) -> tuple[Popen[bytes], BufferedReader]:
         from kltui.jobs.process import python_command
 
         if self._child is not None and self._child.poll() is not None:
             self.end()
-        if self._child is None:
+        if self._child is None or self._answers is None:
             command = python_command("kltui.tui.report_worker", "main")
             self._child = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
-        return self._child
+            self._answers = output_of(self._child, self._child.stdout)
+        return self._child, self._answers
 
     def end(self) -> None:
-        """Kills the process; the next section starts another one."""
-        child, self._child, self._running = self._child, None, None
+        """Kills the process, without waiting for its end; the next section starts another one."""
+        child, running, self._child, self._answers, self._running = (
+            self._child,
+            self._running,
+            None,
+            None,
+            None,
+        )
         if child is None:
             return
         child.kill()
-        child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        if running is None or running.done():
+            _close(child)
+        else:  # a pipe that a thread reads cannot be closed before that has seen the end
+            running.add_done_callback(lambda _: _close(child))
+
+
+def _close(child: Popen[bytes]) -> None:
+    with suppress(TimeoutExpired):
+        child.wait(LISTENS_S)
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
 
 
 def _taken_note_of(running: asyncio.Future[Made]) -> None:
@@ -87,13 +106,15 @@ def _taken_note_of(running: asyncio.Future[Made]) -> None:
         running.exception()
 
 
-def _answer(child: Popen[bytes], asked: ReportRequest, said: Callable[[str], None]) -> Made:
-    assert child.stdin is not None and child.stdout is not None
+def _answer(
+    child: Popen[bytes], answers: BufferedReader, asked: ReportRequest, said: Callable[[str], None]
+) -> Made:
+    assert child.stdin is not None
     try:
         pickle.dump(asked, child.stdin)
         child.stdin.flush()
         while True:
-            kind, value = pickle.load(child.stdout)
+            kind, value = pickle.load(answers)
             if kind == SAID:
                 said(value)
             elif kind == MADE:
