@@ -17,6 +17,7 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.data import Snapshot
 from kltui.tui.theme import Theme
 from kltui.tui.widgets.run_tree import SORTS, Order, size_of
+from kltui.tui.widgets.table import Table
 from kltui.view.report import report
 from kltui.workspace import Workspace
 
@@ -190,3 +191,21 @@ def test_an_order_keeps_to_the_filter(make_app) -> None:
     assert {r.checkpoint.run for r in Order("step", True).sorted(snapshot, parse_filter("run:small"))} == {
         "small"
     }
+
+
+async def test_the_cursor_row_is_in_view_in_the_first_frame_without_an_event_of_a_new_size(
+    make_app, until, monkeypatch
+) -> None:
+    monkeypatch.setattr(Table, "on_resize", lambda self: None)
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("4")
+        app.set_cursor("small@1400")
+        registry = app._views.pop("registry")  # as if the session had begun on another screen
+        await registry.remove()
+        await pilot.press("1")
+        await until(pilot, lambda: app.view.runs.body_height and app.view.runs.line.row is not None)
+        tree = app.view.runs
+        await until(pilot, lambda: tree.top <= tree.cursor < tree.top + tree.body_height - 1)
+        assert any("@1400 " in line for line in lines_of(app))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.style import Style
 from textual import events
+from textual.geometry import Region, Size
 from textual.strip import Strip
 
 from kltui.sanitize import in_ascii
@@ -64,6 +65,7 @@ class Table(Pane):
         self._widths: list[int] = []
         self._drawn: dict[int, tuple[object, Strip]] = {}
         self._drawn_for: tuple[object, ...] = ()
+        self._kept_for: Size | None = None
 
     def row_count(self) -> int:
         """The number of rows."""
@@ -189,18 +191,27 @@ class Table(Pane):
             self.redraw(1 + before - self.top, 1 + index - self.top)
         self.moved()
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines of `crop`; in a new size with the cursor row in view, for Textual may leave out the event that says so."""
+        if self.size != self._kept_for:
+            self._kept_for = self.size
+            self._scrolled()
+        return super().render_lines(crop)
+
     def keep_in_view(self) -> bool:
         """Scrolls the cursor row into view; whether the table scrolled, and is redrawn."""
-        rows = self.body_height - 1
-        if rows < 1:
+        if not self._scrolled():
             return False
-        top = min(max(self.top, self.cursor - rows + 1), self.cursor)
-        top = max(0, min(top, self.row_count() - rows))
-        if top == self.top:
-            return False
-        self.top = top
         self.refresh()
         return True
+
+    def _scrolled(self) -> bool:
+        """Brings the cursor row into view; whether other rows are in view now."""
+        before, rows = self.top, self.body_height - 1
+        if rows >= 1:
+            top = min(max(self.top, self.cursor - rows + 1), self.cursor)
+            self.top = max(0, min(top, self.row_count() - rows))
+        return self.top != before
 
     def on_resize(self) -> None:
         """Keeps the cursor row in view."""
