@@ -17,6 +17,7 @@ from kltui.errors import KltuiError
 from kltui.tui.app import KltuiApp
 from kltui.tui.ui_state import Memory
 from kltui.tui.views.arrange import arranged, stacked
+from kltui.tui.views.map import MapView
 from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, properties, ramp_ink
 from kltui.tui.views.map_scene import model_of
 from kltui.tui.widgets.plot import PlotPane
@@ -110,7 +111,7 @@ async def test_all_of_the_map_is_in_sight_and_the_rest_of_the_screen_is_used(pca
             right, down = np.ptp(plot._spots, axis=0)
             assert right > 0.6 * plot.plot_width or down > 0.6 * plot.plot_height
             text = text_of(app)
-            assert "Runs" in text and "nearest to" in text
+            assert "Runs" in text and "Nearest, bits/byte" in text and "to tiny@" in text
             assert "axis 1 (" in text and "axis 2 (" in text and "√(bits/byte)" in text
 
 
@@ -223,6 +224,48 @@ async def test_colours_follow_a_property_and_the_legend_follows_them(pca_app: Ma
         await until(pilot, lambda: "arc 20" in text_of(app))
         await settled(pilot, "i")
         assert "Runs" in text_of(app) and plot.colours.by == "run"
+
+
+async def test_marks_beside_the_nearest_are_those_of_the_picture(pca_app: MakeApp, until) -> None:
+    app = pca_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.set_cursor("tiny@1400")
+        await settled(pilot, "3")
+        view = app.view
+        await until(pilot, lambda: view._near[0] == "tiny@1400" and "nearest to tiny@1400 " in text_of(app))
+        drawn = []
+        for _ in range(3):  # by run, by type, by size
+            marks = [line[0][0].strip() for line in view.nearest.all_lines()[1:]]
+            assert marks == [view.plot.mark_of(view.plot.names.index(name))[0] for name, _ in view._near[1]]
+            drawn.append(marks)
+            await settled(pilot, "i")
+        assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+async def test_panes_below_the_map_are_apart_and_names_beside_the_nearest_are_whole(
+    pca_app: MakeApp, until, monkeypatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(MapView, "shape", lambda self: (4.0, 1.0))  # of a picture that leaves room below
+    app = pca_app()
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.set_cursor("tiny-seed2@1400")
+        await settled(pilot, "3")
+        view = app.view
+        await until(pilot, lambda: view._near[0] == "tiny-seed2@1400" and view.nearest.size)
+        await settled(pilot)
+        panes = [view.legend, view.nearest, view.facts]
+        assert len({p.region.y for p in panes}) == 1  # in a row, below the plot
+        for pane in panes:
+            x, y, _, height = pane.region
+            edge = {line[x] for line in lines_of(app)[y : y + height]}
+            assert edge == ({"│"} if x else {"R", " ", "▌"}), pane.title
+        for name, kl in view._near[1][: view.nearest.body_height - 1]:
+            shown = (f"{line} "[view.nearest.region.x :] for line in lines_of(app)[view.nearest.region.y :])
+            said = next(line for line in shown if f" {name} " in line)
+            assert "±" in said and kl.value > 0
 
 
 def test_ramps_are_apart_from_the_ground_and_rise_in_contrast() -> None:

@@ -118,11 +118,12 @@ class View(SessionWidget):
         plot.styles.width = how.plot + 2 * plot.barred if right else "100%"
         plot.styles.height = how.plot if how.place == "below" else "1fr"
         if how.place == "below":
-            self._in_a_row(aside, panes, width)
+            self._in_a_row(aside, panes, width, barred=plot.barred)
         else:
             self._in_a_stack(aside, panes, height if right else 0, barred=right or plot.barred)
 
-    def _in_a_row(self, box: Box, panes: Sequence[Pane], width: int) -> None:
+    def _in_a_row(self, box: Box, panes: Sequence[Pane], width: int, *, barred: bool) -> None:
+        """The panes next to each other; a line separates each from its neighbour, the first one if `barred`."""
         from kltui.tui.views.arrange import MIN_ACROSS
 
         box.styles.layout = "horizontal"
@@ -130,8 +131,8 @@ class View(SessionWidget):
         shown = order[: max(1, width // MIN_ACROSS)]
         for pane in panes:
             pane.display = pane in shown
-            pane.styles.height, pane.styles.width = "1fr", "1fr"
-            _bar(pane, pane is not next(p for p in panes if p in shown))
+            pane.styles.height, pane.styles.width = "1fr", f"{self.share_across(pane)}fr"
+            _bar(pane, barred or pane is not next(p for p in panes if p in shown))
 
     def _in_a_stack(self, box: Box, panes: Sequence[Pane], height: int, *, barred: bool) -> None:
         """Stacks the panes in `height` lines; with 0, shows only the focused one."""
@@ -152,6 +153,10 @@ class View(SessionWidget):
     def wanted_lines(self, pane: Pane) -> int:
         """The height that a pane aside needs, with its header; 0: all that is left."""
         return 0
+
+    def share_across(self, pane: Pane) -> int:
+        """The share of the width that a pane aside has in a row, in proportion to the others'."""
+        return 1
 
     def focus_now(self) -> None:
         """Gives the focus to `focus_pane`."""

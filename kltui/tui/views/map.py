@@ -59,7 +59,7 @@ class MapView(View):
         self._asked: Asked | None = None
         self.plot = MapPlot()
         self.legend = TextPane("Runs", lambda width: map_text.legend(self.plot, width))
-        self.nearest = TextPane("Nearest", lambda width: map_text.nearest(self.plot, width, *self._near))
+        self.nearest = TextPane("Nearest, bits/byte", lambda width: map_text.nearest(self.plot, width, *self._near))
         self.facts = TextPane("Picture", lambda width: map_text.facts(self.plot, width, self.shape_found))
         self.runs = RunTree()
         self._take_up()
@@ -77,6 +77,10 @@ class MapView(View):
         if pane is self.legend:
             return 2 + max(1, len(self.plot.colours.groups or self.kl.snapshot.labels))
         return NEAREST + 3 if pane is self.nearest else 0
+
+    def share_across(self, pane: Pane) -> int:
+        """Most for the nearest checkpoints, which are names beside numbers."""
+        return {self.legend: 10, self.nearest: 13}.get(pane, 7)
 
     # -- state stored between sessions ----------------------------------------------------------
 
@@ -398,7 +402,7 @@ class MapView(View):
     def _redraw(self, *, refit: bool = False) -> None:
         self.plot.redraw_runs(refit=refit)
         self.legend.title = map_text.legend_title(self.plot)
-        for pane in (self.legend, self.facts):
+        for pane in (self.legend, self.nearest, self.facts):
             pane.update_data()
 
     # -- exports --------------------------------------------------------------------------------

@@ -119,9 +119,8 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
     look = plot.look
     if not near:
         return [[(" shown when the cursor rests", look("faint"))]]
-    said = fitted_name(name, min(cell_len(safe_text(name)), max(8, width - 22)))
-    heading = wrapped(f"nearest to {said}, bits/byte", max(8, width))
-    lines: Lines = [[(part, look("muted"))] for part in heading]
+    before = "nearest to " if cell_len(safe_text(name)) <= width - 11 else "to "  # below the pane's title
+    lines: Lines = [[(before + fitted_name(name, max(8, width - cell_len(before))), look("muted"))]]
     texts = aligned([briefly(kl.value, kl.se) for _, kl in near])
     texts = [in_ascii(text) for text in texts] if look.ascii_only else texts  # this changes their width
     if width - len(texts[0]) - 5 < MIN_NAME:

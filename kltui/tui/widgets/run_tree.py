@@ -278,7 +278,7 @@ class RunTree(Table):
         if found is None or math.isnan(found[0]):
             return ""
         value, se, is_exact = found
-        said = f"{value:.4f}" if math.isnan(se) else with_error(value, se)
+        said = f"{value:.3f}" if math.isnan(se) else with_error(value, se)
         return said if is_exact else f"~{said}"
 
     def _loss_of(self, row: CheckpointRow) -> tuple[float, float, bool] | None:
