@@ -13,6 +13,7 @@ from rich.table import Table
 
 from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, summarise
 from kltui.analysis.loss import Loss, losses
+from kltui.analysis.point import label_of
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.view.report import Report, write_text
@@ -88,7 +89,11 @@ def _loss(ctx: Context) -> Iterator[Finding]:
     known = [end for end in _last_of_runs(losses(ctx.raw)) if math.isfinite(end.bits_per_byte)]
     if known:
         best = min(known, key=lambda one: one.bits_per_byte)
-        others = f"; {len(known)} runs end at or below {figure(max(e.bits_per_byte for e in known))}"
+        run_of = {label_of(point): point.run for point in ctx.raw.points}
+        n_runs = len({run_of[end.run] for end in known})
+        variants = f" and {count(len(known) - n_runs, 'variant')}" if len(known) > n_runs else ""
+        worst = figure(max(e.bits_per_byte for e in known))
+        others = f"; {count(n_runs, 'run')}{variants} end at or below {worst}"
         value = f"{with_error(best.bits_per_byte, best.se)} bits/byte at best, {safe_text(best.name, 60)}"
         yield "loss", value + (others if len(known) > 1 else "")
 
@@ -122,7 +127,11 @@ def _settled(ctx: Context) -> Iterator[Finding]:
     done = [f"{safe_text(r['run'], 40)} @{r['step']}" for r in of_level if r["step"] is not None]
     not_yet = len(of_level) - len(done)
     said = [_first_few(done)] if done else []
-    said += [f"{not_yet} of {count(len(of_level), 'run')} not yet"] if not_yet else []
+    if not_yet:
+        of = count(len(of_level), "run")
+        said.append(
+            f"{not_yet} of {of} not yet" if done else f"none of {of} yet" if not_yet > 1 else "not yet"
+        )
     yield "settled", f"{'; '.join(said)} (below {level:g} bits/byte from step to step)"
 
 
@@ -162,10 +171,11 @@ def _first_and_more(names: list[str]) -> str:
 
 
 def _failure(names: str, error: str, hint: str, lines: int) -> list[Finding]:
-    """Who failed and why in a line, and in the others what helps, if there are any."""
+    """Who failed and why, and what helps, whole where `lines` lines are enough for both."""
     helps = bool(hint) and lines > 1
-    why = ("failed", _cut(f"{names}: {safe_text(error, 400)}", 1 if helps else lines))
-    return [why, ("", _cut(safe_text(hint, 400), lines - 1))] if helps else [why]
+    of_hint = min(lines - 1, len(textwrap.wrap(safe_text(hint, 400), WIDTH))) if helps else 0
+    why = ("failed", _cut(f"{names}: {safe_text(error, 400)}", lines - of_hint))
+    return [why, ("", _cut(safe_text(hint, 400), of_hint))] if helps else [why]
 
 
 def _cut(text: str, lines: int) -> str:

@@ -115,6 +115,29 @@ def test_failures_fit_the_lines_that_are_left() -> None:
         assert len(lines) <= room and found[0][1].startswith("run@0: 0 is bad")
 
 
+def test_a_reason_of_two_lines_is_whole_where_there_is_room() -> None:
+    error = f"a weight file in {'/models' * 8} is damaged: the header has no end"
+    rows = [SimpleNamespace(status="failed", error=error, hint="fetch or copy it again", name="run@3")]
+    found = _failures(cast("Context", SimpleNamespace(rows=rows)), 5)
+    assert found == [("failed", f"run@3: {error}"), ("", "fetch or copy it again")]
+    narrow = _failures(cast("Context", SimpleNamespace(rows=rows)), 2)
+    assert narrow[0][1].endswith("…") and narrow[1] == ("", "fetch or copy it again")
+
+
+def test_variants_are_no_runs_and_runs_that_have_not_settled_are_counted(builder: Builder) -> None:
+    rng = np.random.default_rng(5)
+    for run in ("one", "two"):
+        for step in (1, 2, 3):
+            values = builder.base_N * (1 + 1 / step) + rng.normal(0, 40, len(builder.base_N))
+            builder.add(Checkpoint(run, LocalSource(Path(f"/m/{run}{step}")), step), values)
+    variant = Checkpoint("two", LocalSource(Path("/m/two3")), 3, quantization="bnb-8bit")
+    builder.add(variant, builder.base_N * 1.5)
+    with builder.open() as ws:
+        text = " ".join(written(ws).split())
+    assert "; 2 runs and 1 variant end at or below" in text
+    assert "settled none of 2 runs yet (below" in text
+
+
 @pytest.mark.parametrize("unscored", [0, 3])
 def test_one_model_without_steps(builder: Builder, unscored: int) -> None:
     values = builder.base_N.copy()

@@ -59,7 +59,9 @@ class MapView(View):
         self._asked: Asked | None = None
         self.plot = MapPlot()
         self.legend = TextPane("Runs", lambda width: map_text.legend(self.plot, width))
-        self.nearest = TextPane("Nearest, bits/byte", lambda width: map_text.nearest(self.plot, width, *self._near))
+        self.nearest = TextPane(
+            "Nearest, bits/byte", lambda width: map_text.nearest(self.plot, width, *self._near)
+        )
         self.facts = TextPane("Picture", lambda width: map_text.facts(self.plot, width, self.shape_found))
         self.runs = RunTree()
         self._take_up()
