@@ -116,7 +116,7 @@ async def test_a_loss_whose_vector_cannot_be_read_has_no_error(make_app, until) 
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: len(app.loss_errors) == app.snapshot.n_scored > 0)
         loss = next(iter(app.snapshot.losses.values()))
-        assert f"{loss.bits_per_byte:.4f}" in text_of(app)
+        assert f"{loss.bits_per_byte:.3f}" in text_of(app)
 
 
 async def test_removed_and_brought_back_by_keys(folder: Path, until) -> None:
