@@ -77,7 +77,7 @@ class Picture:
         if self.n_placed:
             how = "by distances" if self.method == "mds" else "beside neighbours"
             said.append(f"{self.n_placed:,} of {len(self.xyz_Kd):,} placed {how}")
-        if self.axis_share:
+        if any(self.axis_share):  # a single point has no extent to keep
             shares = ", ".join(f"{share:.1%}" for share in self.axis_share)
             said.append(f"axes keep {shares}")
         if self.residual > _EXACT:

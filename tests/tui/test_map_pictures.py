@@ -329,6 +329,15 @@ async def test_few_points_begin_with_pca_and_a_lower_perplexity_is_said(make_app
         assert " of 30" in lines_of(app)[2]
 
 
+async def test_a_single_point_keeps_nothing_and_is_one_checkpoint(pca_app: MakeApp, until) -> None:
+    app = pca_app(FakeWorkspace(names=checkpoints((10,))[:1]))
+    async with app.run_test(size=SIZES[1]) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        await until(pilot, lambda: "PCA  1 checkpoint " in text_of(app))
+        assert "axes keep" not in text_of(app)
+
+
 async def test_the_title_counts_what_is_drawn(pca_app: MakeApp, until) -> None:
     app = pca_app()
     async with app.run_test(size=(120, 40)) as pilot:

@@ -7,6 +7,7 @@ import csv
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,37 @@ async def test_a_failure_is_read_in_its_row_and_whole_by_enter(make_app: MakeApp
         await pilot.press("enter")
         words = [item.name, *item.error.split(), *item.hint.split()]
         await until(pilot, lambda: " ".join(words) in " ".join(" ".join(lines_of(app)).split()))
+
+
+async def test_the_way_out_of_a_failure_stands_below_the_checkpoints_where_no_log_does(
+    make_app: MakeApp, until
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2")
+        hint = "The download may be incomplete: fetch it again."
+        await until(pilot, lambda: hint in text_of(app))
+        assert "tiny@8: missing tensors: embed_out.weight" in text_of(app)
+        assert not app.view.log_pane.size
+        await pilot.resize_terminal(150, 40)
+        await until(pilot, lambda: "Log" in text_of(app))
+        said = " ".join(" ".join(line.split("│")[-1] for line in lines_of(app)).split())
+        assert hint in said and text_of(app).count("embed_out.weight") == 2  # in the row, and in the log
+
+
+async def test_a_job_that_has_ended_has_no_progress_bar(make_app: MakeApp, until) -> None:
+    workspace = FakeWorkspace()
+    ended = workspace.job_rows[1]
+    workspace.job_rows[1] = replace(ended, done=ended.total - 1, failed=1)
+    app = make_app(workspace)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2")
+        await until(pilot, lambda: app.view.items.header_right())
+        await pilot.press("j")
+        assert app.view.list.job.status == "failed" and app.view.list.job.failed
+        assert not app.view.items.header_right()
 
 
 async def test_stop_asks_first(make_app: MakeApp, until, monkeypatch) -> None:

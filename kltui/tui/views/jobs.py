@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual.geometry import Region
+from textual.strip import Strip
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.dialogs import jobs_start, prompts
 from kltui.tui.gpu import GpuUse, read_gpus, said
-from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.views.base import WIDE, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import Span, TextPane, fitted, shortened, width_of, wrapped
 from kltui.tui.widgets.table import Cell, Column, Table
@@ -173,6 +174,29 @@ class JobItems(Table):
     def _empty_line(self, y: int) -> list[Span]:
         return []
 
+    def body_line(self, y: int) -> Sequence[Span] | Strip:
+        """Titles, items and, a line below them, why one failed and what helps, where the log is not beside them."""
+        below = y - 2 - self.row_count()
+        if below < 0 or self.top or self.kl.size.width >= WIDE:
+            return super().body_line(y)
+        lines = self._why()
+        return lines[below] if below < len(lines) else []
+
+    def _why(self) -> list[list[Span]]:
+        """The failure under the cursor, or the first one."""
+        failed = [item for item in self.rows if item.status == "failed"]
+        if not failed:
+            return []
+        item = self.item if self.item in failed else failed[0]
+        view, width = self.kl.view, max(8, self.body_width - 4)
+        job = view.list.job if isinstance(view, JobsView) else None
+        said = [
+            *((text, "text") for text in wrapped(f"{item.name}: {item.error}", width)),
+            *((text, "muted") for text in wrapped(item.hint, width) if text),
+            *((part, "warning") for text in (way_out(job) if job else ()) for part in wrapped(text, width)),
+        ]
+        return [[(f"  {text}", self.look(ink))] for text, ink in said]
+
     def header_left(self) -> list[Span]:
         """The last message of a job that is not running, which may not fit in the list of jobs."""
         view, spans = self.kl.view, super().header_left()
@@ -188,7 +212,9 @@ class JobItems(Table):
         """The job's progress bar and remaining time."""
         view, look = self.kl.view, self.look
         job = view.list.job if isinstance(view, JobsView) else None
-        if job is None or not job.total or (job.status == "done" and not job.failed):
+        if job is None or not job.total:
+            return []
+        if job.status != "running" and job.done + job.failed >= job.total:
             return []  # a finished job needs no progress bar
         full, rest = bar(job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-"))
         left = time_left(job, self.rows)
@@ -235,6 +261,8 @@ class JobItems(Table):
         if item is not None and item.name in self.kl.snapshot.by_name:
             self.kl.selection.cursor = item.name
             self.kl.redraw_status()
+        if self._why():
+            self.refresh()
         if isinstance(self.kl.view, JobsView):
             self.kl.view.log_pane.update_data()
 

@@ -33,6 +33,7 @@ from kltui.tui.views.map_scene import (
 )
 from kltui.tui.widgets.canvas import Span, width_of
 from kltui.tui.widgets.plot import PlotPane
+from kltui.tui.widgets.run_tree import counted
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ class MapPlot(PlotPane):
         assert self.map is not None
         layers = self._lines.n_layers if self._lines is not None else 0
         total = max(self.n_total, len(self.map)) - layers
-        said = f"{total} checkpoints" if self.n_shown == total else f"{self.n_shown} of {total} checkpoints"
+        said = counted(total, "checkpoint")
+        said = said if self.n_shown == total else f"{self.n_shown} of {said}"
         said += f" and {layers} layers" if layers else ""
         return said + (f", {len(self.left_out)} left out" if self.left_out else "")
 
