@@ -82,7 +82,7 @@ class MapView(View):
 
     def share_across(self, pane: Pane) -> int:
         """Most for the nearest checkpoints, which are names beside numbers."""
-        return {self.legend: 10, self.nearest: 13}.get(pane, 7)
+        return 13 if pane is self.nearest else 10 if pane is self.legend else 7
 
     # -- state stored between sessions ----------------------------------------------------------
 
