@@ -1,7 +1,7 @@
-"""The hooks that accelerate puts on the modules of a model that is spread, and what is computed beneath them.
+"""The hooks that accelerate puts on the modules of a model spread over several devices, and each module's own forward.
 
-A hooked module's `forward` is accelerate's: it brings weights and inputs to one device, calls the module's own forward, which
-it keeps beside, and lets go of the weights that it brought.
+A hooked module's `forward` is accelerate's: it copies weights and inputs to one device, calls the module's own forward, stored
+under another attribute, and frees the copied weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HOOK, _OWN = "_hf_hook", "_old_forward"
 
 
 def is_hooked(module: Any) -> bool:
-    """Whether accelerate's forward stands before the module's own."""
+    """Whether accelerate's forward replaces the module's own."""
     return _HOOK in module.__dict__ and _OWN in module.__dict__
 
 
@@ -27,7 +27,7 @@ def forward_name(module: Any) -> str:
 
 
 def own_forward(module: Any) -> Callable[..., Any]:
-    """What the module computes of weights and inputs that lie where it is computed."""
+    """The module's own forward. It expects weights and inputs on the device where the module is computed."""
     forward: Callable[..., Any] = getattr(module, forward_name(module))
     return forward
 
@@ -43,14 +43,14 @@ def execution_device(module: Any) -> torch.device | None:
 
 
 def device_of(module: Any) -> torch.device:
-    """The device on which a module's `weight` is multiplied, also where it lies elsewhere between its uses."""
+    """The device on which a module's `weight` is multiplied, also if it is stored elsewhere between calls."""
     lies: torch.device = module.weight.device
     return (execution_device(module) or lies) if module.weight.is_meta else lies
 
 
 @contextmanager
 def at_hand(module: Any, *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Within it the module's weights lie on the device on which it is computed; gives the tensors there."""
+    """While it is open, the module's weights are on the device where it is computed; yields `tensors` on that device."""
     if not is_hooked(module):
         yield tensors
         return

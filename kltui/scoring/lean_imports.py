@@ -1,10 +1,9 @@
-"""Imports of torch and transformers without what scoring on a CPU never uses: the compiler, distribution, scipy and more.
+"""Imports torch and transformers without parts that scoring on a CPU does not use: torch's compiler, meta kernels, scipy, ...
 
-Together they take most of the seconds that a process needs to import both. transformers imports torch's compiler only to mark
-functions for it, and finds no torch.distributed in builds without it, which it is made for; torch.export and the like are there
-for whoever uses them. What is left out comes, whole, as soon as anything of it is asked for that cannot be answered without.
-For processes that do nothing but score: names of other libraries, most of them not public, are in this file alone, and where
-one is missing nothing is left out.
+These take most of the time of importing both. transformers imports torch's compiler only to mark functions for it, and supports
+builds of torch without torch.distributed. The compiler and the meta kernels are imported, whole, once anything else of them is
+needed. Only for processes that do nothing but score. Names inside other libraries, most of them not public, are used in this
+file alone.
 """
 
 from __future__ import annotations
@@ -23,22 +22,20 @@ from typing import Any
 
 _COMPILER = "torch._dynamo"
 _TRACING = "torch._dynamo._trace_wrapped_higher_order_op"
-_META = (
-    "torch._meta_registrations"  # what Python says of shapes: the compiler asks it, laying out a model seldom
-)
+_META = "torch._meta_registrations"  # shapes of results, computed in Python: for the compiler, rarely for a model's layout
 
 
 def install() -> None:
-    """Has torch and transformers, neither of which may be imported yet, imported so in this process."""
+    """Makes later imports of torch and transformers in this process lean; does nothing if torch is imported already."""
     if "torch" not in sys.modules and not any(isinstance(f, _LeanFinder) for f in sys.meta_path):
         sys.meta_path.insert(0, _LeanFinder())
 
 
-# -- what stands for a module until more of it is wanted -----------------------------------------------------------------
+# -- stand-ins for modules that are not imported yet -------------------------------------------------------------------
 
 
 class _StandIn(ModuleType):
-    """Answers for a module what can be answered without it, and has it loaded for anything else."""
+    """Holds a few of a module's names; the first use of any other name imports the module itself."""
 
     def __init__(self, name: str, answers: Mapping[str, object]) -> None:
         super().__init__(name)
@@ -51,18 +48,18 @@ class _StandIn(ModuleType):
 
 
 def _load(name: str) -> ModuleType:
-    """The module itself; nothing stands for any from now on."""
+    """Imports and returns the module `name`; all stand-ins are removed and none is made from now on."""
     put_off = [one for one in _ANSWERS if isinstance(sys.modules.get(one), _StandIn)]
     _ANSWERS.clear()
     for one in put_off:
         del sys.modules[one]
     if _META in put_off:
-        importlib.import_module(_META)  # for what it registers: nobody asks for it by name
+        importlib.import_module(_META)  # for what it registers: nothing uses it by name
     return importlib.import_module(name)
 
 
 def completes(error: Exception) -> bool:
-    """Whether what failed may have lacked what was put off, which is here now: it is to be tried once more."""
+    """Whether `error` may come from the missing meta kernels. If so, they are now imported: the caller tries again."""
     lacked = isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", str(error), re.IGNORECASE)
     if not lacked or not isinstance(sys.modules.get(_META), _StandIn):
         return False
@@ -71,12 +68,12 @@ def completes(error: Exception) -> bool:
 
 
 def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
-    """The function as it is, or, of a decorator that was called with options, a decorator that leaves it so."""
+    """A decorator, with or without options, that returns the function unchanged."""
     return _unmarked if function is None else function
 
 
 def _tracing_mode() -> Any:
-    """The mode that transformers makes masks in by vmap."""
+    """The mode in which transformers computes attention masks with vmap."""
     return _load(_TRACING).TransformGetItemToIndex()
 
 
@@ -101,7 +98,7 @@ class _LeanFinder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A stand-in, a module of the compiler after the compiler, or a module that is changed once it is there."""
+        """The spec of a stand-in, of a submodule of the compiler (imports all of it), or of a module to change; None for others."""
         if name in _ANSWERS:
             answers = _ANSWERS[name]
             return ModuleSpec(name, _Ready(lambda: _StandIn(name, answers)), is_package=name == _COMPILER)
@@ -117,7 +114,7 @@ class _LeanFinder(MetaPathFinder):
 
 
 class _Ready(Loader):
-    """Loads a module that is made, or is there already."""
+    """Loads the module that `make` returns, without running anything in it."""
 
     def __init__(self, make: Callable[[], ModuleType]) -> None:
         self._make = make
@@ -129,7 +126,7 @@ class _Ready(Loader):
 
 
 class _Changed(Loader):
-    """Loads a module as another loader does, then changes it."""
+    """Loads a module with the loader `whole`, then applies `change` to it."""
 
     def __init__(self, whole: Loader, change: Callable[[ModuleType], None]) -> None:
         self._whole, self._change = whole, change
@@ -146,7 +143,7 @@ class _Changed(Loader):
 
 
 def _without_meta_kernels(torch: ModuleType) -> None:
-    """A torch that makes generators of random numbers, for which it wants a class that comes with what was put off."""
+    """Gives torch the metaclass of its random generators, which it otherwise gets from the modules left out."""
     prepare = getattr(torch._C, "_set_generator_metaclass", None)
     if prepare is None or _META not in _ANSWERS:
         return
@@ -157,19 +154,19 @@ def _without_meta_kernels(torch: ModuleType) -> None:
 
 
 def _without_distribution(distributed: ModuleType) -> None:
-    """A torch that says it was built without distribution."""
+    """Makes torch say that it was built without torch.distributed."""
     vars(distributed)["is_available"] = lambda: False
 
 
 def _without_scipy(utils: ModuleType) -> None:
-    """A transformers that finds no scipy, which only losses of object detection want."""
+    """Makes transformers say that scipy is not installed: only losses of object detection use it."""
     vars(utils)["is_scipy_available"] = lambda: False
 
 
 def _names_by_need(import_utils: ModuleType) -> None:
-    """A transformers that reads in its models' files what they define once a name is asked for that is none of its own.
+    """Makes transformers read which names its models' files define only once a name is used that is not its own.
 
-    Else it reads those of hundreds of models as it is imported, and again for every package around them.
+    Otherwise it reads the files of hundreds of models when it is imported, and again for every package around them.
     """
     names: dict[str, Any] = vars(import_utils)
     wanted = ("create_import_structure_from_path", "define_import_structure", "_LazyModule")
@@ -189,7 +186,7 @@ def _names_by_need(import_utils: ModuleType) -> None:
         return {"auto": once(models / "auto")} if folder == models and not reading_all else once(folder)
 
     def all_of(package: str) -> ModuleType:
-        """The package's names in the files of all models, as transformers itself holds them."""
+        """The package as transformers itself makes it, with the names in the files of all models."""
         if package not in whole:
             there, prefix = sys.modules[package], "models" if package == "transformers" else None
             reading_all.append(package)

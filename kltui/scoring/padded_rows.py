@@ -1,8 +1,8 @@
-"""Products over few different numbers of rows.
+"""Matrix products whose rows are padded to a multiple of `STEP`, so that few different shapes occur.
 
-oneDNN makes code for every shape that it multiplies and keeps the last 1,024 of them. With the bfloat16 tiles of AMX that takes
-20 to 50 ms, longer than the product of a small layer itself, and otherwise some milliseconds. The batches of a corpus have
-hundreds of different numbers of tokens, each with four or more shapes of layers: so rows are padded to a multiple of `STEP`.
+oneDNN compiles code for each shape and caches the last 1,024. Compiling takes 20 to 50 ms for the bfloat16 tiles of AMX, longer
+than the product of a small layer itself, and some milliseconds otherwise. The batches of a corpus have hundreds of different
+numbers of tokens, each with four or more shapes of layers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 def over_padded_rows(product: Product) -> Product:
-    """`product` of rows (..., K) -> (..., D), each by itself, which is called with (M, K), M a multiple of STEP.
+    """`product` (..., K) -> (..., D), which treats rows separately, called with a number of rows that is a multiple of STEP.
 
-    The further rows are whatever lies behind x in its memory, or zeros; nothing reads what becomes of them.
+    The added rows are whatever follows x in its memory, or zeros; their results are dropped.
     """
 
     def padded(x: torch.Tensor) -> torch.Tensor:
@@ -34,7 +34,7 @@ def over_padded_rows(product: Product) -> Product:
 
 
 def as_dtype(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """x (..., K) in another dtype, in memory with room for the rows that `over_padded_rows` adds."""
+    """x (..., K) copied to another dtype, followed in memory by the zero rows that `over_padded_rows` adds."""
     K = x.shape[-1]
     M = x.numel() // K if K else 0
     result = x.new_empty((_padded(M), K), dtype=dtype)
@@ -47,7 +47,7 @@ def _padded(M: int) -> int:
 
 
 def _extended(x: torch.Tensor, M: int, wanted: int) -> torch.Tensor:
-    """x as (wanted, K), its M rows first: where it lies, if its memory goes on for so long, else copied."""
+    """x as (wanted, K), its M rows first: a view if x is contiguous and its storage is that long, else a copy with zeros."""
     K = x.shape[-1]
     end = (x.storage_offset() + wanted * K) * x.element_size()
     if x.is_contiguous() and end <= x.untyped_storage().nbytes():

@@ -1,4 +1,4 @@
-"""Worker processes that are forks of one process, as seen from the batch; see `kltui.jobs.fork_server`."""
+"""The batch's side of worker processes that are forks of one process; the other side is `kltui.jobs.fork_server`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def may_fork(device: str) -> bool:
 
 
 class ForkServer:
-    """The process that workers are forked from, begun at once: it imports torch before it is told what to `score`."""
+    """The process from which workers are forked. It starts at once and imports torch before `score` sends it the job."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
@@ -52,23 +52,23 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                # numpy's BLAS would begin its threads as it is imported
+                # otherwise numpy's BLAS starts its threads when it is imported
                 env={"OPENBLAS_NUM_THREADS": "1"} | self.environment,
             )
 
     def score(self, setup: Setup) -> None:
-        """Says what workers are set up with, before the first is asked for."""
+        """Sends the setup that all workers share; to be called before the first `fork`."""
         self._send(Start(setup, self.environment))
 
     def fork(self, pipe: Connection, *, compares_dtypes: bool) -> ForkedProcess:
-        """A worker at that end of a pipe, which is on its way: it begins once this process has imported torch."""
+        """Requests a worker that talks through `pipe` and returns at once; it starts once the server has imported torch."""
         worker = ForkedProcess(self, len(self._workers))
         self._workers.append(worker)
         self._send(Fork(worker.number, compares_dtypes), pipe.fileno())
         return worker
 
     def ask_status(self, worker: ForkedProcess) -> None:
-        """Asks for a worker's exit status, waited for by `listen`."""
+        """Requests a worker's exit status; `listen` receives it."""
         self._send(Wait(worker.number, worker.pid))
 
     def _send(self, message: Start | Fork | Wait, handle: int | None = None) -> None:
@@ -80,7 +80,7 @@ class ForkServer:
             self._lose()
 
     def listen(self, timeout_s: float | None = 0.0) -> None:
-        """Takes in what is answered, waiting for the first answer up to `timeout_s`."""
+        """Receives all answers that have arrived; waits for the first up to `timeout_s` seconds, without limit if None."""
         try:
             while not self.is_gone and self._line.poll(timeout_s):
                 answer: Forked | Ended = self._line.recv()
@@ -93,10 +93,10 @@ class ForkServer:
         self.is_gone = True
 
     def stop(self) -> None:
-        """Ends the process; workers are ended one by one before."""
+        """Ends the server, not its workers: the caller ends these first."""
         self.is_gone = True
         self._line.close()
-        self._process.kill()  # it keeps nothing that is to be put away
+        self._process.kill()  # it has nothing to save
         self._process.wait()
 
 
@@ -110,7 +110,7 @@ class ForkedProcess:
         self._answered = self._asked = False
 
     def answer(self, answer: Forked | Ended) -> None:
-        """Takes what the server says of this worker."""
+        """Stores the server's answer about this worker."""
         self._answered = True
         if isinstance(answer, Forked):
             self._pid = answer.pid
@@ -126,33 +126,35 @@ class ForkedProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id, waited for; 0 for one that was refused."""
+        """Its process id, once the server has answered; 0 if it was refused."""
         return 0 if self.is_refused else self._pid or 0
 
     def poll(self) -> int | None:
-        """Its exit status once it is known; of one that never began 0, as soon as it cannot begin any more."""
+        """Its exit status, None while unknown; 0 if it never started and cannot any more, 1 if its status was lost."""
         self._server.listen()
         if self._status is None and self._server.is_gone and (self._pid is None or not _is_there(self._pid)):
-            self._status = 0 if self._pid is None else 1  # init has it: nobody will know how it ended
+            self._status = (
+                0 if self._pid is None else 1
+            )  # its parent, the server, is gone, and with it the status
         return self._status
 
     def terminate(self) -> None:
-        """Asks it to end, if it has begun; one on its way ends when it finds its pipe closed."""
+        """Sends SIGTERM if it has started; a worker that has not ends when it finds its pipe closed."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends it, if it has begun."""
+        """Sends SIGKILL if it has started."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
         self._server.listen()
-        # Its number is not another's: the server waits for a worker when it is asked to, not before.
+        # The process id cannot be another's by now: the server reaps a worker only when asked for its status.
         if self._pid is not None and self._status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, number)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status, negative for a signal; raises TimeoutExpired. One on its way is not waited for: 0."""
+        """Its exit status, negative for a signal; raises TimeoutExpired. Returns 0 at once if it has not started yet."""
         until = None if timeout is None else time.monotonic() + timeout
         self._server.listen()
         if not self._answered and self._status is None:
