@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -41,6 +42,16 @@ def start(
         kltui_command(*arguments),
         cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, start_new_session=session,
     )  # fmt: skip
+
+
+def run_code(
+    code: str, *, cwd: Path, env: Mapping[str, str], timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """What a Python program has ended with: in a fork of the warm process that `env` names, else a new interpreter."""
+    if warm := env.get("KLTUI_TEST_WARM"):
+        return finished(Fork(warm, "", (), cwd=cwd, env=env, code=code), timeout)
+    program = [sys.executable, "-P", "-c", code]
+    return subprocess.run(program, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
 
 
 def finished(process: Started, timeout: float) -> subprocess.CompletedProcess[str]:

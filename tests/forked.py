@@ -33,7 +33,7 @@ class Started(Protocol):
 
 
 class Fork:
-    """A fork of the warm process at `socket_path` that calls `main` of a module: a `Started` of its own process id.
+    """A fork of the warm process at `socket_path` that calls `main` of a module, or runs `code`: a `Started` of its own process id.
 
     `session` makes it the first process of a session. Its standard input is empty.
     """
@@ -49,13 +49,15 @@ class Fork:
         stdout: int | IO[Any] = PIPE,
         stderr: int | IO[Any] = PIPE,
         session: bool = False,
+        code: str = "",
     ) -> None:
         self.returncode: int | None = None
         self._line = socket.socket(socket.AF_UNIX)
         self._line.connect(socket_path)
         ends = [_output(stdout), _output(stderr)]
         self.stdout, self.stderr = (end.file for end in ends)
-        asked = {"module": module, "arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}
+        asked: dict[str, Any] = {"code": code} if code else {"module": module}
+        asked |= {"arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}
         data = json.dumps(asked | {"passed": [], "session": session}).encode()
         with Path(os.devnull).open() as nothing:
             fds = [nothing.fileno(), *(end.fd for end in ends)]

@@ -17,6 +17,8 @@ KLTUI = (
     "kltui.cli", "kltui.jobs.batch", "kltui.jobs.shard", "kltui.jobs.worker", "kltui.jobs.device_probe",
     "kltui.scoring.device", "kltui.scoring.scorer", "kltui.store", "kltui.workspace", "kltui.analysis.map",
     "kltui.view.report", "kltui.view.sections.catalogue", "kltui.view.export", "kltui.analysis.weights",
+    "kltui.view.summary", "kltui.workspace.weight_process", "kltui.workspace.weight_sweep",
+    "kltui.registry.parameters", "kltui.registry.gguf_tensors",
 )  # fmt: skip
 # What a report, an export and a job's findings import when they come to their maps: a second for each process.
 MAPS = ("sklearn.manifold", "sklearn.model_selection", "scipy.cluster.hierarchy", "scipy.stats", "plotext")

@@ -80,8 +80,9 @@ def training_texts(root: Path | None = None, n_bytes: int | None = None) -> list
     documents: list[Document] = []
     total = 0
     for name in names:
-        text = _head(read_source(root / name), FILE_BYTES)
-        if text and total < n_bytes:
+        if total >= n_bytes:
+            break
+        if text := _head(read_source(root / name), FILE_BYTES):
             documents.append(Document(name, "code", text))
             total += len(text.encode())
     if total < n_bytes // 4:

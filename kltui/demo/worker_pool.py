@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -75,7 +76,10 @@ class WorkerPool:
                 if connection not in busy and (run := _next(waiting, set(busy.values()))):
                     waiting.remove(run)
                     busy[connection] = run.name
-                    connection.send(_Task("train", run.name))
+                    with suppress(
+                        BrokenPipeError, ConnectionResetError
+                    ):  # a worker that has ended is reported below
+                        connection.send(_Task("train", run.name))
             ready = wait(list(busy), POLL_S)
             if not ready:
                 yield None

@@ -10,6 +10,7 @@ import pytest
 
 from kltui.demo.prepared import Prepared, prepare
 from kltui.demo.suite import PlannedRun, Size, Suite, checkpoint_steps
+from kltui.demo.texts import CorpusText, corpus_items
 
 MICRO = Size("micro", hidden=32, layers=1, heads=1, learning_rate=2e-2)
 
@@ -23,10 +24,18 @@ def suite() -> Suite:
 
 
 @pytest.fixture(scope="session")
-def texts_folder(tmp_path_factory: pytest.TempPathFactory, suite: Suite) -> Path:
+def corpus() -> list[CorpusText]:
+    """The demo's corpus, for which a sixth of the standard library is parsed."""
+    return corpus_items()
+
+
+@pytest.fixture(scope="session")
+def texts_folder(tmp_path_factory: pytest.TempPathFactory, suite: Suite, corpus: list[CorpusText]) -> Path:
     """A workspace whose texts are prepared and whose runs are not trained."""
     workspace = tmp_path_factory.mktemp("texts")
-    prepare(workspace, suite)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kltui.demo.prepared.corpus_items", lambda root: corpus)
+        prepare(workspace, suite)
     return workspace
 
 

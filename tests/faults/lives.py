@@ -19,7 +19,6 @@ from typing import Any
 import kltui.jobs.batch
 import kltui.store.filesystem
 from kltui import cli
-from kltui.jobs.executors.local import LocalExecutor
 from kltui.jobs.messages import Message, Setup, Task, TaskScored
 from kltui.jobs.result_writer import ResultWriter
 from kltui.registry.reading import Reading
@@ -76,7 +75,9 @@ def strike(method: str, number: int) -> None:
 
 def live(asked: dict[str, Any]) -> int:
     """The exit code of a life whose faults are armed (70: traceback)."""
-    kltui.jobs.batch.LocalExecutor = InlineExecutor if asked["inline"] else LocalExecutor  # type: ignore
+    if asked["inline"]:
+        kltui.jobs.batch.LocalExecutor = InlineExecutor  # type: ignore
+        kltui.jobs.batch.begin_early = lambda *_: None  # no worker is to be forked
     if "FAULT_MOUNTS" in os.environ:
         kltui.store.filesystem.MOUNTS = Path(os.environ["FAULT_MOUNTS"])
     if asked["struck"]:

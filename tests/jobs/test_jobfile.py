@@ -281,7 +281,8 @@ def test_jobs_of_before_keep_their_digest() -> None:
 
 def test_what_a_table_says_goes_before_its_preset(tmp_path: Path) -> None:
     table = {"preset": "pythia-70m", "revisions": ["step{0,512}"], "run": "mine", "tags": ["t"]}
-    job = parse_job({"workspace": "w", "corpus": {"source": "demo"}, "models": [table]}, "job")
+    (tmp_path / "texts.json").write_text('["one text"]')
+    job = parse_job({"workspace": "w", "corpus": {"source": "texts.json"}, "models": [table]}, "job")
     plan = make_plan(job.resolved(tmp_path))
     assert [c.name for c in plan.checkpoints] == ["mine@0", "mine@512"]
     assert {(c.source.repo, c.size, c.tags) for c in plan.checkpoints} == {
@@ -298,7 +299,8 @@ def test_wildcards_mean_what_the_hub_or_the_preset_lists(
         {"repo": "o/n", "revisions": ["step5*", "step7"], "run": "b"},
         {"preset": "pythia-70m", "revisions": ["step14*"]},
     ]
-    job = parse_job({"workspace": "w", "corpus": {"source": "demo"}, "models": models}, "job")
+    (tmp_path / "texts.json").write_text('["one text"]')
+    job = parse_job({"workspace": "w", "corpus": {"source": "texts.json"}, "models": models}, "job")
     names = [c.name for c in make_plan(job.resolved(tmp_path)).checkpoints]
     assert names[:7] == ["n", "n@0", "n@5", "n@50", "b@5", "b@7", "b@50"]
     assert names[7:] == [f"pythia-70m@{step}" for step in (14000, *range(140000, 143001, 1000))]

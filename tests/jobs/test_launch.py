@@ -17,7 +17,10 @@ from kltui.jobs import launch
 from kltui.store import JobRow
 
 
-def test_pause_rests_after_a_checkpoint_and_resume_finishes(job: Path) -> None:
+def test_pause_rests_after_a_checkpoint_and_resume_finishes(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KLTUI_TEST_WARM_MAIN", "1")
     folder = job.parent / "ws"
     launch.start_detached(job)
     launch.pause(wait_for(folder, lambda row: row.status == "running" and row.done >= 1))

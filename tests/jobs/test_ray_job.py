@@ -29,6 +29,7 @@ def test_an_actor_stores_what_a_local_worker_stores(cli: Cli, job: Path) -> None
     ray = ["--set", "engine.kind=ray", "--set", "workspace=ray"]
     done = cli("--batch", str(job), *asked, *ray, "--json")
     assert done.returncode == 0, done.stderr
+    assert all(line.startswith("{") for line in done.stdout.splitlines()), "Ray wrote between the events"
     assert cli("--batch", str(job), *asked, "--json").returncode == 0
     truth = stored(job.parent / "ws")
     assert stored(job.parent / "ray") == truth and len(truth) == 48

@@ -178,7 +178,8 @@ def test_a_plan_says_which_checkpoints_have_none(tmp_path: Path) -> None:
     make_model(tmp_path / "whole")
     bare_model(tmp_path / "run" / "step1")
     tokenizer_in(tmp_path / "run")
-    text = 'workspace = "ws"\n[corpus]\nsource = "demo"\nsample = 3\n[scoring]\ndevice = "cpu"\n'
+    (tmp_path / "texts.json").write_text('["one text", "another text", "the last of them"]')
+    text = 'workspace = "ws"\n[corpus]\nsource = "texts.json"\n[scoring]\ndevice = "cpu"\n'
     text += "".join(f'[[models]]\npath = "{name}"\n' for name in ("alone", "whole", "run"))
     (tmp_path / "job.toml").write_text(text)
     steps = {s.name: s.problem for s in _steps(make_plan(load_job(tmp_path / "job.toml")), is_part=False)}
@@ -221,7 +222,10 @@ def test_a_job_file_names_a_folder_beside_it_or_a_repository(tmp_path: Path) -> 
 @pytest.mark.parametrize("named", ["x" * 300, "~nobodyhere/x", "./none", "a" * 150 + "/" + "b" * 150])
 def test_a_tokenizer_that_cannot_be_a_name_is_a_mistake_in_words(tmp_path: Path, named: str) -> None:
     make_model(tmp_path / "m")
-    text = f'workspace = "ws"\n[corpus]\nsource = "demo"\n[[models]]\npath = "m"\ntokenizer = "{named}"\n'
+    (tmp_path / "texts.json").write_text('["one text", "another text"]')
+    text = (
+        f'workspace = "ws"\n[corpus]\nsource = "texts.json"\n[[models]]\npath = "m"\ntokenizer = "{named}"\n'
+    )
     (tmp_path / "job.toml").write_text(text)
     with pytest.raises(UsageError):
         make_plan(load_job(tmp_path / "job.toml"))

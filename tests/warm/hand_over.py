@@ -4,6 +4,7 @@ To import torch and transformers takes seconds, and kltui itself one; a test of 
 them. Nothing in kltui knows of this. The process itself stays, passes signals on to the fork, and ends as it ends.
 KLTUI_TEST_WARM is the socket of the server; with KLTUI_TEST_WARM_MAIN the command itself is a fork, too: not for a test
 that kills it, since the fork lives a moment longer. With KLTUI_TEST_WARM_WORKERS so are the processes that run the tests.
+KLTUI_TEST_PATCH names a file that every fork runs first: what a sitecustomize is to a new interpreter.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 
 # A test that stops one of these by SIGSTOP has it started for real: else it would stop the one that stands for it alone.
 MODULES = ("kltui.jobs.worker", "kltui.jobs.fork_server", "kltui.jobs.import_preview", "kltui.scoring.device",
-           "kltui.tui.embed_worker", "kltui.tui.report_worker")  # fmt: skip
+           "kltui.tui.embed_worker", "kltui.tui.report_worker", "kltui.workspace.weight_process")  # fmt: skip
 MAIN = "kltui.cli"
 RUNNER = "import sys;exec(eval(sys.stdin.readline()))"  # how pytest-xdist's execnet starts Python
 SPAWN = "from multiprocessing.spawn import spawn_main;"  # how multiprocessing does

@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import selectors
 import signal
 import socket
@@ -58,6 +59,8 @@ def work(task: dict[str, Any], fds: list[int]) -> int:
     os.environ.clear()
     os.environ.update(task["env"])
     read_environment()
+    if patch := os.environ.get("KLTUI_TEST_PATCH"):
+        runpy.run_path(patch)
     sys.argv = ["-c", *task["arguments"]]
     try:
         if "code" in task:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import run_code
 from documents import blocks, commands, words_of
 from tiny_models import build_model, build_tokenizer
 
@@ -77,12 +78,14 @@ def test_a_mistake_is_told_before_training_begins(tmp_path: Path, texts: Path) -
         ScoreCheckpoints(trainer_of(tmp_path / "run"), texts, scoring={"dtype": "float8"})
 
 
-def test_importing_it_starts_nothing() -> None:
+def test_importing_it_starts_nothing(tmp_path: Path) -> None:
     code = (
-        "import multiprocessing, subprocess, threading; subprocess.Popen = None; import kltui.integrations;"
+        "import multiprocessing, subprocess, sys, threading; subprocess.Popen = None;"
+        "assert 'kltui.integrations' not in sys.modules; import kltui.integrations;"
         "assert threading.active_count() == 1 and not multiprocessing.active_children()"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    done = run_code(code, cwd=tmp_path, env=os.environ)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

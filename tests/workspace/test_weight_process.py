@@ -24,6 +24,12 @@ from kltui.workspace.weight_sweep import compute_missing
 STEPS = (0, 1, 2, 4)
 
 
+@pytest.fixture(autouse=True)
+def no_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is what was started, not one that stands for a fork: it is stopped and ended here."""
+    monkeypatch.delenv("KLTUI_TEST_WARM", raising=False)
+
+
 def run_of(folder: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     made = []
