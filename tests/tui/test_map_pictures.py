@@ -338,6 +338,16 @@ async def test_a_single_point_keeps_nothing_and_is_one_checkpoint(pca_app: MakeA
         assert "axes keep" not in text_of(app)
 
 
+async def test_a_run_too_short_to_turn_has_no_random_walk(pca_app: MakeApp, until) -> None:
+    app = pca_app(FakeWorkspace(names=checkpoints((10, 20))))
+    async with app.run_test(size=SIZES[1]) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.set_cursor("small@20")
+        await settled(pilot, "3", "w")
+        assert "small is too short for a random walk: it needs 3 checkpoints" in text_of(app)
+        assert not app.view.null_run
+
+
 async def test_the_title_counts_what_is_drawn(pca_app: MakeApp, until) -> None:
     app = pca_app()
     async with app.run_test(size=(120, 40)) as pilot:

@@ -345,7 +345,7 @@ class JobsView(View):
         lines: list[list[Span]] = []
         for item in self.kl.snapshot.items.get(job.id, ()):
             if item.status == "failed":
-                lines += [[(safe_text(item.name), look("bad", bold=True))]]
+                lines += [[(part, look("bad", bold=True))] for part in wrapped(item.name, max(8, width))]
                 lines += [[(part, look("text"))] for part in wrapped(item.error, max(8, width))]
                 lines += [[(part, look("muted"))] for part in wrapped(item.hint, max(8, width)) if part]
                 lines.append([])
@@ -369,8 +369,9 @@ class JobsView(View):
 
         def go_there() -> None:
             heads = ["".join(text for text, _ in line) for line in self.log_pane.all_lines()]
-            if safe_text(name) in heads:
-                self.log_pane.scroll_by(heads.index(safe_text(name)) - self.log_pane.top)
+            head = wrapped(name, max(8, self.log_pane.body_width))[0]
+            if head in heads:
+                self.log_pane.scroll_by(heads.index(head) - self.log_pane.top)
 
         self.call_after_refresh(go_there)
 

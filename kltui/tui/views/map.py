@@ -31,6 +31,7 @@ METHODS = ("tsne", "pca", "mds")
 MAX_NUMBERS = 20_000_000  # K x N above which nearest checkpoints are not computed
 REST_SECONDS = 0.15
 MIN_FOR_TSNE = 5
+MIN_FOR_WALK = 3  # checkpoints of a run that can turn
 TURN_DEGREES = 10.0
 NEAREST, MAX_NEAREST = 8, 16
 Asked = tuple[int, str, int, str, tuple[str, ...]]
@@ -295,6 +296,11 @@ class MapView(View):
         if self.null_run:
             self.null_run, self.shape_found = "", None
             self.kl.say("random walk removed")
+        elif run and self.plot.map is not None and len(_rows_of(self.plot.map, run)) < MIN_FOR_WALK:
+            self.kl.say(
+                f"{run} is too short for a random walk: it needs {MIN_FOR_WALK} checkpoints", "warning"
+            )
+            return
         elif run:
             self.null_run = run
             self.kl.say(f"a random walk with the step lengths of {run}; w removes it")
