@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from kltui.tui.views.map import MapView
 from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, properties, ramp_ink
 from kltui.tui.views.map_scene import model_of
 from kltui.tui.widgets.plot import PlotPane
+from kltui.view.cell_buffer import DOTS
 from kltui.view.palette import DARK, LIGHT, SHADES, contrast
 from kltui.view.ticks import axis_name
 
@@ -336,6 +338,26 @@ async def test_a_single_point_keeps_nothing_and_is_one_checkpoint(pca_app: MakeA
         await settled(pilot, "3")
         await until(pilot, lambda: "PCA  1 checkpoint " in text_of(app))
         assert "axes keep" not in text_of(app)
+
+
+async def test_ticks_are_beside_the_cells_in_which_their_values_are_drawn(pca_app: MakeApp, until) -> None:
+    app = pca_app()
+    async with app.run_test(size=SIZES[0]) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for key in "34":
+            await settled(pilot, key)
+            await until(pilot, lambda: any(isinstance(p, PlotPane) and p._y_labels for p in app.view.panes))
+            plots = [p for p in app.view.panes if isinstance(p, PlotPane) and p._y_labels]
+            for plot, _ in product(plots, range(4)):
+                await settled(pilot, "m")
+                kind = plot.kind
+                across, down = DOTS[kind]
+                seen, size = plot.seen, (plot.plot_width * across, plot.plot_height * down)
+                place_of = {label: p for n in range(1, 20) for p, label in seen.y.ticks(n)}
+                for row, label in plot._y_labels.items():
+                    value = seen.y.low + place_of[label.strip()] * seen.y.span
+                    dots = seen.dots(np.array([[seen.x.low, value]]), *size)
+                    assert int(dots[0, 1] / down) == row, (plot.title, kind, label)
 
 
 async def test_a_run_too_short_to_turn_has_no_random_walk(pca_app: MakeApp, until) -> None:

@@ -227,8 +227,11 @@ class PlotPane(Pane):
         """{row: label of its tick}."""
         assert self.seen is not None
         ticks = _ticks(self.seen.y, max(2, rows // self.y_tick_rows), rows // 2)
+        from kltui.view.cell_buffer import DOTS
+
+        _, down = DOTS[self.kind]
         return {
-            round((1 - place) * (rows - 1)): fitted(label, Y_AXIS - 1, right=True) for place, label in ticks
+            _cell_of(1 - place, rows, down): fitted(label, Y_AXIS - 1, right=True) for place, label in ticks
         }
 
     def _x_axis(self) -> list[Span]:
@@ -246,9 +249,12 @@ class PlotPane(Pane):
     def _x_ticks(self) -> str:
         """A line of the pane's width with the labels of the x axis, without those that would touch others."""
         assert self.seen is not None
+        from kltui.view.cell_buffer import DOTS
+
+        across, _ = DOTS[self.kind]
         cells, free = [" "] * self.body_width, 0
         for place, label in _ticks(self.seen.x, max(2, self.plot_width // 10), self.plot_width // 4):
-            at = Y_AXIS + round(place * (self.plot_width - 1)) - len(label) // 2
+            at = Y_AXIS + _cell_of(place, self.plot_width, across) - len(label) // 2
             at = max(0, min(at, self.body_width - len(label)))
             if at >= free:
                 cells[at : at + len(label)] = label
@@ -465,6 +471,15 @@ class PlotPane(Pane):
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Zooms out with the wheel."""
         self.do_zoom_out()
+
+
+def _cell_of(place: float, cells: int, dots: int) -> int:
+    """The cell, of `cells` with so many dots each, in which a value at `place` (0 to 1) of an axis is drawn.
+
+    >>> _cell_of(0.0, 8, 4), _cell_of(0.92, 8, 4), _cell_of(1.0, 8, 4), _cell_of(0.5, 3, 1)
+    (0, 7, 7, 1)
+    """
+    return int((place * (cells * dots - 1) + 0.5) / dots)
 
 
 def _ticks(axis: Axis, least: int, maximum: int) -> Sequence[tuple[float, str]]:
