@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command import kltui_command
+from command import finished, start
 
 sys.path.insert(0, str(Path(__file__).parent))  # scored_run
 
@@ -28,12 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (root / "texts.json").write_text(json.dumps(TEXTS))
     job = 'workspace = "."\n[corpus]\nsource = "texts.json"\n[[models]]\npath = "runs/tiny-seed1"\n[scoring]\nlayers = [1]\n'
     (root / "job.toml").write_text(job)
-    done = subprocess.run(
-        kltui_command("--batch", str(root / "job.toml")),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = finished(start("--batch", str(root / "job.toml"), cwd=root, env=env), 200)
     assert done.returncode == 0, done.stderr
     return Run(root / "runs" / "tiny-seed1", TEXTS, root)

@@ -1,4 +1,7 @@
-"""Runs the interface on a fixed workspace: `big_app.py CHECKPOINTS [evil | ticking] [TEXTS]` (0: the standard one)."""
+"""Runs the interface on a fixed workspace: `big_app.py CHECKPOINTS [evil | ticking | again] [TEXTS]` (0: the standard one).
+
+With `again` a new interface begins, in the same process, once the one before has ended and a line was typed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,16 @@ def main() -> int:
     prepare_environment()
     from kltui.tui.app import KltuiApp
 
-    return KltuiApp(Path("/workspaces/demo"), opener=opened).run() or 0
+    while True:
+        code = KltuiApp(Path("/workspaces/demo"), opener=opened).run() or 0
+        if "again" not in sys.argv:
+            return code
+        print("ENDED", code, flush=True)  # as the shell of a pane says it
+        if not sys.stdin.readline():
+            return code
+        print(
+            "\x1b[2J\x1b[H", end="", flush=True
+        )  # what was said of this one is not taken for the next one's
 
 
 def opened(_: Path) -> object:

@@ -47,9 +47,10 @@ def until() -> Until:
     """Waits until something holds; fails after minutes, which only a mistake takes."""
 
     async def wait(pilot: Pilot[int], holds: Callable[[], object]) -> None:
-        deadline = monotonic() + 200
+        deadline, pause = monotonic() + 200, 0.02
         while True:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
+            pause = min(0.1, 1.2 * pause)  # to look costs, too: mostly a whole screen is drawn
             if holds():
                 await pilot.pause(0.0)  # what is on its way has come
                 if holds():

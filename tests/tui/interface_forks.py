@@ -9,6 +9,7 @@ ancestor that takes orphans in, the process that runs the tests, is its parent a
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import fcntl
 import gc
@@ -37,7 +38,22 @@ def load() -> None:
         importlib.import_module(name)
     for screen in importlib.import_module("kltui.tui.actions").SCREENS:
         importlib.import_module(f"kltui.tui.views.{screen}")
+    asyncio.run(show_once())
     gc.freeze()
+
+
+async def show_once() -> None:
+    """Has an interface begin without a terminal, so that its styles are parsed once for all forks."""
+    from fake_workspace import FakeWorkspace
+    from shared_styles import parsing_once
+    from textual.css.stylesheet import Stylesheet
+
+    from kltui.tui.app import KltuiApp
+
+    Stylesheet._parse_rules = parsing_once()  # type: ignore[method-assign]
+    app = KltuiApp(Path("/workspaces/demo"), opener=lambda _: FakeWorkspace(8))  # type: ignore[arg-type,return-value]
+    async with app.run_test() as pilot:
+        await pilot.pause()
 
 
 def take_terminal(terminal: int, *, controlling: bool) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from textual.css.stylesheet import Stylesheet
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_reading_of_styles() -> Iterator[None]:
-    """Every app has the same styles: they are parsed for the first one alone."""
+def parsing_once() -> Callable[..., Any]:
+    """What may stand for `Stylesheet._parse_rules`: every app has the same styles, which are parsed for the first one alone."""
     parse, known = Stylesheet._parse_rules, {}
 
     def parsed(sheet: Stylesheet, *given: Any, **named: Any) -> Any:
@@ -20,6 +19,11 @@ def one_reading_of_styles() -> Iterator[None]:
             known[key] = parse(sheet, *given, **named)
         return known[key]
 
+    return parsed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_reading_of_styles() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stylesheet, "_parse_rules", parsed)
+        patch.setattr(Stylesheet, "_parse_rules", parsing_once())
         yield

