@@ -93,10 +93,10 @@ def run_batch(
 
 
 def _begun_early(job: JobFile) -> ForkServer | None:
-    """A process that imports torch while the job is planned, where it is sure to be needed: nothing is stored yet."""
+    """A fork server that imports torch while the job is planned; None unless a new workspace makes sure that it is needed."""
     try:
         is_new = not (Path(job.workspace) / STORE).exists()
-    except OSError:  # a name that no file can have: the plan says so
+    except OSError:  # not a possible file name: the plan reports it
         return None
     if job.engine.kind != "local" or not is_new or all(model.endpoint for model in job.models):
         return None
@@ -122,12 +122,14 @@ class BatchRun:
         self._devices: dict[str, DeviceInUse] = {}
         self._retryable = 0
         self._noted = 0.0
-        # bytes, as of the last note: to ask costs more than all else that is said of a moment
+        # bytes, measured at each note only, because measuring costs more than the rest of a Moment
         self._memory = 0
-        self._held: Mapping[int, str] = {}  # weights by index of what was stored whole when the work began
+        self._held: Mapping[
+            int, str
+        ] = {}  # {index: weights} of checkpoints completely stored when the work began
 
     def run(self) -> tuple[int, str]:
-        """Works through the job: the exit code, see `run_batch`, and the status that the job ends with."""
+        """Works through the job; returns (exit code as of `run_batch`, the job's final status)."""
         if self._writer.previous_owner:
             gone = self._writer.previous_owner.pid
             self._reporter.say(f"taking over from process {gone}, which has ended", "yellow")
@@ -152,7 +154,7 @@ class BatchRun:
         return self._exit_code(status, signals), status
 
     def _name_repeats(self) -> None:
-        """Says which checkpoints of the workspace hold the same weights: a hub may serve one file under many steps."""
+        """Reports which checkpoints of the workspace have the same weights: a hub may serve one file under many steps."""
         try:
             groups = self._writer.same_weights()
         except KltuiError as error:
@@ -181,7 +183,7 @@ class BatchRun:
             self._reporter.say(f"note    {safe_text(said, 400)}")
 
     def _count_kept(self) -> None:
-        """Counts what an earlier life or another job has stored of the checkpoints that this one did not come to."""
+        """Counts the checkpoints left that an earlier start of the job, or another job, has stored."""
         kept = self._writer.count_kept(sorted(self._left)) if self._left else set()
         self._tally.kept += len(kept)
         self._left -= kept
@@ -194,7 +196,7 @@ class BatchRun:
         return 75 if self._retryable == self._tally.failed else 1
 
     def _worked(self, signals: Signals) -> str:
-        """`_work`, whose failures other than the store's are written to the store as well."""
+        """`_work`, with its errors, except those of the store, also written to the store."""
         try:
             return self._work(signals)
         except StoreError:
@@ -252,7 +254,7 @@ class BatchRun:
         )
 
     def _fetching(self, index: int, message: str) -> None:
-        # Called from the preparing thread: a dict entry is all it may touch.
+        # called from the preparing thread, so it may change only a dict entry
         if index not in self._started:
             self._progress[index] = Progress("fetch", message=message)
 
@@ -271,20 +273,20 @@ class BatchRun:
         return LocalExecutor(setup, workers, devices, self._begun)
 
     def _first_model(self) -> FirstModel | None:
-        """The first model of which nothing is stored; None where all is: then nothing needs to get ready."""
+        """The first model, not a served one, that is not completely stored; None if there is none."""
         new = (c for i, c in enumerate(self._plan.checkpoints) if i not in self._held)
         first = next((c for c in new if not isinstance(c.source, ServedSource)), None)
         return None if first is None else _first_model(first)
 
     def _feed(self, preparer: Preparer, executor: Executor) -> None:
-        """Sends prepared checkpoints to idle workers, and to busy ones that read ahead what comes next."""
+        """Sends prepared checkpoints to idle workers, and announces the next ones to busy workers that can read ahead."""
         while executor.idle and self._tally.left:
             task = self._next_task(preparer, executor)
             if task is None:
                 return
             self._started[task.index] = time.monotonic()
             self._progress[task.index] = Progress("load")
-            executor.submit(task)  # at once: what is written of it takes the disk's time
+            executor.submit(task)  # before the write below, which takes the disk's time
             self._writer.item_started(task.index)
         while executor.can_expect:
             task = self._admitted(preparer, 0.0)
@@ -294,7 +296,7 @@ class BatchRun:
             executor.expect(task)
 
     def _next_task(self, preparer: Preparer, executor: Executor) -> Task | None:
-        """What an idle worker is to do, None where nothing is ready yet."""
+        """The next task for an idle worker, None if none is ready yet."""
         if self._retry:
             return self._retry.pop()
         if self._expected:
@@ -358,7 +360,7 @@ class BatchRun:
             self._reporter.note(name, note)
 
     def _tell_device(self, message: Computes) -> None:
-        """Says on what a worker computes, once for workers that are alike."""
+        """Reports a worker's device, once for workers with the same."""
         device, settings = message.device, self._plan.settings
         on_ray = self._plan.job.engine.kind == "ray"
         where = f"{device} on {message.host}" if on_ray else str(device)
@@ -418,12 +420,12 @@ class BatchRun:
             self._free_unneeded(index)
 
     def _free_unneeded(self, index: int) -> None:
-        """Frees what one checkpoint was made of, unless another that is left needs the same commit."""
+        """Deletes a checkpoint's files from the hub's cache, unless a checkpoint that is left needs the same commit."""
         from kltui.registry.hub import cached_commit
 
         needed = {(s.repo, cached_commit(s)) for i in self._left for s in self._hub_sources(i)}
         for source in self._hub_sources(index):
-            # The mark of a revision tells its commit; of a plain checkpoint it is known in any case.
+            # a cached revision records its commit; a prepared plain checkpoint's is known without that
             own = index in self._ready and source == self._checkpoint(index).source
             commit = (self._ready[index].commit if own else "") or cached_commit(source)
             if (source.repo, commit) not in needed:
@@ -438,7 +440,7 @@ class BatchRun:
         try:
             free(source)
         except (KltuiError, OSError, ValueError) as error:
-            # What could not be freed only takes space; the next fetch says when there is too little.
+            # files that stay only take space; the next fetch reports when there is too little
             self._reporter.say(
                 f"not deleted: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow"
             )
@@ -447,7 +449,7 @@ class BatchRun:
         return self._plan.checkpoints[index]
 
     def _note(self) -> None:
-        """Tells the audience, and once a second the store, how far things are."""
+        """Passes the progress to the reporter, and every `NOTE_EVERY_S` to the store."""
         progress = dict(self._progress)
         now = time.monotonic()
         is_due = now - self._noted >= NOTE_EVERY_S
@@ -478,7 +480,7 @@ class BatchRun:
 
 
 def _first_model(checkpoint: Checkpoint) -> FirstModel:
-    """The folders of a checkpoint that is a plain model here; none of others, until their files are."""
+    """The folders of a checkpoint that is a plain local model; empty for others, whose files may not be here yet."""
     source = checkpoint.source
     if not isinstance(source, LocalSource) or is_adapter(checkpoint):
         return FirstModel()

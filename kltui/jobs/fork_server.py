@@ -1,7 +1,7 @@
-"""The process that workers are forked from: torch and the corpus in ids are in it once, shared copy on write.
+"""The process from which workers are forked. They share its memory, with torch and the tokenised corpus, copy on write.
 
 Python's own fork server is not used: it runs the main program's module again, which may be a user's script without a guard,
-takes over the environment as it is, and can hold modules only, no corpus.
+inherits the environment unchanged, and can preload modules but no corpus.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Sent once: what every worker is set up with, and the environment that each has."""
+    """Sent once: the setup and the environment of every worker."""
 
     setup: Setup
     environment: dict[str, str]
@@ -70,7 +70,7 @@ def main() -> int:
     """Forks workers on request from the process at the other end of the given file descriptor, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in every worker
     silence_libraries()
-    # Imports make much that stays and little to be collected; and no collection may touch, and so copy, what workers share.
+    # Imports create little garbage, and a collection would write to, and so copy, the memory that workers share.
     gc.disable()
     with Connection(int(sys.argv[1])) as line, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(line)
@@ -85,9 +85,10 @@ def _serve(line: Connection) -> None:
 
 
 def _started(line: Connection) -> tuple[Start, bool]:
-    """What the other end says first, and whether libraries could be imported, which is done while that is waited for.
+    """(the first message of the other end, whether torch and transformers could be imported).
 
-    Meanwhile another process listens, and puts the corpus into ids on threads of its own: they are in the cache then.
+    A forked process waits for the message during the import and tokenises the corpus into the cache, because this process must
+    stay without threads.
     """
     if not is_safe():
         return line.recv(), _imports()
@@ -106,7 +107,7 @@ def _started(line: Connection) -> tuple[Start, bool]:
 
 
 def _imports() -> bool:
-    """Whether torch and transformers could be imported; why they could not, a worker finds out again and reports."""
+    """Imports torch and transformers; whether that worked. If not, a worker meets the same error and reports it."""
     from kltui.scoring import ahead
 
     try:
@@ -117,7 +118,7 @@ def _imports() -> bool:
 
 
 def _listen(line: Connection, onwards: Connection) -> int:
-    """Puts the corpus that comes through `line` into ids, then hands on what came; nothing where the other end has gone."""
+    """Receives Start from `line`, tokenises its corpus and sends Start to `onwards`; sends nothing if `line` closes first."""
     with suppress(EOFError, OSError):
         start: Start = line.recv()
         _tokenize(start.setup)
@@ -126,7 +127,7 @@ def _listen(line: Connection, onwards: Connection) -> int:
 
 
 def _serve_forks(line: Connection, start: Start, scorer: Scorer | None) -> None:
-    """Answers until the other end has gone, which raises EOFError."""
+    """Answers requests until `line` closes, which raises EOFError."""
     while True:
         asked: Fork | Wait = line.recv()
         if isinstance(asked, Wait):
@@ -135,27 +136,27 @@ def _serve_forks(line: Connection, start: Start, scorer: Scorer | None) -> None:
         pipe = recv_handle(line)
         pid = _forked(start, scorer, line, pipe, asked.compares_dtypes)
         line.send(Forked(asked.number, pid))
-        os.close(pipe)  # only now: the other end takes a closed pipe for a worker that has died
+        os.close(pipe)  # after the answer: to the other end a pipe closed before means that the worker died
 
 
 def _ready(start: Start) -> Scorer | None:
-    """A scorer that holds the corpus in the ids of the model named; None where a worker has to make its own."""
+    """A scorer with the corpus tokenised for the first model, if its folder is known; None if it could not be made."""
     from kltui.scoring import ahead
 
     setup, first = start.setup, start.setup.first or FirstModel()
-    # one thread: the threads of a pool would not be there in a fork
+    # a process with more than one thread cannot be forked safely
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         return ahead.ready_scorer(
             setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, setup.prompts, first.folder,
             first.tokenizer,
         )  # fmt: skip
-    except Exception:  # whatever it is, a worker meets it again and reports it with its checkpoint
+    except Exception:  # a worker meets any error again and reports it with its checkpoint
         return None
 
 
 def _tokenize(setup: Setup) -> None:
-    """Leaves the corpus in the ids of the first model in the cache, where that model is known."""
+    """Tokenises the corpus for the first model into the cache, if that model's folder is known."""
     from kltui.scoring import ahead
 
     first = setup.first
@@ -172,7 +173,7 @@ def _tokenize(setup: Setup) -> None:
 
 
 def is_safe() -> bool:
-    """Whether this process may be forked: it has one thread and no state of CUDA, neither of which a fork could use."""
+    """Whether this process may be forked: it has one thread and has not initialised CUDA; a fork can use neither."""
     try:
         threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - only their number
     except OSError:
@@ -185,7 +186,7 @@ def is_safe() -> bool:
 def _forked(
     start: Start, scorer: Scorer | None, line: Connection, pipe: int, compares_dtypes: bool
 ) -> int | None:
-    """The process id of a new worker at `pipe`; None where there can be none."""
+    """The process id of a new worker that talks through `pipe`; None if forking is not safe or fails."""
     if not is_safe():
         return None
     try:
@@ -204,7 +205,7 @@ def _forked(
 
 
 def _end_as(work: Callable[[], int]) -> NoReturn:
-    """Ends a fork as a process of its own would end after `work`, but for what the parent has at its exit."""
+    """Runs `work` and ends the process with its exit status, without running the parent's exit handlers."""
     status = 1
     try:
         status = work()

@@ -29,7 +29,7 @@ STOP_GRACE_S = 3.0
 
 
 class Executor(Protocol):
-    """Scores one checkpoint a task, several at a time, somewhere else."""
+    """Scores one checkpoint per task in other processes, several at a time."""
 
     @property
     def idle(self) -> int: ...
@@ -44,24 +44,24 @@ class Executor(Protocol):
 
 
 def begin_early(device: str, workers: int) -> ForkServer | None:
-    """A process to fork workers from, before it is known what they score; None where they are no forks."""
+    """A fork server, started before the job is known; None if workers on `device` are not forks."""
     return ForkServer(_environment(_threads(usable_cores(), workers), workers)) if may_fork(device) else None
 
 
 def _threads(cores: int, workers: int) -> int:
-    """Threads of each of so many workers."""
+    """Threads per worker, at least 1."""
     return max(1, cores // workers)
 
 
 def _environment(threads: int, workers: int) -> dict[str, str]:
-    """What each of so many workers gets as its environment."""
+    """The whole environment of each of `workers` workers, {name: value}."""
     environment = {
         "TOKENIZERS_PARALLELISM": "true",
         "OMP_NUM_THREADS": str(threads),
     } | environment_of_jobs()
     if workers > 1:
         environment["OMP_NUM_THREADS"] = str(threads)
-    # with two threads beside another load, those that spin take ten times as long
+    # with two threads beside another load, spinning takes ten times as long
     wait_passively(environment)
     return environment
 
@@ -87,20 +87,20 @@ class LocalExecutor:
     def __init__(
         self, setup: Setup, workers: int, devices: tuple[str, ...] = (), begun: ForkServer | None = None
     ) -> None:
-        """`begun`: a process to fork workers from, of `begin_early`; it is used where it suits these workers."""
+        """`begun`: a fork server from `begin_early`; used if its environment is that of these workers, else stopped."""
         self._setup = replace(setup, threads=_threads(setup.threads, workers))
         self._devices = devices or (setup.settings.device,)
         self._workers: list[_Worker] = []
         self._size = workers
         self._may_fork = all(map(may_fork, self._devices))
-        self._needs_torch = True  # what is submitted now
+        self._needs_torch = True  # of the task submitted last: False if a server holds its model
         ready = self._may_fork and setup.first is not None
         self._server = self._server_begun(begun) if ready else None
         if begun is not None and self._server is not begun:
             begun.stop()
 
     def _server_begun(self, begun: ForkServer | None = None) -> ForkServer:
-        """A process to fork workers from that knows what is to be scored."""
+        """`begun` or a new fork server, with this job's setup sent to it."""
         environment = self._environment()
         server = begun if begun is not None and begun.environment == environment else ForkServer(environment)
         server.score(self._setup)
@@ -113,7 +113,7 @@ class LocalExecutor:
 
     @property
     def can_expect(self) -> bool:
-        """Whether a worker could read ahead while it scores: one on a GPU that does not know yet what comes next."""
+        """Whether a busy worker on a GPU has no next task announced yet, so that it could read ahead."""
         return any(w.task and w.reads_ahead and not w.expects for w in self._workers)
 
     @property
@@ -190,7 +190,7 @@ class LocalExecutor:
         return worker
 
     def _spawn_instead(self, worker: _Worker) -> None:
-        """Gives the task of a worker that could not be forked to a process of its own; no other is forked from now on."""
+        """Replaces a worker that could not be forked by a new process, which gets its task; nothing is forked from now on."""
         self._may_fork = False
         worker.pipe.close()
         worker.process, worker.pipe = self._spawned(worker.device)
@@ -199,7 +199,7 @@ class LocalExecutor:
                 worker.pipe.send(worker.task)
 
     def _spawned(self, device: str) -> tuple[WorkerProcess, Connection]:
-        """A worker in a new interpreter, and the pipe to it, set up."""
+        """(a worker in a new interpreter, the pipe to it), its setup sent."""
         ours, theirs = Pipe()
         with theirs:
             process = subprocess.Popen(
@@ -215,7 +215,7 @@ class LocalExecutor:
         return process, ours
 
     def _environment(self) -> dict[str, str]:
-        """What a worker gets as its environment."""
+        """The whole environment of a worker, {name: value}."""
         return _environment(self._setup.threads, self._size)
 
     def _bury(self, worker: _Worker) -> Died:

@@ -35,15 +35,15 @@ from kltui.jobs.job_tables import EngineTable
 from kltui.jobs.messages import Died, Failed, Message, Said, Setup, Task, TaskScored
 
 INSTALL = "pip install '.[ray]'"
-OBJECT_STORE_BYTES = 256 << 20  # results wait there for a moment: one takes at most a few megabytes
+OBJECT_STORE_BYTES = 256 << 20  # for results in transit, a few megabytes each at most
 CONNECT_S = 5.0
 START_S = 0.5  # how long to wait for actors where no other work is under way
 SAY_WAITING_AFTER_S = 30.0
-HEAD_EVERY_S = 2.0  # how often to see whether the head of the cluster is there
-HEAD_LOST_S = 30.0  # Ray itself ends the process without a word to the job when its head is away for a minute
-FETCH_S = 5.0  # how long to wait for an answer that has been given: signals, too, wait meanwhile
+HEAD_EVERY_S = 2.0  # between checks whether the cluster's head answers
+HEAD_LOST_S = 30.0  # less than the minute without a head after which Ray ends this process without an error
+FETCH_S = 5.0  # how long to wait for a result that is ready elsewhere; signals are not handled meanwhile
 LEAVE_S = 15.0
-MAX_FAILED_STARTS = 3  # in a row: then no actor will ever start
+MAX_FAILED_STARTS = 3  # in a row, after which the job fails
 _NO_GPU = (
     "no machine of the Ray cluster offers a GPU, so CPUs are used (to offer one: ray start --num-gpus 1)"
 )
@@ -53,13 +53,13 @@ log = logging.getLogger(__name__)
 
 
 def check_ray() -> None:
-    """Raises UsageError where Ray is not installed."""
+    """Raises UsageError if Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise UsageError('engine.kind = "ray" needs Ray, which is not installed here', INSTALL)
 
 
 class _Aside(io.TextIOBase):
-    """Takes what Ray prints on standard output, which is for the job's events, and puts it into the log."""
+    """Writes what Ray prints to the log instead of standard output, which is for the job's events."""
 
     def write(self, text: str, /) -> int:
         if text.strip():
@@ -69,9 +69,9 @@ class _Aside(io.TextIOBase):
 
 @dataclass(eq=False)
 class _Slot:
-    """One actor and what is waited for from it: its start, a task's stream of messages, or nothing.
+    """One actor. `awaited`: the reference to its start, a task's stream of messages, or None if it is idle.
 
-    `coming` is the reference to a message that the stream has given and that is not here yet.
+    `coming`: the reference to a message of the stream that has not been fetched yet, or None.
     """
 
     actor: Any
@@ -82,12 +82,12 @@ class _Slot:
 
     @property
     def pending(self) -> Any:
-        """What Ray is to be asked for next."""
+        """The reference to wait for next, None if idle."""
         return self.awaited if self.coming is None else self.coming
 
 
 class _Head:
-    """The cluster's head at HOST:PORT: whether it answers, asked every few seconds."""
+    """The cluster's head at HOST:PORT, which is checked for an answer every `HEAD_EVERY_S`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -97,7 +97,7 @@ class _Head:
         self._silent_since: float | None = None
 
     def is_silent(self, *, at_once: bool = False) -> bool:
-        """Whether it gave no answer when last asked. Raises TryAgainError once that has been so for too long."""
+        """Whether it did not answer the last check. Raises TryAgainError after `HEAD_LOST_S` seconds without an answer."""
         if not at_once and time.monotonic() - self._asked < HEAD_EVERY_S:
             return self._silent_since is not None
         why = self._ask()
@@ -115,7 +115,7 @@ class _Head:
         return True
 
     def _ask(self) -> str:
-        """Why there is no answer, or ""."""
+        """Connects once; the reason why it failed, "" if it worked."""
         try:
             socket.create_connection(self._place, CONNECT_S).close()
         except OSError as error:
@@ -151,21 +151,21 @@ class RayExecutor:
 
     @property
     def idle(self) -> int:
-        """How many more tasks could start now: actors that are there and have nothing to do."""
+        """How many more tasks could start now: the number of actors that have started and have no task."""
         return sum(s.awaited is None for s in self._slots)
 
     @property
     def can_expect(self) -> bool:
-        """An actor gets a task when it starts it, never before."""
+        """False: actors do not read ahead."""
         return False
 
     @property
     def expected(self) -> Task | None:
-        """None: see `can_expect`."""
+        """None, see `can_expect`."""
         return None
 
     def expect(self, task: Task) -> None:
-        """Leaves it: see `can_expect`."""
+        """Does nothing, see `can_expect`."""
 
     def submit(self, task: Task) -> None:
         """Starts `task` on an idle actor."""
@@ -174,28 +174,28 @@ class RayExecutor:
         slot.awaited = slot.actor.score.options(num_returns="streaming").remote(task)
 
     def wait(self, timeout_s: float) -> list[Message]:
-        """Messages that arrive within `timeout_s`, as soon as there is one."""
+        """Messages that arrive within `timeout_s`; returns when the first does."""
         if self._unsaid:
             said, self._unsaid = self._unsaid, []
             return said
         if not any(s.task for s in self._slots):
             timeout_s = 0.0 if self.idle else START_S
         if self._head.is_silent():
-            # Until it is back, every word with Ray may take for ever.
+            # without the head, any call of Ray may never return
             time.sleep(START_S)
             return []
         awaited = {s.pending: s for s in self._slots if s.pending is not None}
         if not awaited:
             return []
         ready, _ = self._ray.wait(list(awaited), num_returns=1, timeout=timeout_s)
-        if ready:  # what else has come by now
+        if ready:  # all others that are ready too
             ready, _ = self._ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
         messages = [m for r in ready for m in self._hear(awaited[r])]
         return messages + self._patience()
 
     def stop(self) -> None:
-        """Ends every actor, whatever it is doing, and Ray itself where this job started it."""
-        # A cluster that has gone must not turn the end of a job into an error, nor hold it up.
+        """Ends every actor, also one that is scoring, and disconnects from Ray, which ends a cluster that this job started."""
+        # a cluster that is gone must neither make the end of a job an error nor delay it
         thread = threading.Thread(target=self._leave, name="leave", daemon=True)
         thread.start()
         thread.join(LEAVE_S)
@@ -222,7 +222,7 @@ class RayExecutor:
                 slot.coming = next(slot.awaited)
             message: Message = self._ray.get(slot.coming, timeout=FETCH_S)
         except self._ray.exceptions.GetTimeoutError:
-            return []  # a slow line: it is asked for again
+            return []  # slow network: fetched at the next wait
         except (self._ray.exceptions.RayError, StopIteration) as error:
             if self._head.is_silent(at_once=True):
                 return []
@@ -263,7 +263,7 @@ class RayExecutor:
             self._ray.kill(actor, no_restart=True)
 
     def _patience(self) -> list[Message]:
-        """Words, once, where no actor has found a place for a long time."""
+        """A message, once, if no actor has started and none works for `SAY_WAITING_AFTER_S`; else nothing."""
         now = time.monotonic()
         if self._reported or self.idle or any(s.task for s in self._slots):
             self._waiting_since = now
@@ -275,7 +275,7 @@ class RayExecutor:
 
 
 def _options(resources: dict[str, float], device: str, cpus: int) -> tuple[dict[str, Any], str]:
-    """What each actor takes of the cluster, and the device that it scores on."""
+    """(Ray's options of each actor, among them its CPUs and GPUs; the device that it scores on)."""
     common = {"scheduling_strategy": "SPREAD", "max_restarts": 0, "max_task_retries": 0}
     gpus = resources.get("GPU", 0.0)
     if device.startswith("cuda") and gpus < 1:
@@ -284,7 +284,7 @@ def _options(resources: dict[str, float], device: str, cpus: int) -> tuple[dict[
             'Start one with a GPU (ray start --num-gpus 1 ...), or use device = "cpu".',
         )
     if device.startswith("cuda") or (device == "auto" and gpus >= 1):
-        # Ray shows each actor its own GPU alone, as the first.
+        # each actor sees only its own GPU, as the first
         return common | {"num_gpus": 1, "num_cpus": 0}, "cuda"
     return common | {"num_cpus": cpus}, "cpu" if device == "auto" else device
 
@@ -325,11 +325,11 @@ def _connect(address: str, cpus: int) -> Any:
 
 
 def _confine() -> None:
-    """Sets what keeps a new cluster to this machine and user: read by Ray when it is imported."""
+    """Sets environment variables that restrict a new cluster to this machine and user; Ray reads them when imported."""
     own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
     for name, value in own.items():
         os.environ.setdefault(name, value)
-    # By this switch, made for desktops, every service of a single machine listens on 127.0.0.1 alone.
+    # "0" makes every service of a single machine listen on 127.0.0.1 only, as Ray does on desktops
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     token = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if os.environ["RAY_AUTH_MODE"] == "token" and not token:
@@ -340,7 +340,7 @@ def _confine() -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises TryAgainError where nothing listens at HOST:PORT; Ray itself would try for a minute."""
+    """Raises TryAgainError if nothing listens at HOST:PORT; Ray itself would try for a minute."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         return
@@ -363,7 +363,7 @@ def _not_connected(address: str, error: Exception) -> KltuiError:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Within it Ray may set handlers of signals; afterwards they are what they were."""
+    """Restores, at its end, the signal handlers that Ray replaces."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
