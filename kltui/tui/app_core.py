@@ -128,6 +128,7 @@ class AppCore(AppSession, inherit_bindings=False):
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
             await super().on_event(event)
             return
+        self.typed_at = asyncio.get_running_loop().time()
         while (opening := self._opening) is not None:  # while one dialog opens, another may be pushed
             self._opening = None
             await opening

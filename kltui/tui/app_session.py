@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
 SETTLED_SECONDS = 0.5  # after reading, until the first frame is certainly drawn
+REST_SECONDS = 20.0  # without a key, after which all garbage is collected
 DRAWING = ("kltui.tui.dialogs.prompts", "kltui.view.cell_buffer")
 MIN_PAUSE = 3.0  # pause between two reads, as a multiple of the time that the last one took
 
@@ -104,6 +105,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self._frame = ScreenFrame(system, ascii_only=ascii_only)
         self._closely_until = 0.0
         self._read_seconds = 0.0
+        self.typed_at = self._collected_at = 0.0  # when a key came last, and all garbage was collected last
         self._watcher: asyncio.Task[None] | None = None
         self._job_watch = JobWatch(self._job_ended)
 
@@ -223,6 +225,14 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             if getattr(driver_of(self), "is_gone", False):
                 self.hung_up()
             await self.outlived(self._look())
+            self._collect_garbage()
+
+    def _collect_garbage(self) -> None:
+        """Collects all garbage once, REST_SECONDS after the last key: it stops every thread for up to 0.1 s."""
+        now = asyncio.get_running_loop().time()
+        if self._collected_at <= self.typed_at < now - REST_SECONDS:
+            self._collected_at = now
+            gc.collect()
 
     async def _show_beginning(self) -> None:
         """Before a large workspace is read: lists its first checkpoints and the number of checkpoints of each run."""

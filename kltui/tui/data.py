@@ -35,6 +35,7 @@ OF_ROWS = (
     "runs",
     "scored",
     "n_scored",
+    "scored_of_label",
     "_lines",
     "_place_in_line",
     "_names",
@@ -196,6 +197,7 @@ class Snapshot:
             made.__dict__["scored"] = before.scored
         if len(rows) > MANY_ROWS:
             _ = made.by_name, made.runs, made.run_number, made.n_scored, made.scored, made._place_in_line
+            _ = made.scored_of_label
             _ = made._names, made._places, made._columns.texts("name"), made.suggested_pairs, made.with_layers
         return made
 
@@ -217,6 +219,14 @@ class Snapshot:
         """The names of the checkpoints on the curve with this label."""
         run = self.labels[label]
         return self._lines[run, label[len(run) + 1 :] or "none"]
+
+    @cached_property
+    def scored_of_label(self) -> dict[str, int]:
+        """{label of a run's variant: number of its checkpoints that have a vector}."""
+        return {
+            label: sum(self.by_name[name].scored for name in self.names_of_label(label))
+            for label in self.labels
+        }
 
     @cached_property
     def n_scored(self) -> int:

@@ -69,6 +69,8 @@ def main() -> int:
     os.nice(5)
     asked = json.loads(sys.stdin.buffer.readline())
     arrays = io.BytesIO(sys.stdin.buffer.read())
+    rows_of_runs = np.load(arrays, allow_pickle=False)
+    asked["runs"] = [run.tolist() for run in np.split(rows_of_runs, np.cumsum(asked["runs"]))[:-1]]
     text_bytes_N = np.load(arrays, allow_pickle=False)
     ids_N = np.load(arrays, allow_pickle=False) if asked["ids"] else None
     with os.fdopen(asked["rows"], "rb") as rows:

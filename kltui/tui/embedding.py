@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -54,7 +55,7 @@ class Job:
     first: bool = False
 
     def request(self) -> bytes:
-        """The bytes that the process reads: a line of JSON, then the arrays over texts as .npy."""
+        """The bytes that the process reads: a line of JSON, then as .npy the rows of all runs and the arrays over texts."""
         import numpy as np
 
         asked = {
@@ -63,12 +64,13 @@ class Job:
             "task": self.task,
             "method": self.method,
             "dims": self.dims,
-            "runs": [list(map(int, run)) for run in self.runs],
+            "runs": list(map(len, self.runs)),
             "first": self.first,
             "ids": self.text_ids_N is not None,
         }
         data = io.BytesIO()
         data.write(json.dumps(asked).encode() + b"\n")
+        np.save(data, np.fromiter(chain.from_iterable(self.runs), np.int64))
         np.save(data, self.text_bytes_N)
         if self.text_ids_N is not None:
             np.save(data, self.text_ids_N)

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from kltui.tui.basis import Basis
 
 SSH_FPS = "10"
+# After a key the threads of the interface acquire Python's lock about ten times. Python lets another thread that computes
+# hold it for 5 ms each time, which adds up to 50 ms while a large workspace is read.
+SWITCH_SECONDS = 0.0005
+# Automatic garbage collection covers young objects only. Traversing all objects of 100,000 checkpoints stops every thread
+# for about 50 ms; AppSession does it when no key has been pressed for a while.
+THRESHOLDS = (700, 10, 1_000_000)
 HANG_SECONDS = 3.0
 
 
@@ -95,6 +101,8 @@ def prepare_environment() -> None:
     """Sets the environment variables that Textual reads when it is imported, and imports it."""
     # What is allocated before the first frame stays, so collections would only take time; the app enables them later.
     gc.disable()
+    gc.set_threshold(*THRESHOLDS)
+    sys.setswitchinterval(SWITCH_SECONDS)
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")

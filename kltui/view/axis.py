@@ -93,6 +93,12 @@ class Axis:
         return f"1e{place:.1f}"
 
 
+def _are_whole(values: Floats) -> bool:
+    """Whether every finite value is an integer."""
+    finite = values[np.isfinite(values)]
+    return bool((finite == np.floor(finite)).all())
+
+
 def fit_axis(scaled: Floats, scale: Scale, limits: tuple[float, float] | None) -> Axis:
     """The axis that holds all finite values of `scaled`, or the given limits in data units; never flat."""
     if limits is not None:
@@ -100,8 +106,7 @@ def fit_axis(scaled: Floats, scale: Scale, limits: tuple[float, float] | None) -
         if np.isfinite(ends).all():
             scaled = ends
     low, high = float(np.nanmin(scaled)), float(np.nanmax(scaled))
-    finite = scaled[np.isfinite(scaled)]
-    whole = scale == "linear" and high - low >= 1 and bool((finite == np.floor(finite)).all())
+    whole = scale == "linear" and high - low >= 1 and _are_whole(scaled[:1]) and _are_whole(scaled)
     half = high / 2 - low / 2
     if half <= 1e-9 * max(abs(low), abs(high)) or half < 1e-300:
         pad = 0.5 if scale != "linear" else max(abs(low) * 0.05, abs(high) * 0.05)

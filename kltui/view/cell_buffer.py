@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from kltui.kernels import native
 from kltui.view.palette import SHADES
 from kltui.view.plot_data import Floats, Scene, Window
 
+Rows = NDArray[np.intp]
+Value = TypeVar("Value", bound=np.generic)
 Kind = Literal["braille", "dots", "half", "ascii"]
 KINDS: tuple[Kind, ...] = ("braille", "dots", "half", "ascii")
 DOTS: dict[Kind, tuple[int, int]] = {"braille": (2, 4), "dots": (1, 1), "half": (1, 2), "ascii": (1, 1)}
@@ -77,43 +79,74 @@ def draw(
     marker: Callable[[int], str] = lambda series: "●",
     *,
     marked: bool = False,
+    dots_n2: Floats | None = None,
 ) -> CellBuffer:
     """The scene as seen through the window in width x height cells; later points lie on top, and nearer ones.
 
     In cells of one dot, points show the `marker` of their series and lines a small dot; with `marked`, the
     cells of points show it in every kind, and lines between points are dotted or dashed by their series.
+    `dots_n2`: the result of `dots_of` for the same arguments, if known.
     """
     raster = native.Raster(width, height, kind)
     across, down = DOTS[kind]
-    dots = window.dots(scene.scaled(), width * across, height * down)
+    dots = dots_of(scene, window, width, height, kind) if dots_n2 is None else dots_n2
     shown = scene.code_n >= 0
     is_point = shown & scene.is_point_n
     blobs = BLOB if kind == "braille" and is_point.sum() <= MAX_BLOBS else BLOB[:1]
-    for part_n, part_m in _slices(scene):
+    for points, segments in _slices(scene):
         _segments(
-            raster, scene, dots, shown, part_m, kind, (width * across, height * down) if marked else None
+            raster, scene, dots, shown, segments, kind, (width * across, height * down) if marked else None
         )
-        own = is_point if part_n is None else is_point & part_n
+        own = _where(is_point, points)
         if DOTS[kind] == (1, 1):
             _marked_points(raster, dots, scene.code_n, own, marker)
         else:
+            places, codes = _taken(dots, own), _taken(scene.code_n, own)
             for offset in blobs:
-                _points(raster, dots[own] + offset if any(offset) else dots[own], scene.code_n[own], "●")
+                _points(raster, places + offset if any(offset) else places, codes, "●")
     planes = CellBuffer(*raster.planes())
     if marked and DOTS[kind] != (1, 1):
         _mark(planes, scene, np.where(is_point[:, None], dots / (across, down), np.nan), marker)
     return planes
 
 
-def _slices(scene: Scene) -> Iterator[tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]]:
-    """(which points, which segments) to draw one after another; (None, None): all."""
+def _where(which_n: NDArray[np.bool_], rows: Rows | None) -> Rows | None:
+    """The elements of `rows` (None: all rows) where `which_n` is true; None if those are all rows."""
+    if rows is not None:
+        return rows[which_n[rows]]
+    return None if which_n.all() else np.flatnonzero(which_n)
+
+
+def _taken(values: NDArray[Value], rows: Rows | None) -> NDArray[Value]:
+    """The given rows (None: all); faster than with a Boolean mask."""
+    return values if rows is None else values.take(rows, axis=0)
+
+
+def _slices(scene: Scene) -> Iterator[tuple[Rows | None, Rows | None]]:
+    """(indices of points, indices of segments) of each slice, the farthest first; (None, None) for all at once."""
     if scene.depth_n is None or not len(scene.depth_n):
         yield None, None
         return
-    slice_n = slices_of(scene.depth_n, SLICES)
-    of_segment = slice_n[scene.segments_m2].min(axis=1)
-    for k in range(SLICES):
-        yield slice_n == k, of_segment == k
+    slice_n = slices_of(scene.depth_n, SLICES).astype(np.int16)
+    first, second = slice_n.take(scene.segments_m2.T)
+    yield from zip(_in_slices(slice_n), _in_slices(np.minimum(first, second)), strict=True)
+
+
+def _in_slices(slice_n: NDArray[np.int16]) -> list[Rows]:
+    """The rows of each slice in increasing order."""
+    order = np.argsort(slice_n, kind="stable")  # a radix sort for 16-bit integers
+    return np.split(order, np.searchsorted(slice_n[order], np.arange(1, SLICES)))
+
+
+def _by_series(code_n: NDArray[np.int16], rows: Rows | None) -> Iterator[tuple[int, Rows]]:
+    """(series, its rows among `rows` (None: all)) for every series, both in increasing order."""
+    series = _taken(code_n, rows) // SHADES
+    order = np.argsort(series, kind="stable")
+    ordered = series[order]
+    begins = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    for own in np.split(order, begins[1:]):
+        if len(own):
+            yield int(series[own[0]]), own if rows is None else rows[own]
 
 
 def slices_of(depth_n: Floats, count: int) -> NDArray[np.intp]:
@@ -131,13 +164,12 @@ def _marked_points(
     raster: native.Raster,
     dots: Floats,
     code_n: NDArray[np.int16],
-    own: NDArray[np.bool_],
+    own: Rows | None,
     marker: Callable[[int], str],
 ) -> None:
     """Points by the marker of their series."""
-    for number in np.unique(code_n[own] // SHADES):
-        these = own & (code_n // SHADES == number)
-        _points(raster, dots[these], code_n[these], marker(int(number)))
+    for number, rows in _by_series(code_n, own):
+        _points(raster, _taken(dots, rows), _taken(code_n, rows), marker(number))
 
 
 def _mark(planes: CellBuffer, scene: Scene, cells_n2: Floats, marker: Callable[[int], str]) -> None:
@@ -145,9 +177,9 @@ def _mark(planes: CellBuffer, scene: Scene, cells_n2: Floats, marker: Callable[[
     height, width = planes.codes.shape
     at = np.floor(np.nan_to_num(cells_n2, nan=-1.0).clip(-1.0, 65536.0)).astype(np.intp)
     seen: NDArray[np.bool_] = ((at >= 0) & (at < (width, height))).all(axis=1)
-    for number in np.unique(scene.code_n[seen] // SHADES):
-        own = at[seen & (scene.code_n // SHADES == number)]
-        planes.codepoints[own[:, 1], own[:, 0]] = ord(marker(int(number)))
+    for number, rows in _by_series(scene.code_n, np.flatnonzero(seen)):
+        own = at[rows]
+        planes.codepoints[own[:, 1], own[:, 0]] = ord(marker(number))
 
 
 def _segments(
@@ -155,16 +187,16 @@ def _segments(
     scene: Scene,
     dots: Floats,
     shown: NDArray[np.bool_],
-    part_m: NDArray[np.bool_] | None,
+    rows_m: Rows | None,
     kind: Kind,
     stroked: tuple[int, int] | None,
 ) -> None:
     """Lines; with `stroked`, the width and height of the raster, those between points by their series."""
-    pairs = scene.segments_m2 if part_m is None else scene.segments_m2[part_m]
+    pairs = _taken(scene.segments_m2, rows_m)
     if not len(pairs):
         return
     if not shown.all():
-        pairs = pairs[shown[pairs[:, 0]] & shown[pairs[:, 1]]]
+        pairs = _taken(pairs, np.flatnonzero(shown[pairs[:, 0]] & shown[pairs[:, 1]]))
     code_m = scene.code_n[pairs[:, 1]]
     ends_m4 = dots.take(pairs.ravel(), axis=0).reshape(-1, 4)
     plain = LINE_CHARACTERS.get(kind, "·")[0]
@@ -230,10 +262,24 @@ def _points(raster: native.Raster, dots: Floats, code_n: NDArray[np.int16], mark
         raster.points(dots, code_n, marker)
 
 
-def spots(scene: Scene, window: Window, width: int, height: int, kind: Kind) -> Floats:
-    """n x 2 places of every point in cells (column, row) from the upper left, with fractions; NaN for gaps.
+def dots_of(scene: Scene, window: Window, width: int, height: int, kind: Kind) -> Floats:
+    """n x 2 positions of all points in dots, from the upper left corner of width x height cells; NaN for gaps."""
+    across, down = DOTS[kind]
+    return window.dots(scene.scaled(), width * across, height * down)
 
-    They round down to the very cell in which `draw` puts the point.
+
+def cells_of(dots_n2: Floats, kind: Kind, taller: float = 1.0) -> Floats:
+    """n x 2 positions in cells (column, row), with fractions, of positions in dots; rows are multiplied by `taller`.
+
+    Rounded down they are the cell in which `draw` puts the point.
     """
     across, down = DOTS[kind]
-    return np.asarray(window.dots(scene.scaled(), width * across, height * down) / (across, down))
+    places = np.empty_like(dots_n2)
+    np.divide(dots_n2[:, 0], across, out=places[:, 0])
+    np.multiply(dots_n2[:, 1], taller / down, out=places[:, 1])  # exact: a power of two
+    return places
+
+
+def spots(scene: Scene, window: Window, width: int, height: int, kind: Kind) -> Floats:
+    """n x 2 places of every point in cells (column, row) from the upper left, with fractions; NaN for gaps."""
+    return cells_of(dots_of(scene, window, width, height, kind), kind)

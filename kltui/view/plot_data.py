@@ -33,9 +33,9 @@ class Scene:
     equal: bool = False
     depth_n: Floats | None = None
 
-    @property
+    @cached_property
     def is_point_n(self) -> NDArray[np.bool_]:
-        """Which points are drawn and may be found as points, (n,)."""
+        """Which points are drawn and may be found as points, (n,) (kept; do not write into it)."""
         n = len(self.xy_n2)
         return np.arange(n) < (n if self.n_points is None else self.n_points)
 
@@ -106,13 +106,15 @@ def _moved(axis: Axis, share: float) -> Axis:
 
 def fit_window(scene: Scene, margin: float = 0.04) -> Window:
     """The window that holds every finite point of a scene, with a margin on linear axes."""
-    scaled = scene.scaled()
-    finite = scaled[np.isfinite(scaled).all(axis=1)]
-    if not len(finite):
-        finite = np.array([[0.0, 0.0], [1.0, 1.0]])
+    x, y = scene.scaled().T
+    finite = np.isfinite(x) & np.isfinite(y)
+    if not finite.all():
+        x, y = x[finite], y[finite]
+    if not len(x):
+        x = y = np.array([0.0, 1.0])
     return Window(
-        _with_margin(fit_axis(finite[:, 0], scene.x_scale, None), margin),
-        _with_margin(fit_axis(finite[:, 1], scene.y_scale, None), margin),
+        _with_margin(fit_axis(x, scene.x_scale, None), margin),
+        _with_margin(fit_axis(y, scene.y_scale, None), margin),
     )
 
 

@@ -13,7 +13,7 @@ from kltui.corpus import Corpus
 from kltui.errors import KltuiError, UsageError
 from kltui.registry import Checkpoint, LocalSource
 from kltui.registry.digest import fingerprint
-from kltui.store import CheckpointRow, Store
+from kltui.store import CheckpointRow, Store, comparable
 from kltui.workspace import Workspace
 from kltui.workspace.weight_distances import within_runs
 
@@ -71,6 +71,26 @@ def test_map_rows_are_the_stored_vectors_in_order_of_run_and_step(store: Store) 
         assert m.pair("r@2", "r@10").value == pytest.approx(truth, rel=1e-12)
         assert ws.map(runs=["r"]).names == ["r@2", "r@10"]
         assert ws.texts() == list(CORPUS.texts) and ws.domains() == list(CORPUS.domains)
+
+
+def test_which_vectors_share_a_map_is_worked_out_once_until_another_process_writes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    fullest = comparable.fullest
+    monkeypatch.setattr(
+        comparable, "fullest", lambda rows, drawn: asked.append(len(rows)) or fullest(rows, drawn)
+    )
+    add(store, checkpoint("r", 1))
+    with kltui.open(store.folder) as ws:
+        assert ws.map().names == ws.map(names=["r@1"]).names == ["r@1"] and len(ws.vector_groups()) == 1
+        ws.vector_groups().clear()  # a caller's own
+        assert ws.corpus().n == 20 and asked == [1]
+        add(store, checkpoint("r", 2))
+        add(store, checkpoint("r", 3), settings="bos=never dtype=float32 overlong=error")
+        assert ws.map().names == ["r@1", "r@2"] and len(ws.vector_groups()) == 2
+        assert ws.corpus().n == 20 and asked == [1, 3]
+    store.close()
 
 
 def test_layers_join_only_when_asked(store: Store) -> None:

@@ -11,10 +11,10 @@ from textual.geometry import Region
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
+from kltui.tui.data import MANY_ROWS
 from kltui.tui.views import map_text
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.layers import lens_models
-from kltui.tui.views.map_colours import properties
 from kltui.tui.views.map_plot import ERRORS, SAID, MapPlot
 from kltui.tui.views.map_scene import MapLines, lines_of
 from kltui.tui.widgets.canvas import Pane, TextPane
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from kltui.analysis.shape import AgainstNull
     from kltui.figures.shown import ShownSubject
     from kltui.tui.map_cache import ShownMap
+    from kltui.tui.views.map_colours import Colours
+    from kltui.tui.views.map_plot import ColouredFor
 
 METHODS = ("tsne", "pca", "mds")
 MAX_NUMBERS = 20_000_000  # K x N above which nearest checkpoints are not computed
@@ -194,7 +196,8 @@ class MapView(View):
             if self.plot.drawn_method != method or not (is_meanwhile or (self._stale and method != "tsne")):
                 self.plot.scores = await self._scores(shown.map)
                 self.plot.raw = await map_cache.as_scored() if map_cache.is_prepared else shown.map
-                self._show(shown, await self._lines(shown.map))
+                lines = await self._lines(shown.map)
+                self._show(shown, lines, await self._coloured(shown.map, lines))
             if shown.final and self.plot.drawn_method == method:
                 self._waiting(hint)
         self.released = tuple(await map_cache.released())
@@ -215,10 +218,28 @@ class MapView(View):
         """The lines of a map, computed in the analysis thread; None if the map is drawn already."""
         return None if found is self.plot.map else await self.kl.reader.compute(lambda: lines_of(found))
 
-    def _show(self, shown: ShownMap, lines: MapLines | None) -> None:
+    async def _coloured(self, found: Map, lines: MapLines | None) -> tuple[ColouredFor, Colours]:
+        """(what the colours of a map's points depend on, the colours), computed in the analysis thread."""
+        from kltui.tui.views.map_colours import colours
+
+        coloured_for = self.plot.coloured_for(found)
+        known = lines or self.plot.known_lines
+        return coloured_for, await self.kl.reader.compute(lambda: colours(*coloured_for, known))
+
+    def _show(
+        self,
+        shown: ShownMap,
+        lines: MapLines | None,
+        coloured: tuple[ColouredFor, Colours] | None = None,
+    ) -> None:
         before = self.plot.shape()
         self.plot.show_map(
-            shown.map, shown.picture, null_run=self.null_run, n_total=shown.n_total, lines=lines
+            shown.map,
+            shown.picture,
+            null_run=self.null_run,
+            n_total=shown.n_total,
+            lines=lines,
+            coloured=coloured,
         )
         self.legend.title = map_text.legend_title(self.plot)
         if self.plot.shape() != before:
@@ -382,9 +403,21 @@ class MapView(View):
         plot = self.plot
         if plot.map is None:
             return
-        known = properties(plot.map.points, plot.scores)
+        known = plot.properties()
         plot.by = known[(known.index(plot.by) + 1) % len(known)] if plot.by in known else known[0]
         self.kl.say(f"colour and marker by {safe_text(plot.by, 40)}")
+        if len(plot.map) > MANY_ROWS:  # looking up the property of so many points takes longer than a key may
+            self.run_worker(self._colour_again(plot.map), group="map-colours", exclusive=True)
+        else:
+            self._draw_colours()
+
+    async def _colour_again(self, found: Map) -> None:
+        coloured = await self._coloured(found, self.plot.known_lines)
+        if found is self.plot.map:
+            self.plot.take_colours(*coloured)
+            self._draw_colours()
+
+    def _draw_colours(self) -> None:
         self._redraw()
         self.make_room(self.kl.size.width)
 

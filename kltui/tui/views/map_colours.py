@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.analysis.point import Point
     from kltui.figures.groups import Colouring
+    from kltui.tui.views.map_scene import MapLines
 
 # Series that are not runs: the box in three dimensions, lines of descent, points without a score.
 BOX, PARENT, VARIANT, UNSCORED = 8000, 8001, 8002, 8003
@@ -43,19 +45,32 @@ class Colours:
         return int(self.series_n[row]) if self.series_n is not None and row < len(self.series_n) else 0
 
 
-def properties(points: Sequence[Point], scores: Scores) -> list[str]:
-    """The possible properties: run, those of type, size and tag that at least one point has, and every benchmark."""
-    stated = {
+def stated(points: Sequence[Point]) -> list[str]:
+    """Those of type, size and tag that at least one point has."""
+    found = {
         "type": any(p.type for p in points),
         "size": any(p.size for p in points),
         "tag": any(p.tags for p in points),
     }
-    return ["run", *(name for name, is_stated in stated.items() if is_stated), *scores]
+    return [name for name, is_stated in found.items() if is_stated]
 
 
-def colours(shown: Map, by: str, run_number: Mapping[str, int], scores: Scores) -> Colours:
-    """The series of every point of `shown`; `run_number` is {label: number}, which is the same on every screen."""
+def properties(points: Sequence[Point], scores: Scores) -> list[str]:
+    """The possible properties: run, those of type, size and tag that at least one point has, and every benchmark."""
+    return ["run", *stated(points), *scores]
+
+
+def colours(
+    shown: Map, by: str, run_number: Mapping[str, int], scores: Scores, lines: MapLines | None = None
+) -> Colours:
+    """The series of every point of `shown`; `run_number` is {label: number}, which is the same on every screen.
+
+    With `lines`, the map's, the series of runs are computed without a loop over the points.
+    """
     points = shown.points
+    if lines is not None and (by == "run" or by not in ["run", *lines.stated, *scores]):
+        numbers = np.array([run_number.get(label, 0) for label in lines.labels], dtype=np.int16)
+        return Colours("run", numbers[lines.label_n])
     if by == "run" or by not in properties(points, scores):
         return Colours("run", np.array([run_number.get(label_of(p), 0) for p in points], dtype=np.int16))
     from kltui.figures.groups import colouring
@@ -73,11 +88,10 @@ def colours(shown: Map, by: str, run_number: Mapping[str, int], scores: Scores) 
 
 def _grouped(points: Sequence[Point], by: str, found: Colouring) -> Colours:
     labels = [found.label(p) for p in points]
-    counted: dict[str, int] = {}
-    for label in labels:
-        counted[label] = counted.get(label, 0) + 1
-    groups = tuple((label, found.slot(label), n) for label, n in counted.items())
-    return Colours(by, np.array([found.slot(label) for label in labels], dtype=np.int16), groups)
+    counted = Counter(labels)
+    series = {label: found.slot(label) for label in counted}
+    groups = tuple((label, series[label], n) for label, n in counted.items())
+    return Colours(by, np.array([series[label] for label in labels], dtype=np.int16), groups)
 
 
 def ramp_ink(level: int, *, dark: bool) -> int:

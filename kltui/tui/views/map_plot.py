@@ -37,7 +37,7 @@ from kltui.tui.widgets.run_tree import counted
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from kltui.view.space import Outline, Turn
 
     Rows = NDArray[np.intp]
+    ColouredFor = tuple[Map, str, Mapping[str, int], Scores]
 
 SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 UNIT = "√(bits/byte)"
@@ -162,11 +163,15 @@ class MapPlot(PlotPane):
         null_run: str = "",
         n_total: int = 0,
         lines: MapLines | None = None,
+        coloured: tuple[ColouredFor, Colours] | None = None,
     ) -> None:
         """Draws a map's picture; the window stays if method, dimensions and number of points are the same.
 
         Rows of the picture beyond the map's own belong to a random walk for `null_run`. `lines`: the map's, if known.
+        `coloured`: (what `coloured_for` gives, the colours computed from it), if known.
         """
+        if coloured is not None:
+            self.take_colours(*coloured)
         before = self.picture
         same = before is not None and (before.method, before.dims) == (picture.method, picture.dims)
         same = same and self.map is not None and len(found) == len(self.map) and null_run == self.null_run
@@ -185,18 +190,39 @@ class MapPlot(PlotPane):
         drawn_for = self._draws()
         if drawn_for != self._drawn_for or self._threads is None:
             self._drawn_for = drawn_for
-            self._colour(self.map)
+            self._colour(self.map, self._lines)
             self._threads = self._make_threads(self._lines, len(self.picture.xyz_Kd))
         self._name_axes()
         self.show(self._scene(self.picture, self._threads), self.map.names, keep_window=keep_window)
 
-    def _colour(self, found: Map) -> None:
+    def _colour(self, found: Map, lines: MapLines) -> None:
         """Computes the points' series if the map, the property, the runs' numbers or the scores have changed."""
         from kltui.tui.views.map_colours import colours
 
-        coloured_for = (found, self.by, self.kl.snapshot.run_number, self.scores)
+        coloured_for = self.coloured_for(found)
         if coloured_for != self._coloured_for:
-            self._coloured_for, self.colours = coloured_for, colours(*coloured_for)
+            self._coloured_for, self.colours = coloured_for, colours(*coloured_for, lines)
+
+    def coloured_for(self, found: Map) -> ColouredFor:
+        """The map and all else that the colours of its points depend on."""
+        return found, self.by, self.kl.snapshot.run_number, self.scores
+
+    def take_colours(self, made_for: ColouredFor, found: Colours) -> None:
+        """Uses colours that were computed from `made_for` from the next drawing on."""
+        self._coloured_for, self.colours = made_for, found
+
+    @property
+    def known_lines(self) -> MapLines | None:
+        """The relations between the rows of the drawn map; None before there is one."""
+        return self._lines
+
+    def properties(self) -> list[str]:
+        """The properties that points can be coloured by."""
+        return ["run", *(self._lines.stated if self._lines is not None else []), *self.scores]
+
+    def counts_by_label(self) -> dict[str, int] | None:
+        """{label: number of checkpoints on the map}; None before there is a map."""
+        return None if self._lines is None else self._lines.n_of_label
 
     def _name_axes(self) -> None:
         assert self.picture is not None

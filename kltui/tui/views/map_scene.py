@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kltui.tui.views.map_colours import BOX, PARENT, VARIANT
+from kltui.tui.views.map_colours import BOX, PARENT, VARIANT, stated
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class MapLines:
     """The relations between a map's n rows, computed once for each map, whatever filter and rotation.
 
     `lines` are (label, rows by rising step) of every trajectory; `line_n` is each row's index in it and `before_n` the
-    row before it there, -1 for none. `group_n` is the index in `groups` of each row's run or grid; `models` each row's
-    checkpoint. `loose` rows have no step; `layers` are (rows of lens vectors by depth, the model's own row or -1).
+    row before it there, -1 for none. `group_n` is the index in `groups` of each row's run or grid, `label_n` the index in
+    `labels` of its curve's label; `models` each row's checkpoint. `loose` rows have no step; `layers` are (rows of lens
+    vectors by depth, the model's own row or -1). `stated` are the properties besides the run that points have.
     """
 
     lines: list[tuple[str, Rows]]
@@ -47,16 +49,29 @@ class MapLines:
     before_n: Rows
     groups: list[str]
     group_n: Rows
+    labels: list[str]
+    label_n: Rows
     models: list[str]
     loose: Rows
     layers: list[tuple[Rows, int]]
     parents: Sequence[tuple[int, int]]
     variants: Sequence[tuple[int, int]]
+    stated: list[str]
 
     @property
     def n_layers(self) -> int:
         """The number of rows that are lens vectors."""
         return sum(len(rows) for rows, _ in self.layers)
+
+    @cached_property
+    def n_of_label(self) -> dict[str, int]:
+        """{label: number of rows, without lens vectors}."""
+        import numpy as np
+
+        counts = np.bincount(self.label_n, minlength=len(self.labels))
+        for rows, _ in self.layers:
+            counts -= np.bincount(self.label_n[rows], minlength=len(self.labels))
+        return dict(zip(self.labels, counts.tolist(), strict=True))
 
     def hidden_n(self, hidden: Collection[str]) -> NDArray[np.bool_]:
         """Whether each row belongs to one of the runs or grids `hidden`, (n,)."""
@@ -75,7 +90,7 @@ def lines_of(found: Map) -> MapLines:
     import numpy as np
 
     from kltui.analysis.lineage import parent_pairs, variant_pairs
-    from kltui.analysis.point import trajectory_of
+    from kltui.analysis.point import label_of, trajectory_of
 
     points, n = found.points, len(found)
     lines = [(t.label, np.array(t.rows, dtype=np.intp)) for t in found.trajectories()]
@@ -83,8 +98,9 @@ def lines_of(found: Map) -> MapLines:
     for k, (_, rows) in enumerate(lines):
         line_n[rows] = k
         before_n[rows[1:]] = rows[:-1]
-    groups: dict[str, int] = {}
+    groups, labels = dict[str, int](), dict[str, int]()
     group_n = [groups.setdefault(trajectory_of(p.run, p.tags), len(groups)) for p in points]
+    label_n = [labels.setdefault(label_of(p), len(labels)) for p in points]
     loose = [k for k, p in enumerate(points) if p.step is None and p.layer is None]
     return MapLines(
         lines,
@@ -92,11 +108,14 @@ def lines_of(found: Map) -> MapLines:
         before_n,
         list(groups),
         np.array(group_n, dtype=np.intp),
+        list(labels),
+        np.array(label_n, dtype=np.intp),
         [model_of(name) for name in found.names],
         np.array(loose, dtype=np.intp),
         _layers_of(found),
         parent_pairs(points).pairs,
         variant_pairs(points),
+        stated(points),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -70,17 +69,13 @@ def _counts(plot: MapPlot) -> dict[str, tuple[int, int]]:
     """{label: (number of scored checkpoints, number on the map)}; cached until checkpoints or map change."""
     snapshot, found = plot.kl.snapshot, plot.map
     if plot.run_counts[0] is not snapshot.rows or plot.run_counts[1] is not found:
-        counts = {label: _counted(plot, label) for label in snapshot.labels}
+        on_map = plot.counts_by_label()
+        counts = {
+            label: (scored, scored if on_map is None else on_map.get(label, 0))
+            for label, scored in snapshot.scored_of_label.items()
+        }
         plot.run_counts = snapshot.rows, found, counts
     return plot.run_counts[2]
-
-
-def _counted(plot: MapPlot, label: str) -> tuple[int, int]:
-    """(number of scored checkpoints of a run's variant, number on the map)."""
-    snapshot, found = plot.kl.snapshot, plot.map
-    names = snapshot.names_of_label(label)
-    scored = sum(map(attrgetter("scored"), map(snapshot.by_name.__getitem__, names)))
-    return scored, scored if found is None else len(found.rows_of(names))
 
 
 def _groups(plot: MapPlot, width: int) -> Lines:

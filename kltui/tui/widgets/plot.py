@@ -58,7 +58,10 @@ class PlotPane(Pane):
         self.cursor = -1
         self.note = ""
         self._planes: CellBuffer | None = None
-        self._spots: Floats | None = None
+        self._dots: Floats | None = None  # positions of all points in dots of `_drawn_kind`
+        self._drawn_kind: Kind = "braille"
+        self._seen_places: Floats | None = None  # what `_eyes` returns
+        self._shape: tuple[Scene, tuple[float, float]] | None = None  # (scene, its shape)
         self._made_for: tuple[int, int, Kind, Theme] | None = None
         self._strips: dict[int, Strip] = {}
         self._y_labels: dict[int, str] = {}
@@ -130,8 +133,10 @@ class PlotPane(Pane):
         """Width and height of the whole scene in the same unit; None if the axes have different units."""
         if self.scene is None or not self.scene.equal:
             return None
-        whole = self.fitted_window(self.scene)
-        return whole.x.span, whole.y.span
+        if self._shape is None or self._shape[0] is not self.scene:
+            whole = self.fitted_window(self.scene)
+            self._shape = self.scene, (whole.x.span, whole.y.span)
+        return self._shape[1]
 
     def redraw_plot(self) -> None:
         """Draws everything again, after data, window, kind of dots or colours have changed."""
@@ -144,14 +149,15 @@ class PlotPane(Pane):
             return False
         made_for = (self.plot_width, self.plot_height, self.kind, self.look)
         if self._planes is None or self._made_for != made_for:
-            from kltui.view.cell_buffer import draw, spots
+            from kltui.view.cell_buffer import dots_of, draw
 
             width, height, kind, look = self._made_for = made_for
             seen = self.seen = self._window_at(width, height, kind)
+            dots = self._dots = dots_of(self.scene, seen, width, height, kind)
+            self._drawn_kind, self._seen_places = kind, None
             self._planes = draw(
-                self.scene, seen, width, height, kind, self.point_marker, marked=not look.color
+                self.scene, seen, width, height, kind, self.point_marker, marked=not look.color, dots_n2=dots
             )
-            self._spots = spots(self.scene, seen, width, height, kind)
             self._strips = {}
             self._y_labels = self._make_y_labels(height)
             self._patches = self._make_patches()
@@ -313,9 +319,9 @@ class PlotPane(Pane):
 
     def cell(self, point: int) -> tuple[int, int] | None:
         """(column, row) of a point in the plot; None if it is outside."""
-        if self._spots is None or not 0 <= point < len(self._spots):
+        if self._dots is None or not 0 <= point < len(self._dots):
             return None
-        x, y = self._spots[point]
+        x, y = self._cells_of(self._dots[point : point + 1])[0]
         if not (0 <= x < self.plot_width and 0 <= y < self.plot_height):
             return None
         return int(x), int(y)
@@ -324,12 +330,12 @@ class PlotPane(Pane):
         """The visible ones of `points`, and of several in one cell only the first."""
         import numpy as np
 
-        if self._spots is None:
+        if self._dots is None:
             return []
-        points = points[points < len(self._spots)]
-        x, y = self._spots[points].T
-        points = points[(x >= 0) & (x < self.plot_width) & (y >= 0) & (y < self.plot_height)]
-        x, y = np.floor(self._spots[points].T).astype(np.intp)
+        points = points[points < len(self._dots)]
+        x, y = self._cells_of(self._dots.take(points, axis=0)).T
+        seen = (x >= 0) & (x < self.plot_width) & (y >= 0) & (y < self.plot_height)
+        points, x, y = points[seen], x[seen].astype(np.intp), y[seen].astype(np.intp)
         _, first = np.unique(y * self.plot_width + x, return_index=True)
         found: list[int] = points[np.sort(first)].tolist()
         return found
@@ -374,12 +380,28 @@ class PlotPane(Pane):
         self.redraw_plot()
 
     def _eyes(self) -> Floats:
-        """n x 2 positions on the screen in widths of a cell, which is twice as high as wide; NaN for points not drawn."""
-        import numpy as np
+        """n x 2 positions on the screen in widths of a cell, which is twice as high as wide; NaN for points not drawn.
 
-        assert self.scene is not None and self._spots is not None
-        drawn = (self.scene.code_n >= 0) & self.scene.is_point_n
-        return np.where(drawn[:, None], self._spots * (1.0, 2.0), np.nan)
+        Cached until the plot is drawn again.
+        """
+        assert self.scene is not None and self._dots is not None
+        if self._seen_places is None:
+            self._seen_places = self._cells_of(self._dots, taller=2.0)
+            drawn = (self.scene.code_n >= 0) & self.scene.is_point_n
+            if not drawn.all():
+                self._seen_places[~drawn] = float("nan")
+        return self._seen_places
+
+    def _cells_of(self, dots_n2: Floats, taller: float = 1.0) -> Floats:
+        """Positions in cells of positions in dots; rows are multiplied by `taller`."""
+        from kltui.view.cell_buffer import cells_of
+
+        return cells_of(dots_n2, self._drawn_kind, taller)
+
+    @property
+    def _spots(self) -> Floats | None:
+        """n x 2 positions of all points in cells; None before anything is drawn."""
+        return None if self._dots is None else self._cells_of(self._dots)
 
     def _towards(self, direction: Direction) -> None:
         if not self._prepare():
