@@ -7,7 +7,7 @@ declared how they were scored; without that their one word is `source=imported`.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -197,6 +197,28 @@ def fullest(rows: Iterable[VectorRow], drawn: Collection[int] = ()) -> list[tupl
     newest = {(corpus, group): r.id for corpus, group, r in final}
     order = sorted(counts, key=lambda g: (g[0] not in drawn, counts[g], newest[g]), reverse=True)
     return [(corpus, settings, counts[corpus, settings]) for corpus, settings in order]
+
+
+class Comparable:
+    """`groups` and `fullest` of a list of vectors, computed once for each list object and set of corpora."""
+
+    def __init__(self) -> None:
+        self._groups: tuple[object, dict[tuple[int, str], str]] = (None, {})
+        self._fullest: tuple[object, frozenset[int], list[tuple[int, str, int]]] = (None, frozenset(), [])
+
+    def groups(self, rows: Sequence[VectorRow]) -> dict[tuple[int, str], str]:
+        """The result of `groups`; do not modify it."""
+        if self._groups[0] is not rows:
+            self._groups = rows, groups(rows)
+        return self._groups[1]
+
+    def fullest(self, rows: Sequence[VectorRow], drawn: Collection[int]) -> list[tuple[int, str, int]]:
+        """The result of `fullest`; do not modify it."""
+        of, corpora, found = self._fullest
+        if of is not rows or corpora != frozenset(drawn):
+            found = fullest(rows, drawn)
+            self._fullest = rows, frozenset(drawn), found
+        return found
 
 
 def _target(elsewhere: Counter[str], settings: str) -> str:

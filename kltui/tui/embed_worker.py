@@ -67,12 +67,7 @@ def main() -> int:
     from kltui.errors import KltuiError
 
     os.nice(5)
-    asked = json.loads(sys.stdin.buffer.readline())
-    arrays = io.BytesIO(sys.stdin.buffer.read())
-    rows_of_runs = np.load(arrays, allow_pickle=False)
-    asked["runs"] = [run.tolist() for run in np.split(rows_of_runs, np.cumsum(asked["runs"]))[:-1]]
-    text_bytes_N = np.load(arrays, allow_pickle=False)
-    ids_N = np.load(arrays, allow_pickle=False) if asked["ids"] else None
+    asked, text_bytes_N, ids_N = read_request(sys.stdin.buffer)
     with os.fdopen(asked["rows"], "rb") as rows:
         loglik_KN = np.memmap(rows, "<f8", "r", shape=tuple(asked["shape"]))
     out = EventWriter(sys.stdout.buffer)
@@ -84,6 +79,18 @@ def main() -> int:
         return 1
     out.say("done", peak_kilobytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return 0
+
+
+def read_request(
+    request: BinaryIO,
+) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.intp] | None]:
+    """(settings, bytes of the texts, identity of the texts or None) of the bytes that `Job.request` returns."""
+    asked = json.loads(request.readline())
+    arrays = io.BytesIO(request.read())
+    rows = np.load(arrays, allow_pickle=False)
+    asked["runs"] = [run.tolist() for run in np.split(rows, np.cumsum(asked["runs"]))[:-1]]
+    text_bytes_N = np.load(arrays, allow_pickle=False)
+    return asked, text_bytes_N, np.load(arrays, allow_pickle=False) if asked["ids"] else None
 
 
 def _compute(

@@ -84,9 +84,7 @@ class Workspace(StoredDistances):
         # What was read last, and the generation it is of: a map asks for them several times.
         self._last_checkpoints: tuple[int, list[CheckpointRow]] = (-1, [])
         self._last_vectors: tuple[int, list[VectorRow]] = (-1, [])
-        # Computed from the vectors read last: (those vectors, result), and the corpora of drawn texts.
-        self._last_settings: tuple[object, dict[tuple[int, str], str]] = (None, {})
-        self._last_fullest: tuple[object, set[int], list[VectorGroup]] = (None, set(), [])
+        self._comparable = comparable.Comparable()
 
     @classmethod
     def open(cls, path: str | PathLike[str], over: str = "", values: str = "conditional") -> Self:
@@ -223,18 +221,7 @@ class Workspace(StoredDistances):
         """Groups of final vectors that may share a map, the fullest (then newest) first; those on drawn texts last."""
         drawn = {str(record.get("corpus", "")) for record in self.records("draw").values()}
         on_drawn = {c.id for c in self.corpora() if c.sha256 in drawn} if drawn else set()
-        rows = self._vector_rows()
-        if self._last_fullest[0] is not rows or self._last_fullest[1] != on_drawn:
-            found = [VectorGroup(*one) for one in comparable.fullest(rows, on_drawn)]
-            self._last_fullest = rows, on_drawn, found
-        return list(self._last_fullest[2])
-
-    def _map_settings(self) -> dict[tuple[int, str], str]:
-        """{(corpus, settings of a vector): settings of the map it belongs to}."""
-        rows = self._vector_rows()
-        if self._last_settings[0] is not rows:
-            self._last_settings = rows, comparable.groups(rows)
-        return self._last_settings[1]
+        return [VectorGroup(*found) for found in self._comparable.fullest(self._vector_rows(), on_drawn)]
 
     def token_logprobs(self, name: str, *, alone: bool = False) -> Path | None:
         """Path of the safetensors file with a checkpoint's per-token log-probabilities (with `alone`: of responses without prompts), if stored."""
@@ -441,7 +428,7 @@ class Workspace(StoredDistances):
         if settings is None and corpus is None:
             settings = self.settings or None
         every = self._vector_rows()
-        groups = self._map_settings()
+        groups = self._comparable.groups(every)
         rows = [
             v
             for v in every
@@ -566,7 +553,7 @@ class Workspace(StoredDistances):
 
     def _group_of(self, vector: VectorRow) -> str:
         """The settings of the map that a vector belongs to."""
-        return self._map_settings()[vector.corpus_id, vector.settings]
+        return self._comparable.groups(self._vector_rows())[vector.corpus_id, vector.settings]
 
     def _ids_of_texts(self, corpus_id: int) -> NDArray[np.intp] | None:
         """A number for every text of a corpus, the same for equal texts; None where all differ."""

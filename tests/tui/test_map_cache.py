@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,8 @@ from fake_workspace import FakeWorkspace
 from kltui.errors import KltuiError
 from kltui.tui import map_cache as map_cache_module
 from kltui.tui.data import SnapshotReader
+from kltui.tui.embed_worker import read_request
+from kltui.tui.embedding import Job
 from kltui.tui.map_cache import MapCache, ShownMap
 
 Result = TypeVar("Result")
@@ -67,6 +70,24 @@ def test_t_sne_in_its_own_process_is_that_of_the_map_and_tells_how_far_it_is() -
     assert last.picture.facts() == whole.facts() and first.picture.axis_share
     assert said == sorted(said) and len(said) > 5 and said[-1][0] <= 1.0
     assert said[0][1] == f"t-SNE of {len(last.map)}"
+
+
+@pytest.mark.parametrize("runs", [(), ((0, 3, 1),), ((2,), (), (5, 4))])
+def test_a_request_arrives_as_it_was_made(tmp_path: Path, runs: tuple[tuple[int, ...], ...]) -> None:
+    text_bytes_N, ids_N = np.array([7, 9, 7]), np.array([0, 1, 0])
+    with (tmp_path / "rows").open("w+b") as rows:
+        for ids in (None, ids_N):
+            job = Job(rows, (6, 3), text_bytes_N, ids, "picture", "mds", 3, runs, True)
+            asked, lengths, identity = read_request(io.BytesIO(job.request()))
+            assert asked["runs"] == [list(run) for run in runs] and asked["shape"] == [6, 3]
+            assert (asked["task"], asked["method"], asked["dims"], asked["first"]) == (
+                "picture",
+                "mds",
+                3,
+                True,
+            )
+            assert asked["rows"] == rows.fileno() and lengths.tolist() == text_bytes_N.tolist()
+            assert (identity is None) if ids is None else (identity.tolist() == ids.tolist())
 
 
 def test_a_process_that_dies_is_noticed_at_once_and_the_next_one_answers() -> None:

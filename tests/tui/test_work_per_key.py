@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,8 @@ from screen_text import text_of
 
 from kltui.analysis.diffusion import Exponent
 from kltui.analysis.map import Map
-from kltui.analysis.point import trajectory_of
+from kltui.analysis.point import Point, label_of, trajectory_of
+from kltui.figures.groups import Colouring
 from kltui.tui import app as app_module
 from kltui.tui import data
 from kltui.tui import filter as filter_module
@@ -25,10 +27,13 @@ from kltui.tui.data import Snapshot
 from kltui.tui.export import exports
 from kltui.tui.filter import EVERY, Columns, Filter, parse_filter
 from kltui.tui.suggested_pairs import suggested_pairs
-from kltui.tui.views import map_plot, matrix
+from kltui.tui.views import map as map_view
+from kltui.tui.views import map_colours, map_plot, matrix
 from kltui.tui.views.diffusion import drawn_exponents
+from kltui.tui.views.map_colours import colours, properties
 from kltui.tui.views.map_scene import layer_threads, lines_of, model_of
 from kltui.tui.widgets.canvas import TextPane
+from kltui.view import cell_buffer, plot_data
 from kltui.view.axis import Axis
 from kltui.view.cell_buffer import draw, spots
 from kltui.view.plot_data import Scene, fit_window
@@ -221,6 +226,72 @@ def test_lines_of_a_map_are_those_of_a_look_at_every_point(layered: Map) -> None
         rows.sort(key=lambda k: layered.points[k].layer)
         own = [k for k, p in enumerate(layered.points) if p.name == model and keep_n[k]]
         assert got == [*rows, *own]
+
+
+@pytest.mark.parametrize("by", ["run", "type", "size", "tag", "arc", "nothing"])
+def test_colours_with_known_lines_are_those_of_a_look_at_every_point(layered: Map, by: str) -> None:
+    lines, labels = lines_of(layered), [label_of(p) for p in layered.points]
+    numbers = {label: 3 * k for k, label in enumerate(sorted(set(labels)))}
+    scores = {"arc": {layered.names[1]: 20.0, layered.names[4]: 60.0}}
+    made, wanted = (colours(layered, by, numbers, scores, *known) for known in ([lines], []))
+    np.testing.assert_array_equal(made.series_n, wanted.series_n)
+    assert (made.by, made.groups) == (wanted.by, wanted.groups)
+    assert ["run", *lines.stated, "arc"] == properties(layered.points, scores)
+    own = Counter(label for label, p in zip(labels, layered.points, strict=True) if p.layer is None)
+    assert lines.n_of_label == {label: own[label] for label in labels}
+    assert lines.n_layers and sum(own.values()) == len(layered) - lines.n_layers
+
+
+async def test_points_of_a_large_map_are_coloured_off_the_interface(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(map_view, "MANY_ROWS", 10)
+    monkeypatch.setattr(map_colours, "label_of", pytest.fail)
+    by_threads: set[str] = set()
+    label = Colouring.label
+
+    def noted(self: Colouring, point: Point) -> str:
+        by_threads.add(threading.current_thread().name)
+        return label(self, point)
+
+    monkeypatch.setattr(Colouring, "label", noted)
+    app = make_app()
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.map is not None and not app.view.plot.waiting)
+        for by in ("type", "size"):
+            await pilot.press("i")
+            await until(pilot, lambda by=by: app.view.plot.colours.by == by)
+            assert f"Colour: {by}" in text_of(app)
+        assert by_threads and all(name.startswith("kltui-analyst") for name in by_threads)
+
+
+async def test_points_are_placed_once_for_all_moves_and_only_a_few_for_marks(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.map is not None and not app.view.plot.waiting)
+        plot, placed, fitted = app.view.plot, list[int](), list[Scene]()
+        cells, fit = cell_buffer.cells_of, plot_data.fit_window
+        monkeypatch.setattr(
+            cell_buffer, "cells_of", lambda dots, *how: placed.append(len(dots)) or cells(dots, *how)
+        )
+        monkeypatch.setattr(plot_data, "fit_window", lambda scene: fitted.append(scene) or fit(scene))
+        await pilot.press("[", "]", "[")
+        assert placed and max(placed) == 1
+        for zooms in (1, 2):
+            await pilot.press("+")
+            cursors = set()
+            for key in "lhkjl":
+                await pilot.press(key)
+                cursors.add(plot.cursor)
+            assert len(cursors) > 1 and placed.count(len(plot.scene.xy_n2)) == zooms
+        await pilot.press("1", "3", "1", "3")
+        assert placed.count(len(plot.scene.xy_n2)) == 2 and not fitted
 
 
 async def test_points_of_one_cell_are_ticked_once(make_app: MakeApp, until) -> None:

@@ -401,9 +401,9 @@ class MapView(View):
 
     def do_colour_by(self) -> None:
         plot = self.plot
-        if plot.map is None:
+        if plot.map is None or plot.known_lines is None:
             return
-        known = plot.properties()
+        known = ["run", *plot.known_lines.stated, *plot.scores]
         plot.by = known[(known.index(plot.by) + 1) % len(known)] if plot.by in known else known[0]
         self.kl.say(f"colour and marker by {safe_text(plot.by, 40)}")
         if len(plot.map) > MANY_ROWS:  # looking up the property of so many points takes longer than a key may

@@ -26,6 +26,7 @@ from kltui.tui.views.map_scene import (
     MapLines,
     Threads,
     box_around,
+    ellipses,
     layer_threads,
     lines_of,
     model_of,
@@ -55,7 +56,6 @@ SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 UNIT = "√(bits/byte)"
 ERRORS = ("", "± 1 s.e.", "± 95%")
 MAX_ELLIPSES = 40  # more would overlap too much
-ELLIPSE_CORNERS = 25
 
 
 class MapPlot(PlotPane):
@@ -84,7 +84,7 @@ class MapPlot(PlotPane):
         #: (rows, map, {label: (scored, on the map)} counted for them)
         self.run_counts: tuple[object, object, dict[str, tuple[int, int]]] = (None, None, {})
         self._ends: list[tuple[int, str]] = []
-        self._lines: MapLines | None = None
+        self.known_lines: MapLines | None = None
         self._ticked_for: tuple[object, ...] = ()
         self._ticked: Rows | None = None
         self._coloured_for: tuple[object, ...] = ()
@@ -135,7 +135,7 @@ class MapPlot(PlotPane):
     def counted(self) -> str:
         """The numbers of checkpoints drawn and scored, of layers, and of vectors left out, in words."""
         assert self.map is not None
-        layers = self._lines.n_layers if self._lines is not None else 0
+        layers = self.known_lines.n_layers if self.known_lines is not None else 0
         total = max(self.n_total, len(self.map)) - layers
         said = counted(total, "checkpoint")
         said = said if self.n_shown == total else f"{self.n_shown} of {said}"
@@ -177,7 +177,7 @@ class MapPlot(PlotPane):
         same = same and self.map is not None and len(found) == len(self.map) and null_run == self.null_run
         self.null_run, self.n_total = null_run, n_total
         if lines is not None or found is not self.map:
-            self._lines = lines or lines_of(found)
+            self.known_lines = lines or lines_of(found)
         self.map, self.picture = found, picture
         if self.covariances is not None and len(self.covariances) != len(found):
             self.covariances = None
@@ -185,13 +185,13 @@ class MapPlot(PlotPane):
         self.follow(self.kl.selection.cursor)
 
     def _draw(self, *, keep_window: bool) -> None:
-        if self.map is None or self.picture is None or self._lines is None:
+        if self.map is None or self.picture is None or self.known_lines is None:
             return
         drawn_for = self._draws()
         if drawn_for != self._drawn_for or self._threads is None:
             self._drawn_for = drawn_for
-            self._colour(self.map, self._lines)
-            self._threads = self._make_threads(self._lines, len(self.picture.xyz_Kd))
+            self._colour(self.map, self.known_lines)
+            self._threads = self._make_threads(self.known_lines, len(self.picture.xyz_Kd))
         self._name_axes()
         self.show(self._scene(self.picture, self._threads), self.map.names, keep_window=keep_window)
 
@@ -210,19 +210,6 @@ class MapPlot(PlotPane):
     def take_colours(self, made_for: ColouredFor, found: Colours) -> None:
         """Uses colours that were computed from `made_for` from the next drawing on."""
         self._coloured_for, self.colours = made_for, found
-
-    @property
-    def known_lines(self) -> MapLines | None:
-        """The relations between the rows of the drawn map; None before there is one."""
-        return self._lines
-
-    def properties(self) -> list[str]:
-        """The properties that points can be coloured by."""
-        return ["run", *(self._lines.stated if self._lines is not None else []), *self.scores]
-
-    def counts_by_label(self) -> dict[str, int] | None:
-        """{label: number of checkpoints on the map}; None before there is a map."""
-        return None if self._lines is None else self._lines.n_of_label
 
     def _name_axes(self) -> None:
         assert self.picture is not None
@@ -337,26 +324,9 @@ class MapPlot(PlotPane):
         self.n_ellipses, self.largest_error = 0, math.nan
         if not self.errors or self.covariances is None or self.drawn_method != "pca":
             return []
-        import numpy as np
-
-        from kltui.analysis.uncertainty import ellipse_of
-        from kltui.view.sections.uncertainty import outline
-
-        made, sizes = list[tuple[int, "Floats"]](), []
-        for row in self._rows_with_errors(code_n):
-            spread = self._spread(row)
-            if not np.isfinite(spread).all():
-                continue
-            ellipse = ellipse_of(self.names_of(row), places[row, 0], places[row, 1], spread)
-            sizes.append(ellipse.major)
-            x, y = outline(ellipse if self.errors == 1 else ellipse.scaled(0.95), ELLIPSE_CORNERS)
-            made.append(
-                (
-                    int(code_n[row]) // SHADES * SHADES + 1,
-                    np.column_stack([x, y, np.full(len(x), places[row, 2])]),
-                )
-            )
-        self.n_ellipses, self.largest_error = len(made), max(sizes, default=math.nan)
+        spreads = {row: self._spread(row) for row in self._rows_with_errors(code_n)}
+        made, self.largest_error = ellipses(spreads, places, code_n, 0.0 if self.errors == 1 else 0.95)
+        self.n_ellipses = len(made)
         return made
 
     def _spread(self, row: int) -> Floats:
@@ -382,10 +352,6 @@ class MapPlot(PlotPane):
         chosen = (*self.kl.selection.selected, self.kl.selection.a, self.kl.selection.b)
         few = {row for row, _ in self._ends} | set(self.map.rows_of(chosen))
         return sorted(few.intersection(drawn))
-
-    def names_of(self, row: int) -> str:
-        """The name of a row of the map."""
-        return self.map.names[row] if self.map is not None else ""
 
     def fitted_window(self, scene: Scene) -> Window:
         """The window that shows the whole scene, in three dimensions for every rotation."""
@@ -422,9 +388,9 @@ class MapPlot(PlotPane):
         """The figure of this picture, with the same coordinates."""
         from kltui.figures.shown import ShownSubject
 
-        if self.map is None or self.picture is None or self._lines is None:
+        if self.map is None or self.picture is None or self.known_lines is None:
             return None
-        keep = self._kept(self._lines)
+        keep = self._kept(self.known_lines)
         rows = [k for k, p in enumerate(self.map.points) if keep[k] and p.layer is None]
         deep, turn = self.dims == 3, self._turn()
         return ShownSubject(
@@ -549,7 +515,7 @@ class MapPlot(PlotPane):
     def _figures(self, row: int) -> Iterator[list[Span]]:
         """Spans with KL from the checkpoint before and loss, from the longest form to none."""
         assert self.map is not None
-        look, before = self.look, int(self._lines.before_n[row]) if self._lines is not None else -1
+        look, before = self.look, int(self.known_lines.before_n[row]) if self.known_lines is not None else -1
         raw = self.raw or self.map
         said_loss = loss_of(raw, raw.row(self.map.names[row]))
         loss: list[Span] = [(f"   loss {said_loss} bits/byte", look("muted"))]
@@ -581,7 +547,7 @@ class MapPlot(PlotPane):
 
     def label_here(self) -> str:
         """The label of the trajectory under the cursor; "" if there is none."""
-        return self._lines.label_of(self.cursor) if self._lines is not None else ""
+        return self.known_lines.label_of(self.cursor) if self.known_lines is not None else ""
 
     def do_hide_run(self) -> None:
         if self.map is None or not 0 <= self.cursor < len(self.map):
@@ -615,7 +581,7 @@ class MapPlot(PlotPane):
         self._go_along(-1)
 
     def _go_along(self, which: int) -> None:
-        lines = self._lines
+        lines = self.known_lines
         if lines is None or not 0 <= self.cursor < len(lines.line_n):
             return
         line = int(lines.line_n[self.cursor])

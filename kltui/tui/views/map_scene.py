@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from kltui.view.space import Outline
 
     Rows = NDArray[np.intp]
+
+
+ELLIPSE_CORNERS = 25
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,30 @@ def box_around(places: Floats) -> list[Outline]:
             b[axis] = high[axis]
             made.append((BOX * SHADES, np.array([a, (a + b) / 2, b])))
     return made
+
+
+def ellipses(
+    spreads: Mapping[int, Floats], places: Floats, code_n: NDArray[np.int16], level: float
+) -> tuple[list[Outline], float]:
+    """(Outlines of error ellipses, largest half axis of one standard error, NaN for none) by {row: 2 x 2 covariance}.
+
+    The ellipses have the points' colours and contain a point with probability `level`; 0: one standard error.
+    """
+    import numpy as np
+
+    from kltui.analysis.uncertainty import ellipse_of
+    from kltui.view.sections.uncertainty import outline
+
+    made, sizes = list[tuple[int, "Floats"]](), list[float]()
+    for row, spread in spreads.items():
+        if not np.isfinite(spread).all():
+            continue
+        ellipse = ellipse_of("", places[row, 0], places[row, 1], spread)
+        sizes.append(ellipse.major)
+        x, y = outline(ellipse.scaled(level) if level else ellipse, ELLIPSE_CORNERS)
+        corners = np.column_stack([x, y, np.full(len(x), places[row, 2])])
+        made.append((int(code_n[row]) // SHADES * SHADES + 1, corners))
+    return made, max(sizes, default=math.nan)
 
 
 def layer_threads(lines: MapLines, keep_n: NDArray[np.bool_]) -> list[Rows]:

@@ -69,7 +69,7 @@ def _counts(plot: MapPlot) -> dict[str, tuple[int, int]]:
     """{label: (number of scored checkpoints, number on the map)}; cached until checkpoints or map change."""
     snapshot, found = plot.kl.snapshot, plot.map
     if plot.run_counts[0] is not snapshot.rows or plot.run_counts[1] is not found:
-        on_map = plot.counts_by_label()
+        on_map = None if plot.known_lines is None else plot.known_lines.n_of_label
         counts = {
             label: (scored, scored if on_map is None else on_map.get(label, 0))
             for label, scored in snapshot.scored_of_label.items()
