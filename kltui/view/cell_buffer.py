@@ -151,13 +151,18 @@ def _by_series(code_n: NDArray[np.int16], rows: Rows | None) -> Iterator[tuple[i
 
 def slices_of(depth_n: Floats, count: int) -> NDArray[np.intp]:
     """The slice of each point, 0 for the farthest to `count` - 1 for the nearest, of equal depth each, (n,)."""
-    finite = depth_n[np.isfinite(depth_n)]
+    is_finite = np.isfinite(depth_n)
+    finite = depth_n if is_finite.all() else depth_n[is_finite]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     if not high > low:
         return np.full(len(depth_n), count - 1, dtype=np.intp)
-    share = np.nan_to_num((depth_n - low) / (high - low))
-    found: NDArray[np.intp] = np.clip((share * count).astype(np.intp), 0, count - 1)
-    return found
+    share = depth_n - low
+    share /= high - low
+    if len(finite) < len(depth_n):
+        np.nan_to_num(share, copy=False)
+    share *= count
+    found: NDArray[np.intp] = share.astype(np.intp)
+    return np.clip(found, 0, count - 1, out=found)
 
 
 def _marked_points(

@@ -58,9 +58,15 @@ def in_three(xy_nd: Floats) -> Floats:
     return out
 
 
+def finite_rows(values_nd: Floats) -> Floats:
+    """The rows without NaN and infinity; the array itself if those are all rows."""
+    is_finite = np.isfinite(values_nd)
+    return values_nd if is_finite.all() else values_nd[is_finite.all(axis=1)]
+
+
 def middle_and_reach(xyz_n3: Floats) -> tuple[Floats, float]:
     """(middle of the box around the finite points, distance of the farthest point from it): what any turn keeps in view."""
-    finite = xyz_n3[np.isfinite(xyz_n3).all(axis=1)]
+    finite = finite_rows(xyz_n3)
     if not len(finite):
         return np.zeros(3), 1.0
     middle = finite.min(axis=0) / 2 + finite.max(axis=0) / 2

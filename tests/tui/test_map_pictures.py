@@ -19,7 +19,7 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.ui_state import Memory
 from kltui.tui.views.arrange import arranged, stacked
 from kltui.tui.views.map import MapView
-from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, properties, ramp_ink
+from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, labels_of, ramp_ink
 from kltui.tui.views.map_scene import model_of
 from kltui.tui.widgets.plot import PlotPane
 from kltui.view.cell_buffer import DOTS
@@ -278,8 +278,9 @@ def test_ramps_are_apart_from_the_ground_and_rise_in_contrast() -> None:
 
 def test_only_what_some_point_states_can_colour() -> None:
     found = FakeWorkspace(names=checkpoints((0, 10))).map()
-    assert properties(found.points, {}) == ["run", "type", "size"]
-    assert properties(found.points, {"arc": {}})[-1] == "arc"
+    labels = labels_of(found.points)
+    assert labels.properties({}) == ["run", "type", "size"]
+    assert labels.properties({"arc": {}})[-1] == "arc"
     assert colours(found, "arc", {"tiny": 3}, {}).by == "run"
     flat = colours(found, "arc", {}, {"arc": dict.fromkeys(found.names, 50.0)})
     assert set(flat.series_n.tolist()) == {RAMP + 7} and flat.low == flat.high == 50.0

@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from kltui.analysis.embed import Picture
+from kltui.tui.views.map_scene import cloud_of
 from kltui.view.plot_data import threads
-from kltui.view.space import FLAT, Turn, dashes, in_three, middle_and_reach, with_outlines
+from kltui.view.space import FLAT, Turn, dashes, finite_rows, in_three, middle_and_reach, with_outlines
 
 
 @pytest.mark.parametrize("azimuth", [0.0, 30.0, 190.0, 350.0])
@@ -63,3 +65,24 @@ def test_outlines_follow_the_points_and_are_drawn_first() -> None:
     assert all_segments.tolist() == [[2, 3], [4, 5], [6, 7], [8, 9], [9, 10], [0, 1]]
     assert codes[all_segments[:, 1]].tolist() == [40, 40, 40, 44, 44, code_n[1]]
     assert with_outlines(xyz, code_n, segments, [])[0] is xyz
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_cloud_is_centred_once_for_all_rotations(dims: int) -> None:
+    rng = np.random.default_rng(2)
+    xyz = rng.normal(5.0, 2.0, (20, dims))
+    xyz[3] = math.nan
+    picture = Picture("pca", xyz)
+    cloud, turn = cloud_of(picture), Turn(40.0, 10.0)
+    places, box = cloud.turned(turn)
+    if dims == 2:
+        np.testing.assert_array_equal(cloud.places, in_three(xyz))
+        assert not box
+        return
+    middle, reach = middle_and_reach(xyz)
+    np.testing.assert_allclose(places, turn.turned(xyz - middle), atol=1e-12)
+    assert cloud.reach == reach and len(box) == 12
+    corners = np.concatenate([own for _, own in cloud.box])
+    np.testing.assert_allclose(corners.min(axis=0), np.nanmin(xyz, axis=0) - middle, atol=1e-12)
+    np.testing.assert_allclose(corners.max(axis=0), np.nanmax(xyz, axis=0) - middle, atol=1e-12)
+    assert finite_rows(xyz).shape == (19, 3) and finite_rows(xyz[:3]).base is xyz

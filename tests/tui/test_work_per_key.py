@@ -30,7 +30,7 @@ from kltui.tui.suggested_pairs import suggested_pairs
 from kltui.tui.views import map as map_view
 from kltui.tui.views import map_colours, map_plot, matrix
 from kltui.tui.views.diffusion import drawn_exponents
-from kltui.tui.views.map_colours import colours, properties
+from kltui.tui.views.map_colours import colours
 from kltui.tui.views.map_scene import layer_threads, lines_of, model_of
 from kltui.tui.widgets.canvas import TextPane
 from kltui.view import cell_buffer, plot_data
@@ -233,10 +233,11 @@ def test_colours_with_known_lines_are_those_of_a_look_at_every_point(layered: Ma
     lines, labels = lines_of(layered), [label_of(p) for p in layered.points]
     numbers = {label: 3 * k for k, label in enumerate(sorted(set(labels)))}
     scores = {"arc": {layered.names[1]: 20.0, layered.names[4]: 60.0}}
-    made, wanted = (colours(layered, by, numbers, scores, *known) for known in ([lines], []))
+    made, wanted = (colours(layered, by, numbers, scores, *known) for known in ([lines.labels], []))
     np.testing.assert_array_equal(made.series_n, wanted.series_n)
     assert (made.by, made.groups) == (wanted.by, wanted.groups)
-    assert ["run", *lines.stated, "arc"] == properties(layered.points, scores)
+    if by in ("run", "nothing"):
+        assert made.series_n.tolist() == [numbers[label] for label in labels]
     own = Counter(label for label, p in zip(labels, layered.points, strict=True) if p.layer is None)
     assert lines.n_of_label == {label: own[label] for label in labels}
     assert lines.n_layers and sum(own.values()) == len(layered) - lines.n_layers
@@ -246,15 +247,19 @@ async def test_points_of_a_large_map_are_coloured_off_the_interface(
     make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(map_view, "MANY_ROWS", 10)
-    monkeypatch.setattr(map_colours, "label_of", pytest.fail)
     by_threads: set[str] = set()
-    label = Colouring.label
+    label, found = Colouring.label, map_colours.label_of
+
+    def noted_label(point: Point) -> str:
+        by_threads.add(threading.current_thread().name)
+        return found(point)
 
     def noted(self: Colouring, point: Point) -> str:
         by_threads.add(threading.current_thread().name)
         return label(self, point)
 
     monkeypatch.setattr(Colouring, "label", noted)
+    monkeypatch.setattr(map_colours, "label_of", noted_label)
     app = make_app()
     async with app.run_test(size=(140, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)

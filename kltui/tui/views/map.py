@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.geometry import Region
@@ -16,7 +17,7 @@ from kltui.tui.views import map_text
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.layers import lens_models
 from kltui.tui.views.map_plot import ERRORS, SAID, MapPlot
-from kltui.tui.views.map_scene import MapLines, lines_of
+from kltui.tui.views.map_scene import Cloud, MapLines, cloud_of, lines_of
 from kltui.tui.widgets.canvas import Pane, TextPane
 from kltui.tui.widgets.run_tree import RunTree
 
@@ -197,7 +198,8 @@ class MapView(View):
                 self.plot.scores = await self._scores(shown.map)
                 self.plot.raw = await map_cache.as_scored() if map_cache.is_prepared else shown.map
                 lines = await self._lines(shown.map)
-                self._show(shown, lines, await self._coloured(shown.map, lines))
+                cloud = await self.kl.reader.compute(partial(cloud_of, shown.picture))
+                self._show(shown, lines, await self._coloured(shown.map, lines), cloud)
             if shown.final and self.plot.drawn_method == method:
                 self._waiting(hint)
         self.released = tuple(await map_cache.released())
@@ -224,13 +226,15 @@ class MapView(View):
 
         coloured_for = self.plot.coloured_for(found)
         known = lines or self.plot.known_lines
-        return coloured_for, await self.kl.reader.compute(lambda: colours(*coloured_for, known))
+        labels = known.labels if known is not None else None
+        return coloured_for, await self.kl.reader.compute(lambda: colours(*coloured_for, labels))
 
     def _show(
         self,
         shown: ShownMap,
         lines: MapLines | None,
         coloured: tuple[ColouredFor, Colours] | None = None,
+        cloud: Cloud | None = None,
     ) -> None:
         before = self.plot.shape()
         self.plot.show_map(
@@ -240,6 +244,7 @@ class MapView(View):
             n_total=shown.n_total,
             lines=lines,
             coloured=coloured,
+            cloud=cloud,
         )
         self.legend.title = map_text.legend_title(self.plot)
         if self.plot.shape() != before:
@@ -403,7 +408,7 @@ class MapView(View):
         plot = self.plot
         if plot.map is None or plot.known_lines is None:
             return
-        known = ["run", *plot.known_lines.stated, *plot.scores]
+        known = plot.known_lines.labels.properties(plot.scores)
         plot.by = known[(known.index(plot.by) + 1) % len(known)] if plot.by in known else known[0]
         self.kl.say(f"colour and marker by {safe_text(plot.by, 40)}")
         if len(plot.map) > MANY_ROWS:  # looking up the property of so many points takes longer than a key may

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.analysis.point import Point
     from kltui.figures.groups import Colouring
-    from kltui.tui.views.map_scene import MapLines
 
 # Series that are not runs: the box in three dimensions, lines of descent, points without a score.
 BOX, PARENT, VARIANT, UNSCORED = 8000, 8001, 8002, 8003
@@ -45,34 +44,46 @@ class Colours:
         return int(self.series_n[row]) if self.series_n is not None and row < len(self.series_n) else 0
 
 
-def stated(points: Sequence[Point]) -> list[str]:
-    """Those of type, size and tag that at least one point has."""
+@dataclass(frozen=True, eq=False)
+class PointLabels:
+    """The labels of the curves that n points are on, each point's index in them, and which properties points have.
+
+    `stated` are those of type, size and tag that at least one point has.
+    """
+
+    labels: list[str]
+    label_n: NDArray[np.intp]
+    stated: list[str]
+
+    def properties(self, scores: Scores) -> list[str]:
+        """The possible properties: run, the stated ones, and every benchmark."""
+        return ["run", *self.stated, *scores]
+
+
+def labels_of(points: Sequence[Point]) -> PointLabels:
+    """The labels of these points."""
+    labels: dict[str, int] = {}
+    label_n = np.array([labels.setdefault(label_of(p), len(labels)) for p in points], dtype=np.intp)
     found = {
         "type": any(p.type for p in points),
         "size": any(p.size for p in points),
         "tag": any(p.tags for p in points),
     }
-    return [name for name, is_stated in found.items() if is_stated]
-
-
-def properties(points: Sequence[Point], scores: Scores) -> list[str]:
-    """The possible properties: run, those of type, size and tag that at least one point has, and every benchmark."""
-    return ["run", *stated(points), *scores]
+    return PointLabels(list(labels), label_n, [name for name, is_stated in found.items() if is_stated])
 
 
 def colours(
-    shown: Map, by: str, run_number: Mapping[str, int], scores: Scores, lines: MapLines | None = None
+    shown: Map, by: str, run_number: Mapping[str, int], scores: Scores, labels: PointLabels | None = None
 ) -> Colours:
     """The series of every point of `shown`; `run_number` is {label: number}, which is the same on every screen.
 
-    With `lines`, the map's, the series of runs are computed without a loop over the points.
+    With `labels`, those of its points, the series of runs are computed without a loop over the points.
     """
     points = shown.points
-    if lines is not None and (by == "run" or by not in ["run", *lines.stated, *scores]):
-        numbers = np.array([run_number.get(label, 0) for label in lines.labels], dtype=np.int16)
-        return Colours("run", numbers[lines.label_n])
-    if by == "run" or by not in properties(points, scores):
-        return Colours("run", np.array([run_number.get(label_of(p), 0) for p in points], dtype=np.int16))
+    labels = labels or labels_of(points)
+    if by == "run" or by not in labels.properties(scores):
+        numbers = np.array([run_number.get(label, 0) for label in labels.labels], dtype=np.int16)
+        return Colours("run", numbers[labels.label_n])
     from kltui.figures.groups import colouring
 
     found = colouring(shown, by, scores=scores)

@@ -23,9 +23,10 @@ from kltui.tui.views.map_colours import (
     ramp_ink,
 )
 from kltui.tui.views.map_scene import (
+    Cloud,
     MapLines,
     Threads,
-    box_around,
+    cloud_of,
     ellipses,
     layer_threads,
     lines_of,
@@ -90,7 +91,7 @@ class MapPlot(PlotPane):
         self._coloured_for: tuple[object, ...] = ()
         self._drawn_for: tuple[object, ...] = ()
         self._threads: Threads | None = None
-        self._reach = 1.0
+        self._cloud: Cloud | None = None
         self._box_edges: list[tuple[Sequence[int], str]] = []
 
     # -- header ---------------------------------------------------------------------------------
@@ -164,14 +165,16 @@ class MapPlot(PlotPane):
         n_total: int = 0,
         lines: MapLines | None = None,
         coloured: tuple[ColouredFor, Colours] | None = None,
+        cloud: Cloud | None = None,
     ) -> None:
         """Draws a map's picture; the window stays if method, dimensions and number of points are the same.
 
         Rows of the picture beyond the map's own belong to a random walk for `null_run`. `lines`: the map's, if known.
-        `coloured`: (what `coloured_for` gives, the colours computed from it), if known.
+        `coloured`: (what `coloured_for` gives, the colours computed from it), if known; `cloud`: the picture's, if known.
         """
         if coloured is not None:
             self.take_colours(*coloured)
+        self._cloud = cloud or self._cloud
         before = self.picture
         same = before is not None and (before.method, before.dims) == (picture.method, picture.dims)
         same = same and self.map is not None and len(found) == len(self.map) and null_run == self.null_run
@@ -201,7 +204,7 @@ class MapPlot(PlotPane):
 
         coloured_for = self.coloured_for(found)
         if coloured_for != self._coloured_for:
-            self._coloured_for, self.colours = coloured_for, colours(*coloured_for, lines)
+            self._coloured_for, self.colours = coloured_for, colours(*coloured_for, lines.labels)
 
     def coloured_for(self, found: Map) -> ColouredFor:
         """The map and all else that the colours of its points depend on."""
@@ -260,15 +263,13 @@ class MapPlot(PlotPane):
 
         from kltui.view.cell_buffer import slices_of
         from kltui.view.plot_data import Scene
-        from kltui.view.space import dashes, in_three, middle_and_reach, with_outlines
+        from kltui.view.space import dashes, with_outlines
 
-        places, deep = in_three(picture.xyz_Kd), picture.dims == 3
-        box = box_around(places) if deep else []
-        if deep:
-            middle, self._reach = middle_and_reach(places)
-            places = self._turn().turned(places - middle)
-            box = [(code, self._turn().turned(corners - middle)) for code, corners in box]
-        shade_n = slices_of(places[:, 2], SHADES) if deep else drawn.code_n % SHADES
+        if self._cloud is None or self._cloud.picture is not picture:
+            self._cloud = cloud_of(picture)
+        cloud, deep = self._cloud, picture.dims == 3
+        places, box = cloud.turned(self._turn()) if deep else (cloud.places, cloud.box)
+        shade_n = slices_of(np.ascontiguousarray(places[:, 2]), SHADES) if deep else drawn.code_n % SHADES
         code_n = np.where(drawn.code_n >= 0, drawn.series_n * SHADES + shade_n, -1).astype(np.int16)
         strokes = [
             (code, s) for code, count, a, b in drawn.related for s in dashes(places[a], places[b], count)
@@ -360,7 +361,7 @@ class MapPlot(PlotPane):
 
         if self.dims != 3:
             return super().fitted_window(scene)
-        reach = 1.05 * self._reach
+        reach = 1.05 * (self._cloud.reach if self._cloud is not None else 1.0)
         return Window(Axis("linear", -reach, reach), Axis("linear", -reach, reach))
 
     def turn_by(self, azimuth: float, elevation: float) -> None:

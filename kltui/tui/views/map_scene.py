@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kltui.tui.views.map_colours import BOX, PARENT, VARIANT, stated
+from kltui.tui.views.map_colours import BOX, PARENT, VARIANT, PointLabels, labels_of
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from kltui.analysis.embed import Picture
     from kltui.analysis.map import Map
     from kltui.view.plot_data import Floats
-    from kltui.view.space import Outline
+    from kltui.view.space import Outline, Turn
 
     Rows = NDArray[np.intp]
 
@@ -43,9 +44,9 @@ class MapLines:
     """The relations between a map's n rows, computed once for each map, whatever filter and rotation.
 
     `lines` are (label, rows by rising step) of every trajectory; `line_n` is each row's index in it and `before_n` the
-    row before it there, -1 for none. `group_n` is the index in `groups` of each row's run or grid, `label_n` the index in
-    `labels` of its curve's label; `models` each row's checkpoint. `loose` rows have no step; `layers` are (rows of lens
-    vectors by depth, the model's own row or -1). `stated` are the properties besides the run that points have.
+    row before it there, -1 for none. `group_n` is the index in `groups` of each row's run or grid; `labels` are those of the rows'
+    curves; `models` each row's checkpoint. `loose` rows have no step; `layers` are (rows of lens
+    vectors by depth, the model's own row or -1).
     """
 
     lines: list[tuple[str, Rows]]
@@ -53,14 +54,12 @@ class MapLines:
     before_n: Rows
     groups: list[str]
     group_n: Rows
-    labels: list[str]
-    label_n: Rows
+    labels: PointLabels
     models: list[str]
     loose: Rows
     layers: list[tuple[Rows, int]]
     parents: Sequence[tuple[int, int]]
     variants: Sequence[tuple[int, int]]
-    stated: list[str]
 
     @property
     def n_layers(self) -> int:
@@ -72,10 +71,11 @@ class MapLines:
         """{label: number of rows, without lens vectors}."""
         import numpy as np
 
-        counts = np.bincount(self.label_n, minlength=len(self.labels))
+        labels, label_n = self.labels.labels, self.labels.label_n
+        counts = np.bincount(label_n, minlength=len(labels))
         for rows, _ in self.layers:
-            counts -= np.bincount(self.label_n[rows], minlength=len(self.labels))
-        return dict(zip(self.labels, counts.tolist(), strict=True))
+            counts -= np.bincount(label_n[rows], minlength=len(labels))
+        return dict(zip(labels, counts.tolist(), strict=True))
 
     def hidden_n(self, hidden: Collection[str]) -> NDArray[np.bool_]:
         """Whether each row belongs to one of the runs or grids `hidden`, (n,)."""
@@ -94,7 +94,7 @@ def lines_of(found: Map) -> MapLines:
     import numpy as np
 
     from kltui.analysis.lineage import parent_pairs, variant_pairs
-    from kltui.analysis.point import label_of, trajectory_of
+    from kltui.analysis.point import trajectory_of
 
     points, n = found.points, len(found)
     lines = [(t.label, np.array(t.rows, dtype=np.intp)) for t in found.trajectories()]
@@ -102,9 +102,8 @@ def lines_of(found: Map) -> MapLines:
     for k, (_, rows) in enumerate(lines):
         line_n[rows] = k
         before_n[rows[1:]] = rows[:-1]
-    groups, labels = dict[str, int](), dict[str, int]()
+    groups: dict[str, int] = {}
     group_n = [groups.setdefault(trajectory_of(p.run, p.tags), len(groups)) for p in points]
-    label_n = [labels.setdefault(label_of(p), len(labels)) for p in points]
     loose = [k for k, p in enumerate(points) if p.step is None and p.layer is None]
     return MapLines(
         lines,
@@ -112,14 +111,12 @@ def lines_of(found: Map) -> MapLines:
         before_n,
         list(groups),
         np.array(group_n, dtype=np.intp),
-        list(labels),
-        np.array(label_n, dtype=np.intp),
+        labels_of(points),
         [model_of(name) for name in found.names],
         np.array(loose, dtype=np.intp),
         _layers_of(found),
         parent_pairs(points).pairs,
         variant_pairs(points),
-        stated(points),
     )
 
 
@@ -149,11 +146,42 @@ def related(lines: MapLines, code_n: NDArray[np.int16]) -> list[tuple[int, int, 
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """The points of a picture and the box around them, n x 3, centred for rotation in three dimensions.
+
+    `reach` is the largest distance of a point from the origin.
+    """
+
+    picture: Picture
+    places: Floats
+    box: list[Outline]
+    reach: float
+
+    def turned(self, turn: Turn) -> tuple[Floats, list[Outline]]:
+        """(points, box) as seen after a rotation."""
+        return turn.turned(self.places), [(code, turn.turned(corners)) for code, corners in self.box]
+
+
+def cloud_of(picture: Picture) -> Cloud:
+    """The points of a picture; in two dimensions unmoved and without a box."""
+    from kltui.view.space import in_three, middle_and_reach
+
+    places = in_three(picture.xyz_Kd)
+    if picture.dims < 3:
+        return Cloud(picture, places, [], 1.0)
+    middle, reach = middle_and_reach(places)
+    box = [(code, corners - middle) for code, corners in box_around(places)]
+    return Cloud(picture, places - middle, box, reach)
+
+
 def box_around(places: Floats) -> list[Outline]:
     """The 12 edges of the box around the finite points, four for each axis, that at the lowest corner first."""
     import numpy as np
 
-    finite = places[np.isfinite(places).all(axis=1)]
+    from kltui.view.space import finite_rows
+
+    finite = finite_rows(places)
     low, high = (finite.min(axis=0), finite.max(axis=0)) if len(finite) else (np.zeros(3), np.ones(3))
     made = []
     for axis in range(3):
