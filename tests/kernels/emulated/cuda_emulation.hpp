@@ -3,7 +3,8 @@
 //
 // What a GPU leaves undefined is an error here: a barrier that part of a block never reaches, a shuffle among
 // threads of which some have returned. The order in which fibres run can be shuffled (KLTUI_EMULATED_ORDER, a
-// seed): where a barrier is missing, results then depend on it.
+// seed): where a barrier is missing, results then depend on it. KLTUI_EMULATED_WITHOUT=FILE:LINE leaves the
+// block's barrier there out.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <source_location>
 
 #define __device__
 #define __global__
@@ -67,7 +69,8 @@ namespace kltui::emulated {
 extern dim3 thread_index, block_index, grid_size;
 
 // Ends this fibre's turn until all threads of its block (or warp) that have not returned are here too.
-void wait_for_block();
+// `place` is that of the barrier in the kernel's source.
+void wait_for_block(const std::source_location& place);
 void wait_for_warp();
 
 // This warp's exchange of eight bytes: puts `mine` where the other lanes see it, gives what `lane` has put
@@ -83,8 +86,8 @@ int run(const std::function<void()>& kernel, dim3 grid, unsigned threads);
 #define blockIdx ::kltui::emulated::block_index
 #define gridDim ::kltui::emulated::grid_size
 
-inline void __syncthreads() {
-    kltui::emulated::wait_for_block();
+inline void __syncthreads(const std::source_location& place = std::source_location::current()) {
+    kltui::emulated::wait_for_block(place);
 }
 
 template <class T>

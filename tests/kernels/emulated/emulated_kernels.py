@@ -17,7 +17,6 @@ CUDA = ROOT / "csrc" / "cuda"
 BINDING = ROOT / "csrc" / "bindings" / "module_cuda.cpp"
 # Kernels look at floats through 16-byte loads, as CUDA allows. One compiler flag more or less changes no value.
 FLAGS = (
-    "-std=c++20",
     "-fno-strict-aliasing",
     "-ffp-contract=off",
     "-Wall",
@@ -26,18 +25,18 @@ FLAGS = (
 )
 
 
-def emulated(cuda: Path = CUDA) -> ModuleType:
-    """The module made of the kernels in the folder `cuda`, compiled once for each state of the sources."""
+def emulated() -> ModuleType:
+    """The module made of the kernels in csrc/cuda, compiled once for each state of the sources."""
     place = ROOT / "build" / "emulated"
     place.mkdir(parents=True, exist_ok=True)
-    sources = sorted([*cuda.iterdir(), *HERE.glob("*.?pp"), BINDING])
+    sources = sorted([*CUDA.iterdir(), *HERE.glob("*.?pp"), BINDING])
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     folder = place / digest
     with (place / "lock").open("w") as lock:  # test processes side by side want one module, not one each
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "whole").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _compile(cuda, folder)
+            _compile(folder)
             (folder / "whole").touch()
     return _load(_name(folder), _module(folder))
 
@@ -51,14 +50,14 @@ def _name(folder: Path) -> str:
     return f"_cuda_emulated_{folder.name}"
 
 
-def _compile(cuda: Path, folder: Path) -> None:
+def _compile(folder: Path) -> None:
     """Two compilers side by side, then the linker."""
     import pybind11
 
     folder.mkdir()
     compiler = shutil.which("c++") or "g++"
     python = sysconfig.get_paths()["include"]
-    includes = [f"-I{path}" for path in (cuda, HERE, pybind11.get_include(), python)]
+    includes = [f"-I{path}" for path in (CUDA, HERE, pybind11.get_include(), python)]
     flags = [
         *FLAGS,
         "-U_FORTIFY_SOURCE",
@@ -67,8 +66,13 @@ def _compile(cuda: Path, folder: Path) -> None:
         f"-DKLTUI_CUDA_MODULE={_name(folder)}",
         *includes,
     ]
-    kernels = ["-x", "c++", *sorted(str(path) for path in cuda.glob("*.cu"))]
-    parts = (["-O1", *kernels, str(HERE / "cuda_emulation.cpp")], ["-O0", str(BINDING)])
+    kernels = ["-x", "c++", *sorted(str(path) for path in CUDA.glob("*.cu"))]
+    binding = [
+        "-O0",
+        "-std=c++17",
+        str(BINDING),
+    ]  # by the standard of the extension, which takes less time to compile
+    parts = (["-O1", "-std=c++20", *kernels, str(HERE / "cuda_emulation.cpp")], binding)
     running = [subprocess.Popen([compiler, *flags, "-c", *part], cwd=folder) for part in parts]
     statuses = [process.wait() for process in running]
     if any(statuses):
