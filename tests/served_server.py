@@ -40,6 +40,7 @@ class ServedModel:
         self.open = self.most_open = 0
         self.delay_s = 0.0
         self._model, self._tokenizer = _loaded(folder)
+        self._known: dict[tuple[int, ...], list[float]] = {}
         self._lock, self._counts = threading.Lock(), threading.Lock()
         self._port = port
         self.start()
@@ -98,6 +99,11 @@ class ServedModel:
         return 200, self.alter({"model": self.name, "choices": [choice], "usage": usage})
 
     def _logprobs(self, ids: list[int]) -> list[float]:
+        if tuple(ids) not in self._known:
+            self._known[tuple(ids)] = self._computed(ids)
+        return list(self._known[tuple(ids)])
+
+    def _computed(self, ids: list[int]) -> list[float]:
         import torch
 
         with torch.inference_mode():

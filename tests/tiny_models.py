@@ -311,10 +311,12 @@ def write_run(
     return folders
 
 
-def true_logliks(folder: Path, texts: Sequence[str], *, prefix: Sequence[int] = ()) -> list[list[float]]:
+def true_logliks(
+    folder: Path, texts: Sequence[str], *, prefix: Sequence[int] = (), layers: bool = True
+) -> list[list[float]]:
     """Log-likelihoods by a float64 loop, one text at a time: row 0 final, row 1 + k the model truncated to k layers.
 
-    NaN where a text has nothing to score. Ids by the tokenizers library; full logits, log_softmax, gather, sum.
+    Without `layers` row 0 is all. NaN where a text has nothing to score. Ids by the tokenizers library; full logits, log_softmax, gather, sum.
     """
     import torch
     from tokenizers import Tokenizer
@@ -325,11 +327,12 @@ def true_logliks(folder: Path, texts: Sequence[str], *, prefix: Sequence[int] = 
     first = max(1, len(prefix))
     model = load_float64(folder)
     rows = []
-    for depth in range(model.config.num_hidden_layers, -1, -1):
+    whole = model.config.num_hidden_layers
+    for depth in range(whole, -1 if layers else whole - 1, -1):
         _truncate(model, depth)
         with torch.no_grad():
             rows.append([_true_loglik(model, row, first) for row in ids])
-    return [rows[0], *reversed(rows)]
+    return [rows[0], *reversed(rows)] if layers else rows
 
 
 def load_float64(folder: Path) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,29 +42,45 @@ def test_distances_of_a_run_against_its_models(tmp_path: Path, family: str) -> N
         assert got[k, d - 1] > 0
 
 
-def causal_modules() -> dict[str, ast.Module]:
-    """The modelling files of the installed transformers that hold a causal language model, by family."""
+def causal_sources() -> list[str]:
+    """The modelling files of the installed transformers that hold a causal language model."""
     root = Path(transformers.__file__).parent / "models"
     names = re.findall(
         r"^\s+\(\"\w+\", \"(\w+)\"\),$", (root / "auto" / "modeling_auto.py").read_text(), re.M
     )
-    causal = re.compile(rf"^class ({'|'.join(n for n in names if 'CausalLM' in n or 'LMHead' in n)})\(", re.M)
-    texts = {path.parent.name: path.read_text() for path in root.glob("*/modeling_*.py")}
-    return {family: ast.parse(text) for family, text in texts.items() if causal.search(text)}
+    causal = {n for n in names if "CausalLM" in n or "LMHead" in n}
+    texts = [path.read_text() for path in root.glob("*/modeling_*.py")]
+    return [text for text in texts if causal.intersection(re.findall(r"^class (\w+)\(", text, re.M))]
+
+
+# Of these alone the syntax is read: to parse all of the files takes ten seconds.
+ASSIGNED = re.compile(r"^ +[\w.]+ = (?:torch\.)?nn\.Buffer\(|^ +_tied_weights_keys = \{", re.M)
+
+
+def assignments(text: str) -> Iterator[tuple[str, str]]:
+    """(target, value) of every buffer and every table of tied weights that a source assigns."""
+    for found in ASSIGNED.finditer(text):
+        lines = text[found.start() :].split("\n", 60)[:60]
+        for n in range(1, len(lines) + 1):
+            try:
+                (node,) = ast.parse(textwrap.dedent("\n".join(lines[:n]))).body
+            except SyntaxError:  # it goes on in the next line
+                continue
+            assert isinstance(node, ast.Assign)
+            yield ast.unparse(node.targets[0]), ast.unparse(node.value)
+            break
+        else:
+            raise AssertionError(f"no end of {lines[0]}")
 
 
 def test_buffers_and_tied_weights_of_every_family_go_by_their_names() -> None:
     """What the installed transformers stores beside parameters, and which weights it ties, is known by name."""
     buffers, ties = set(), []
-    for tree in causal_modules().values():
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.Assign):
-                continue
-            target, value = ast.unparse(node.targets[0]), ast.unparse(node.value)
-            if value.startswith(("nn.Buffer(", "torch.nn.Buffer(")) and "persistent=False" not in value:
-                buffers.add(target.removeprefix("self."))
-            if target == "_tied_weights_keys" and value.startswith("{"):
-                ties += ast.literal_eval(value).items()
+    for target, value in (pair for text in causal_sources() for pair in assignments(text)):
+        if target == "_tied_weights_keys":
+            ties += ast.literal_eval(value).items()
+        elif "persistent=False" not in value:
+            buffers.add(target.removeprefix("self."))
     assert buffers and not {name for name in buffers if not _BUFFER.search(name)}
     strange = [
         pair

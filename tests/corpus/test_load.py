@@ -222,8 +222,8 @@ def test_drawing_from_a_long_stream_holds_only_what_is_drawn(tmp_path: Path) -> 
 
     path = tmp_path / "long.jsonl"
     with path.open("w") as file:
-        for k in range(20_000):
-            file.write(json.dumps({"text": f"{k} " + "x" * 1000}) + "\n")
+        for k in range(4000):
+            file.write(json.dumps({"text": f"{k} " + "x" * 5000}) + "\n")
     tracemalloc.start()
     corpus = load_corpus(path, sample=10)
     peak = tracemalloc.get_traced_memory()[1]

@@ -25,7 +25,8 @@ from kltui.scoring.settings import ScoreResult, ScoringSettings
 
 TEXTS = ALL_TEXTS[:6]
 SETTINGS = ScoringSettings(device="cpu")
-WIDER = {"intermediate_size": 64}  # whole blocks of 32 in every matrix
+# Whole blocks of 32 in every matrix; two layers are one of each kind where a family has two.
+WIDER = {"intermediate_size": 64, "num_hidden_layers": 2}
 
 
 def scored(path: Path, tokenizer: Path | None = None, **settings: Any) -> ScoreResult:

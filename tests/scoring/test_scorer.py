@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 def test_bos_policies_against_the_loop(tmp_path, bos):
     folder = write_model(tmp_path / "m", "llama", prepend_bos=True)
     result = score(folder, bos=bos)
-    truth = true_logliks(folder, TEXTS, prefix=() if bos == "never" else (1,))[0]
+    truth = true_logliks(folder, TEXTS, prefix=() if bos == "never" else (1,), layers=False)[0]
     assert np.nanmax(np.abs(result.vectors[0].loglik_N - truth)) < 1e-4
     assert np.isnan(result.vectors[0].loglik_N).sum() == (bos == "never")
     assert result.key["bos"] == bos

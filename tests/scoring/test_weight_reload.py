@@ -176,5 +176,7 @@ def test_a_model_that_rewrites_its_weights_as_it_runs_is_never_refilled(tmp_path
     folders = [write_model(tmp_path / f"step{seed}", "rwkv", seed=seed) for seed in (1, 2)]
     scorer = Scorer(TEXTS, "c", ScoringSettings())
     for folder in folders:
-        np.testing.assert_allclose(score(scorer, folder), true_logliks(folder, TEXTS)[0], atol=1e-4)
+        np.testing.assert_allclose(
+            score(scorer, folder), true_logliks(folder, TEXTS, layers=False)[0], atol=1e-4
+        )
     assert len(loads) == 2
