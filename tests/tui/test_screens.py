@@ -503,7 +503,11 @@ async def test_help_and_palette(make_app: MakeApp, until) -> None:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("?")
         assert "Keys on the Registry screen" in text_of(app)
-        await pilot.press("escape", ":", *"screen matrix", "enter")
+        await pilot.press("escape", ":", *"qqqq")
+        assert "nothing matches" in text_of(app)
+        await pilot.press("enter", "backspace", "backspace", "backspace", "backspace")
+        assert "nothing matches" not in text_of(app)
+        await pilot.press(*"screen matrix", "enter")
         await until(pilot, lambda: app.screen_name == "matrix")
 
 

@@ -284,7 +284,8 @@ class ChoiceList(Pane):
         top = max(0, min(self.cursor - self.size.height // 2, len(shown) - self.size.height))
         at = top + y
         if at >= len(shown):
-            return strip_of([], self.size.width, look("text", "raised"))
+            said: list[Span] = [(" nothing matches", look("muted", "raised"))] if y == 0 else []
+            return strip_of(said, self.size.width, look("text", "raised"))
         ground = "cursor" if at == self.cursor else "raised"
         head, tail = self.options[shown[at]]
         width = min(34, max(len(o[0]) for o in self.options) + 1)
