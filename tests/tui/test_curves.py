@@ -43,6 +43,24 @@ async def opened(app: KltuiApp, pilot, until, *keys: str) -> None:
         await pilot.press(key)
 
 
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+async def test_published_medians_are_named_in_the_order_of_their_values(
+    make_app: MakeApp, until, size: tuple[int, int]
+) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await opened(app, pilot, until)
+        shown = panel(app, "consecutive")
+        lines = ((0.4, "upper median"), (0.39, "second median"), (0.38, "third median"))
+        for key in ("L", "Y", "L", "Y"):
+            await pilot.press(key)
+            shown.show_content(replace(shown.content, lines=lines))
+            await pilot.pause()
+            at = {text: y for y, patches in shown._patches.items() for _, text, _ in patches}
+            rows = [at[said] for _, said in lines if said in at]
+            assert len(rows) >= 2 and rows == sorted(set(rows))
+
+
 async def test_as_many_panels_as_fit(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(60, 15)) as pilot:

@@ -222,6 +222,7 @@ class CurvePanel(PlotPane):
         from kltui.view.plot_data import Scene
 
         self._words, self._ends, self._spiked = [], [], []
+        self.in_order = set()
         if not self.drawn:
             if self.content.curves:
                 self.note = (
@@ -284,6 +285,7 @@ class CurvePanel(PlotPane):
         for value, said in sorted(self.content.near_lines(low, high, self.y_scale), reverse=True):
             at = build.lines(np.array([[left, value, right, value]], float), PUBLISHED_LINE * SHADES)
             self._words.append((at, said, PUBLISHED_LINE))
+            self.in_order.add(at)
 
     def _add_errors(self, build: Build) -> None:
         """Adds error bars of one standard error; on a log axis, one that reaches 0 ends at the smallest value."""

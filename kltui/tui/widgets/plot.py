@@ -33,6 +33,7 @@ Way = tuple[bool, int]  # position of a label: (whether it is right of its point
 NEAR_WAYS: tuple[Way, ...] = (True, 0), (False, 0), (True, 1), (True, -1), (False, 1), (False, -1)
 # A label farther away is still recognised by the marker in it.
 WAYS = (*NEAR_WAYS, *((right, by) for n in range(2, 6) for by in (n, -n) for right in (True, False)))
+UP_FIRST = tuple(sorted(WAYS, key=lambda way: (abs(way[1]), way[1] > 0)))
 Y_AXIS = 8
 NAME_ROWS = 1.3  # rows above a fitted scene, for the name of the y axis
 
@@ -57,6 +58,7 @@ class PlotPane(Pane):
         self.fits = True
         self.cursor = -1
         self.note = ""
+        self.in_order: set[int] = set()  # points whose labels stand one below the other, as `labels` has them
         self._planes: CellBuffer | None = None
         self._dots: Floats | None = None  # positions of all points in dots of `_drawn_kind`
         self._drawn_kind: Kind = "braille"
@@ -288,11 +290,17 @@ class PlotPane(Pane):
         placed = [(cell, glyph, style) for point, glyph, style in marks if (cell := self.cell(point))]
         taken = {cell for cell, _, _ in placed}
         taken |= {(x, 0) for x in range(len(name[1]) + 1)} if name else set()
+        lowest = -1
         for point, text, style in self.labels():
             cell = self.cell(point)
-            at = self._room_for(cell, text, taken) if cell is not None else None
+            if cell is None:
+                continue
+            in_order = point in self.in_order
+            ways = [way for way in UP_FIRST if cell[1] + way[1] > lowest] if in_order else WAYS
+            at = self._room_for(cell, text, taken, ways)
             if at is not None:
                 patches.setdefault(at[1], []).append((at[0], text, style))
+                lowest = at[1] if in_order else lowest
         for points, text, style in self.labels_of_lines():
             cells = filter(None, map(self.cell, points))
             places = (self._room_for(cell, text, taken, NEAR_WAYS) for cell in cells)
