@@ -64,6 +64,7 @@ class AppCore(AppSession, inherit_bindings=False):
         self.set_class(self.ascii_only, "-ascii")
         self.set_class(not self.look.color, "-plain")
         loop = asyncio.get_running_loop()
+        self.typed_at = loop.time()  # the command
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             if not self.is_headless:
                 loop.add_signal_handler(number, self._leave_on, number)

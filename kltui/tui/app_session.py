@@ -105,7 +105,8 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self._frame = ScreenFrame(system, ascii_only=ascii_only)
         self._closely_until = 0.0
         self._read_seconds = 0.0
-        self.typed_at = self._collected_at = 0.0  # when a key came last, and all garbage was collected last
+        # When the last key came, when the workspace was last read, and when all garbage was last collected.
+        self.typed_at = self._read_at = self._collected_at = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._job_watch = JobWatch(self._job_ended)
 
@@ -228,9 +229,10 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             self._collect_garbage()
 
     def _collect_garbage(self) -> None:
-        """Collects all garbage once, REST_SECONDS after the last key: it stops every thread for up to 0.1 s."""
+        """Collects all garbage once after keys or reading, REST_SECONDS after the last key: no thread runs for up to 0.1 s."""
         now = asyncio.get_running_loop().time()
-        if self._collected_at <= self.typed_at < now - REST_SECONDS:
+        is_needed = self._collected_at < max(self.typed_at, self._read_at)
+        if is_needed and self.typed_at < now - REST_SECONDS:
             self._collected_at = now
             gc.collect()
 
@@ -259,6 +261,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         if new == old:
             return
         self.snapshot = new
+        self._read_at = asyncio.get_running_loop().time()
         if not old.loaded:
             self._restore_selection()
             self._begin_with()
