@@ -6,7 +6,7 @@ import importlib.util
 import io
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,15 @@ MM = 1.0 / 25.4
 LEGEND_MAX = 40
 _UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
 _FLATTEST = 0.4  # share of the longest axis that each of three axes has at least
+_FIRST_ZOOM = 0.8  # of a box of three axes, before it is fitted to its place
 _NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
 _MIN_HEIGHT = 48 * MM  # of panels side by side: the names of their axes need as much
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
 _TITLE_LETTER = 0.076  # inches of a letter of a title, at most in the middle
 _OPEN = "_|x+"  # marks that are strokes
+NAME_MAX = 40  # letters of a name at a tick
+_SLANTED_LETTER = 0.045  # inches down of a letter of a name that is turned by 45 degrees
+_ABOVE_NAMES = 0.55  # height over width of what stands above such names, at least
 _MIN_NAME = 5.0  # points, of names at ticks
 _NAME_LINE = 1.2  # lines of names stand at least so many times their size apart
 _FLAT, _STEEP = 0.42, 1.1  # heights over width that a map in equal units may have
@@ -107,9 +111,15 @@ def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) ->
     with _settings(look):
         figure = drawn(picture, look)
         kind = path.suffix[1:].lower()
-        metadata: dict[str, str | None] = {"Title": picture.title} if kind != "png" else {}
         maker = {"pdf": "Creator", "svg": "Creator", "png": "Software"}[kind]
-        metadata[maker] = f"kltui {__version__}"
+        basis = {"pdf": "Subject", "svg": "Description", "png": "Description"}[kind]
+        metadata: dict[str, str | None] = {
+            "Title": picture.title,
+            maker: f"kltui {__version__}",
+            basis: "; ".join(
+                safe_text(note) for note in picture.notes
+            ),  # what the numbers rest on stays with them
+        }
         figure.savefig(file, format=kind, metadata=metadata)
 
 
@@ -149,6 +159,13 @@ def _style(path: Path) -> dict[Any, Any]:
 
 def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
     """The figure as matplotlib has it; to be used within the settings that it was made under."""
+    figure, n_rows = _laid_out(picture, look)
+    _fit_solids(figure, n_rows)
+    return figure
+
+
+def _laid_out(picture: PaperFigure, look: FigureStyle) -> tuple[Figure, int]:
+    """The figure, in which boxes of three axes have not their sizes yet, and its rows of panels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -157,9 +174,13 @@ def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
     columns = max(1, min(columns, int(width / _NARROWEST)))
     n_rows = -(-len(picture.panels) // columns)
     panel_height = max((width / columns) * _aspect(picture), _MIN_HEIGHT if columns > 1 else 0.0)
+    cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)
+    names = max((len(word) for p in picture.panels for _, word in p.x.ticks), default=0)
+    if names and not cells:  # a matrix's are made to fit below
+        names_height = min(names, NAME_MAX) * _SLANTED_LETTER
+        panel_height = max(panel_height, names_height + _ABOVE_NAMES * width / columns)
     height = n_rows * panel_height + 8 * MM
     handles: dict[str, Any] = {}
-    cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)
     figure = Figure((width, height), layout="compressed" if cells else "constrained")
     FigureCanvasAgg(figure)
     panels = []
@@ -173,7 +194,7 @@ def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
     _fit_names(figure, panels)
     if cells:
         _without_margins(figure)
-    return figure
+    return figure, n_rows
 
 
 def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
@@ -182,8 +203,9 @@ def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
     width, height = (side / dots for side in size)
     look = FigureStyle(width)
     with _settings(look):
-        figure = drawn(picture, look)
+        figure, _ = _laid_out(picture, look)
         figure.set_size_inches(width, height)
+        _fit_solids(figure)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=dots)
     return file.getvalue()
@@ -278,6 +300,57 @@ def _without_margins(figure: Figure) -> None:
     figure.set_size_inches(width, min(height, box.height + 4 * MM))
 
 
+def _fit_solids(figure: Figure, n_rows: int = 0) -> None:
+    """Makes boxes of three axes as large as their places allow; `n_rows` of panels lose the height that is then empty."""
+    solids = [axes for axes in figure.axes if axes.name == "3d"]
+    if not solids:
+        return
+    if n_rows:
+        figure.draw_without_rendering()
+        found = [(_room(axes), _reach(axes)) for axes in solids]
+        empty = min(float(room[1] - reach[1] * (room / reach).min()) for room, reach in found)
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height - n_rows * 2 * max(0.0, empty) / figure.dpi)
+    zooms = [np.full(len(solids), _FIRST_ZOOM)]
+    reached = []
+    for _ in range(2):  # letters beside a box do not grow with it: two sizes tell how far both reach
+        _zoom(solids, zooms[-1])
+        figure.draw_without_rendering()
+        rooms = np.array([_room(axes) for axes in solids])
+        reached.append(np.array([_reach(axes) for axes in solids]))
+        zooms.append(zooms[-1] * (rooms / reached[-1]).min(axis=1))
+    change = (zooms[1] - zooms[0])[:, None]
+    slopes = (reached[1] - reached[0]) / np.where(change, change, np.inf)
+    slopes = np.where(slopes > 0, slopes, reached[1] / zooms[1][:, None])
+    _zoom(solids, zooms[1] + ((rooms - reached[1]) / slopes).min(axis=1))
+
+
+def _zoom(solids: Sequence[Any], zooms: Iterable[float]) -> None:
+    for axes, zoom in zip(solids, zooms, strict=True):
+        axes.set_box_aspect([np.ptp(getattr(axes, f"get_{which}lim")()) for which in "xyz"], zoom=zoom)
+
+
+def _place(axes: Any) -> Any:
+    """Where three axes may be drawn, in pixels: all that the layout gave them, not the square in its middle."""
+    return axes.get_position(original=True).transformed(axes.figure.transSubfigure)
+
+
+def _room(axes: Any) -> Array:
+    """Half of the width and of the height of that place."""
+    place = _place(axes)
+    return np.array([place.width, place.height]) / 2
+
+
+def _reach(axes: Any) -> Array:
+    """How far three axes and their names reach from the middle of their place, across and up or down, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    renderer, place = axes.figure.canvas.get_renderer(), _place(axes)
+    box = Bbox.union([axis.get_tightbbox(renderer) for axis in (axes.xaxis, axes.yaxis, axes.zaxis)])
+    middle = (place.min + place.max) / 2
+    return np.maximum(box.max - middle, middle - box.min)
+
+
 def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float) -> None:
     longest = max(len(label) for label in handles)
     columns = max(1, min(len(handles), int(width / (0.062 * longest + 0.35))))
@@ -342,18 +415,32 @@ def _solid(axes: Any, panel: Panel) -> None:
     axes.set_proj_type("ortho")
     if panel.turned is not None:
         axes.view_init(azim=panel.turned[0], elev=panel.turned[1])
-    axes.set_box_aspect(half, zoom=0.8)  # names of axes stand outside of the box
+    axes.set_box_aspect(half, zoom=_FIRST_ZOOM)
+    for artist in (*axes.lines, *axes.collections):
+        artist.set_clip_on(False)  # the box may be wider than the square that matplotlib gives it
+        artist.set_in_layout(False)  # they lie within the box
 
 
 def _log_ticks(axis: Any, which: str, axes: Axes) -> None:
-    """Ticks of a logarithmic axis as plain numbers: each power of ten, or 1, 2 and 5 of few powers."""
+    """Ticks of a logarithmic axis, each power of ten, or 1, 2 and 5 of few powers: plain, or all as powers where some are long."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = getattr(axes, f"get_{which}lim")()
     few = high / low < 80
+    word = _plain if low > 0.9e-4 and high < 1.1e5 else _power
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: word(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}"
+
+
+def _power(value: float) -> str:
+    """A number as a multiple of a power of ten, in matplotlib's notation of formulas."""
+    digit, _, exponent = f"{value:.0e}".partition("e")
+    return f"${'' if digit == '1' else digit + chr(92) + 'times'}10^{{{int(exponent)}}}$"
 
 
 def _symlog_ticks(axis: Any, which: str, axes: Axes) -> None:
@@ -386,7 +473,7 @@ def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 4, 5, 10], integer=axis.whole))
     if axis.ticks:
         at, words = zip(*axis.ticks, strict=True)
-        shown = [safe_text(word, 40) for word in words]
+        shown = [safe_text(word, NAME_MAX) for word in words]
         turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if which == "x" else {}
         getattr(axes, f"set_{which}ticks")(at, shown, **turned)
     if axis.limits:

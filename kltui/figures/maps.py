@@ -36,6 +36,7 @@ from kltui.view.tables import count
 
 UNIT = "sqrt(bits/byte)"
 SMALL, LARGE = 1.6, 4.5
+SHADED = "every run is shaded by step, from light (its first) to its full colour (its last)"
 
 
 def coloured(ctx: Context, by: str) -> Colouring:
@@ -49,7 +50,7 @@ def trajectories(ctx: Context, by: str = "run") -> PaperFigure:
     shown = _two_or_more(ctx)
     look = coloured(ctx, by)
     panels = []
-    notes = [ctx.basis, *complete_words(shown)]
+    notes = [ctx.basis, *complete_words(shown), *_shaded_words(shown, look)]
     if "tsne" in ctx.pictures:
         panels.append(panel("t-SNE", shown, ctx.pictures["tsne"], look, unit=""))
         notes.append(f"t-SNE: perplexity {PERPLEXITY}, init pca, seed 42; its distances have no unit")
@@ -83,8 +84,13 @@ def trajectories_3d(ctx: Context, by: str = "run") -> PaperFigure:
         panels.append(panel("t-SNE in three dimensions", shown, xyz, look, unit=""))
     kept = kept_words(ctx.made_pictures["pca"], 3)
     panels.append(panel(f"PCA, {UNIT}, {kept}", shown, ctx.pictures["pca"], look, unit=""))
-    notes = (ctx.basis, *complete_words(shown), f"made with {version_words()}")
+    notes = (ctx.basis, *complete_words(shown), *_shaded_words(shown, look), f"made with {version_words()}")
     return PaperFigure("trajectories-3d", "Trajectories in three dimensions", tuple(panels), notes)
+
+
+def _shaded_words(shown: Map, look: Colouring) -> tuple[str, ...]:
+    """What lightness says, where it says something."""
+    return (SHADED,) if not look.task and any(len(t.rows) > 1 for t in shown.trajectories()) else ()
 
 
 def kept_words(made: Picture, dims: int) -> str:
@@ -110,8 +116,9 @@ def drawn(
     xy = xy_Kd[[at[name] for name in shown.names]]
     title = METHOD_WORDS.get(method, method)
     unit = UNIT if method in ("pca", "mds") else ""
-    made = replace(panel(title, shown, xy, coloured(ctx, by), unit=unit), turned=turned)
-    notes = (ctx.basis, *complete_words(shown), f"made with {version_words()}")
+    look = coloured(ctx, by)
+    made = replace(panel(title, shown, xy, look, unit=unit), turned=turned)
+    notes = (ctx.basis, *complete_words(shown), *_shaded_words(shown, look), f"made with {version_words()}")
     name = "trajectories-3d" if xy.shape[1] > 2 else "trajectories"
     return PaperFigure(name, "Trajectories", (made,), notes, columns=1)
 

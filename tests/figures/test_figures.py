@@ -462,6 +462,79 @@ def test_a_flat_map_takes_no_more_paper_than_it_needs() -> None:
     assert heights[0] < 0.6 * heights[1]
 
 
+@pytest.mark.parametrize("width", ["85mm", "170mm"])
+def test_boxes_of_three_axes_fill_the_paper_and_nothing_of_them_is_cut_off(
+    pictures: dict[str, PaperFigure], width: str
+) -> None:
+    look = FigureStyle(parse_width(width))
+    with _settings(look):
+        figure = drawn(pictures["trajectories-3d"], look)
+        figure.draw_without_rendering()
+    assert len(figure.axes) > 1
+    filled = []
+    for axes in figure.axes:
+        place = axes.get_position(original=True).transformed(figure.transFigure)
+        found = [
+            axis.get_tightbbox(figure.canvas.get_renderer()) for axis in (axes.xaxis, axes.yaxis, axes.zaxis)
+        ]
+        low, high = np.min([f.min for f in found], axis=0), np.max([f.max for f in found], axis=0)
+        assert (low >= place.min - 3).all() and (high <= place.max + 3).all()
+        ends = np.maximum(high - (place.min + place.max) / 2, (place.min + place.max) / 2 - low)
+        filled.append(2 * ends / (place.width, place.height))
+    assert all(shares.max() > 0.97 for shares in filled), filled
+    assert max(shares.min() for shares in filled) > 0.9, (
+        "the flattest box leaves room, the others' height is used"
+    )
+
+
+def test_long_names_below_a_narrow_figure_leave_its_points_room() -> None:
+    ticks = tuple((float(k), f"early pretraining ({k})") for k in range(12))
+    layer = Layer("pairs", np.arange(12.0), 10.0 ** np.arange(-9, 3), "points")
+    panel = Panel("scale", FigureAxis("setting", ticks=ticks), FigureAxis("KL", "log"), (layer,))
+    look = FigureStyle(parse_width("85mm"))
+    with _settings(look):
+        figure = drawn(PaperFigure("scale", "scale", (panel,), columns=1), look)
+        figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_window_extent().height > 0.4 * axes.get_window_extent().width
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ((1e-6, 10.0), {"$10^{-6}$", "$10^{-2}$", "$10^{0}$"}),
+        ((2e-6, 5e-6), {r"$2\times10^{-6}$"}),
+        ((0.01, 10.0), {"0.01", "10"}),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_written_in_one_way(
+    ends: tuple[float, float], words: set[str]
+) -> None:
+    panel = Panel("p", FigureAxis("x"), FigureAxis("y", "log"), (Layer("a", np.arange(2.0), np.array(ends)),))
+    look = FigureStyle(4.0)
+    with _settings(look):
+        figure = drawn(PaperFigure("p", "p", (panel,)), look)
+        figure.draw_without_rendering()
+    found = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert words <= set(found) and len({text.startswith("$") for text in found}) == 1
+
+
+@pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
+def test_what_a_figure_rests_on_stays_with_its_file(
+    ctx: Context,
+    pictures: dict[str, PaperFigure],
+    ending: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(FIGURES, "diffusion", lambda _: pictures["diffusion"])
+    style = tmp_path / "plain.mplstyle"
+    style.write_text("pdf.compression: 0\n")
+    (path, *_) = write_figure(ctx, "diffusion", tmp_path / f"fig.{ending}", FigureStyle(0.0, style))
+    assert pictures["diffusion"].notes[0].encode() in path.read_bytes()
+    assert any("light" in note for note in pictures["trajectories"].notes), "what lightness says"
+
+
 def test_layers_have_the_colours_of_their_runs(tmp_path: Path) -> None:
     made = Builder(tmp_path / "work")
     for name, layers in (("zeta", 0), ("alpha", 2), ("mu", 2)):
