@@ -348,7 +348,8 @@ def _reach(axes: Any) -> Array:
     renderer, place = axes.figure.canvas.get_renderer(), _place(axes)
     box = Bbox.union([axis.get_tightbbox(renderer) for axis in (axes.xaxis, axes.yaxis, axes.zaxis)])
     middle = (place.min + place.max) / 2
-    return np.maximum(box.max - middle, middle - box.min)
+    reach: Array = np.maximum(box.max - middle, middle - box.min)
+    return reach
 
 
 def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float) -> None:
@@ -381,7 +382,8 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
             handles[layer.label] = handle
     across = axes.get_subplotspec().get_gridspec().ncols
     room = figure.get_figwidth() / across / _TITLE_LETTER
-    axes.set_title("\n".join(textwrap.wrap(panel.title, max(12, int(room)))))
+    together = panel.title.replace(" = ", "\u00a0=\u00a0")
+    axes.set_title("\n".join(textwrap.wrap(together, max(12, int(room)))))
     _axis(axes, "x", panel.x)
     _axis(axes, "y", panel.y)
     if panel.z is not None:
@@ -395,17 +397,22 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
             _log_ticks(bar.ax.yaxis, "y", bar.ax)
 
 
-def _solid(axes: Any, panel: Panel) -> None:
-    """Three axes of equal units, none shorter than a part of the longest, seen without perspective."""
-    from matplotlib.ticker import MaxNLocator
-
+def solid_box(panel: Panel) -> tuple[Array, Array]:
+    """Middle and half of the sides of the box of three axes of equal units around a panel's points."""
     found = [
         [layer.x, layer.y, layer.x if layer.z is None else layer.z] for layer in panel.layers if len(layer.x)
     ]
     xyz = np.concatenate([np.array(v) for v in found], axis=1)
     low, high = np.nanmin(xyz, axis=1), np.nanmax(xyz, axis=1)
-    half = np.maximum(high - low, _FLATTEST * float((high - low).max()) or 1.0) * 0.53
-    middle = (low + high) / 2
+    half: Array = np.maximum(high - low, _FLATTEST * float((high - low).max()) or 1.0) * 0.53
+    return (low + high) / 2, half
+
+
+def _solid(axes: Any, panel: Panel) -> None:
+    """Three axes of equal units, none shorter than a part of the longest, seen without perspective."""
+    from matplotlib.ticker import MaxNLocator
+
+    middle, half = solid_box(panel)
     for which, m, h in zip("xyz", middle, half, strict=True):
         getattr(axes, f"set_{which}lim")(m - h, m + h)
         getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(4))

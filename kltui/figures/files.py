@@ -12,13 +12,13 @@ import numpy as np
 
 from kltui.atomic_files import replacing, replacing_together
 from kltui.errors import UsageError
-from kltui.figures.draw import FORMATS, FigureStyle, save
+from kltui.figures.draw import FORMATS, FigureStyle, save, solid_box
 from kltui.figures.picture import COLUMNS, Panel, PaperFigure, rows
 from kltui.sanitize import csv_text, safe_text
 from kltui.view.export import csv_field
 
 SCRIPT = """# Draws {picture} again from {table}.
-import csv, itertools, operator, pathlib, textwrap
+import csv, itertools, matplotlib, operator, pathlib, textwrap
 from matplotlib.figure import Figure
 here, panels = pathlib.Path(__file__), {panels}
 figure = Figure({size}, layout="constrained")
@@ -28,7 +28,7 @@ for (panel, _, label, line, mark, colour, size, width), part in itertools.groupb
     {names} = zip(*([float(r[c] or "nan") for c in {read}] for r in part))
     {draw}
 (named := {{text: handle for a in axes.values() for handle, text in zip(*a.get_legend_handles_labels())}}) and figure.legend(named.values(), named, loc="outside lower center", ncols={columns} + 1, fontsize=6)
-figure.savefig(here.with_suffix(".redrawn.pdf"))
+with matplotlib.rc_context({{"pdf.fonttype": 42}}): figure.savefig(here.with_suffix(".redrawn.pdf"))
 """
 _PLOT = "axes[panel].plot(x, y, {z}ls=line, marker=mark, color=colour, label=label, ms=float(size), lw=float(width))"
 _BARS = "; axes[panel].vlines(x, low, high, color=colour, lw=0.5)"
@@ -121,7 +121,13 @@ def _value_scale(picture: PaperFigure) -> dict[str, object]:
 
 def _axes(panel: Panel) -> dict[str, object]:
     """What add_subplot takes for a panel's axes."""
-    look: dict[str, object] = {"projection": "3d"} if panel.z is not None else {}
+    look: dict[str, object] = {}
+    if panel.z is not None:
+        middle, half = solid_box(panel)
+        look = {"projection": "3d", "proj_type": "ortho", "box_aspect": tuple(half.round(6).tolist())}
+        ends = zip("xyz", (middle - half).tolist(), (middle + half).tolist(), strict=True)
+        look |= {f"{which}lim": (low, high) for which, low, high in ends}
+        look |= dict(zip(("azim", "elev"), panel.turned, strict=True)) if panel.turned else {}
     for which, axis in (("x", panel.x), ("y", panel.y), ("z", panel.z)):
         if axis is None:
             continue

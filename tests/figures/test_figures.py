@@ -76,8 +76,18 @@ def test_script_draws_the_figure_again_from_its_csv(
     assert [p.suffix for p in paths] == [".svg", ".csv", ".py"]
     lines = [line for line in paths[2].read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) <= 11
-    runpy.run_path(str(paths[2]))
-    assert (tmp_path / "fig.redrawn.pdf").read_bytes().startswith(b"%PDF")
+    made = runpy.run_path(str(paths[2]))
+    again = (tmp_path / "fig.redrawn.pdf").read_bytes()
+    assert again.startswith(b"%PDF") and b"/Subtype /Type3" not in again, "fonts are embedded as TrueType"
+    if name == "trajectories-3d":
+        whole = drawn(pictures[name], FigureStyle())
+        for axes, same in zip(made["axes"].values(), whole.axes, strict=True):
+            assert np.allclose(
+                [getattr(axes, f"get_{w}lim")() for w in "xyz"],
+                [getattr(same, f"get_{w}lim")() for w in "xyz"],
+            )
+            sizes = [np.ptp(getattr(axes, f"get_{w}lim")()) for w in "xyz"]
+            assert np.allclose(np.array(sizes) / sizes[0], axes._box_aspect / axes._box_aspect[0], rtol=1e-4)
     assert len(read(paths[1])) == sum(len(layer.x) for p in pictures[name].panels for layer in p.layers)
 
 
@@ -98,6 +108,17 @@ def test_pdf_embeds_true_type_fonts_and_draws_data_as_vectors(
     assert data.count(b"/Subtype /Image") <= 1
     box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ", data)
     assert box and math.isclose(float(box[1]), 85 / 25.4 * 72, abs_tol=0.5)
+
+
+def test_a_number_of_a_title_stays_with_its_name() -> None:
+    layer = Layer("m", np.arange(3.0), np.arange(3.0), "points")
+    panels = [
+        Panel(f"{task}: r = 0.973, ρ = 0.963", FigureAxis("x"), FigureAxis("y"), (layer,))
+        for task in ("a", "mean of tasks")
+    ]
+    figure = drawn(PaperFigure("p", "p", tuple(panels), columns=3), FigureStyle(parse_width("120mm")))
+    lines = [line for axes in figure.axes for line in axes.get_title().replace("\u00a0", " ").split("\n")]
+    assert len(lines) > 2 and not any(line.endswith("=") or line.startswith("0") for line in lines)
 
 
 def test_map_axes_have_equal_units(pictures: dict[str, PaperFigure]) -> None:

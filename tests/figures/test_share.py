@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,26 @@ def test_a_panel_is_drawn_at_its_own_numbers() -> None:
     assert made["layout"]["xaxis"]["title"]["text"] == "training step, log(1 + x)"
     assert trace["hovertext"][1].startswith("b<br>training step: 9")
     assert len(set(trace["marker"]["color"])) == 3 and trace["name"] == "run"
+
+
+def test_three_axes_have_equal_units_in_a_box_that_the_camera_sees_whole() -> None:
+    line = Layer("run", values([0, 4, 8]), values([0, 1, 2]), z=values([0, 1, 0]), names=("a", "b", "c"))
+    panel = Panel("map", FigureAxis("1"), FigureAxis("2"), (line,), FigureAxis("3"), equal=True)
+    scene: Any = panel_json(panel)["layout"]["scene"]  # type: ignore[index]
+    ranges = np.array([scene[f"{w}axis"]["range"] for w in "xyz"])
+    assert (ranges[:, 0] < [0, 0, 0]).all() and (ranges[:, 1] > [8, 2, 1]).all()
+    sides = np.array([scene["aspectratio"][w] for w in "xyz"])
+    assert np.allclose(np.diff(ranges)[:, 0] / sides, np.diff(ranges)[0, 0] / sides[0], rtol=1e-4)
+    assert np.isclose(np.linalg.norm(sides), np.sqrt(3), rtol=1e-3), "from corner to corner as long as a cube"
+
+
+def test_spikes_are_crosses_and_steps_are_whole_numbers_beside_the_mouse() -> None:
+    spike = Layer(
+        "spike", values([64]), values([0.5]), "points", names=("run@64",), mark="x", colour="#d70000"
+    )
+    (flat,) = panel_json(Panel("KL", FigureAxis("training step"), FigureAxis("KL"), (spike,)))["traces"]  # type: ignore[attr-defined]
+    assert flat["marker"]["symbol"].startswith("x-thin") and flat["marker"]["line"]["width"] > 0
+    assert flat["hovertext"][0].startswith("run@64<br>training step: 64<br>")
 
 
 def test_a_page_that_cannot_be_written_is_refused_by_its_own_option(tmp_path: Path) -> None:

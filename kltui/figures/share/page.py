@@ -22,7 +22,7 @@ STYLE = """
 body { margin: 0 auto; max-width: 1500px; padding: 1rem 1.5rem 3rem; font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; }
 h1 { font-size: 1.5rem; margin: .4rem 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .3rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: .5rem; }
-.figure { height: 460px; min-width: 0; } .figure.wide { grid-column: 1 / -1; height: 620px; }
+.figure { height: 460px; min-width: 0; } .figure.solid { height: 560px; } .figure.wide { grid-column: 1 / -1; height: 620px; }
 .notes, footer { color: #666; font-size: .85rem; } pre { white-space: pre-wrap; }
 nav a { margin-right: 1rem; color: #005f87; }
 """
@@ -36,7 +36,8 @@ SCRIPT = """
     const script = document.createElement("script");
     script.textContent = await new Response(stream).text();
     document.head.append(script);
-    const look = {margin: {l: 60, r: 20, t: 56, b: 50}, hovermode: "closest", legend: {orientation: "h", y: -0.2},
+    const look = {margin: {l: 60, r: 20, t: 56, b: 50}, hovermode: "closest",
+                  legend: {orientation: "h", yref: "container", y: 0, yanchor: "bottom"},
                   paper_bgcolor: "#fff", plot_bgcolor: "#fff", font: {size: 12}};
     const how = {displaylogo: false, responsive: true, scrollZoom: true, showSendToCloud: false, plotlyServerURL: ""};
     const figures = JSON.parse(document.getElementById("figures").textContent);
@@ -116,7 +117,8 @@ def _section(picture: PaperFigure, drawn: dict[str, object]) -> str:
     for number, panel in enumerate(sections(picture.panels)):
         place = f"{picture.name}-panel-{number}"
         drawn[place] = panel
-        places.append(f'<div class="figure{wide}" id="{place}"></div>')
+        solid = " solid" if picture.panels[number].z is not None else ""
+        places.append(f'<div class="figure{solid}{wide}" id="{place}"></div>')
     notes = "<br>".join(html.escape(safe_text(note)) for note in picture.notes)
     head = f'<section id="{picture.name}"><h2>{html.escape(safe_text(picture.title, 200))}</h2>'
     return f'{head}<div class="figures">{"".join(places)}</div><p class="notes">{notes}</p></section>'

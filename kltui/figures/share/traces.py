@@ -9,15 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from kltui.analysis.number_text import figure, with_error
+from kltui.figures.draw import solid_box
 from kltui.figures.picture import Array, FigureAxis, Layer, Panel, shades
 from kltui.sanitize import safe_text
 
 Json = dict[str, object]
 
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross",
-           "X": "x", "_": "line-ew-open"}  # fmt: skip
+           "X": "x", "_": "line-ew-open", "x": "x-thin-open"}  # fmt: skip
 SOLID = {"o": "circle", "s": "square", "^": "diamond-open", "D": "diamond", "v": "circle-open", "P": "cross",
-         "X": "x"}  # fmt: skip
+         "X": "x", "x": "x"}  # fmt: skip
+STROKES = "_x"  # marks that have no face
 DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
 COLOURS = "Viridis"
 _SYMLOG = (0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
@@ -51,7 +53,15 @@ def panel_json(panel: Panel) -> Json:
             layout["yaxis"]["autorange"] = "reversed"  # type: ignore[index]
     else:
         axes = zip("xyz", (panel.x, panel.y, panel.z), strict=True)
-        layout["scene"] = {"aspectmode": "data", **{f"{w}axis": _axis(axis, panel) for w, axis in axes}}
+        middle, half = solid_box(panel)
+        scene: Json = {f"{w}axis": _axis(axis, panel) for w, axis in axes}
+        for w, m, h in zip("xyz", middle.tolist(), half.tolist(), strict=True):
+            scene[f"{w}axis"]["range"] = [float(f"{m - h:.7g}"), float(f"{m + h:.7g}")]  # type: ignore[index]
+        # Equal units, in a box no longer from corner to corner than plotly's cube, which its camera sees whole.
+        sides = np.sqrt(3) * half / np.linalg.norm(half)
+        ratio = {w: float(f"{side:.5g}") for w, side in zip("xyz", sides, strict=True)}
+        camera = {"eye": {"x": 1.45, "y": 1.45, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.12}}
+        layout["scene"] = scene | {"aspectmode": "manual", "aspectratio": ratio, "camera": camera}
     return {"traces": traces, "layout": layout}
 
 
@@ -131,7 +141,7 @@ def _marker(layer: Layer, panel: Panel, colours: object, flat: bool) -> Json:
     symbols = SYMBOLS if flat else SOLID
     size = round(2.0 + (1.6 if flat else 1.1) * layer.size, 2)
     made: Json = {"symbol": symbols.get(layer.mark, "circle"), "size": size, "color": colours}
-    if layer.mark == "_":
+    if layer.mark in STROKES:
         made["line"] = {"color": layer.colour, "width": 2}
     if layer.value is not None:
         made |= {
@@ -164,7 +174,8 @@ def _said(layer: Layer, panel: Panel, k: int) -> str:
     if panel.equal or panel.z is not None:
         return lines[0]
     if panel.x.label and not panel.x.ticks:
-        lines.append(f"{plain(panel.x.label)}: {figure(float(layer.x[k]), 6)}")
+        x = float(layer.x[k])
+        lines.append(f"{plain(panel.x.label)}: {f'{x:.0f}' if x.is_integer() else figure(x, 6)}")
     if layer.low is not None and layer.high is not None:
         se = float(layer.high[k] - layer.low[k]) / 2
         lines.append(f"{plain(panel.y.label)}: {with_error(float(layer.y[k]), se)}")
