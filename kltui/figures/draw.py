@@ -6,7 +6,7 @@ import importlib.util
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.picture import Array, FigureAxis, Layer, Panel, PaperFigure, shades
+from kltui.figures.solids import fit_solids, shape_solid
 from kltui.sanitize import safe_text
 from kltui.version import __version__
 
@@ -27,8 +28,6 @@ FORMATS = ("pdf", "svg", "png")
 MM = 1.0 / 25.4
 LEGEND_MAX = 40
 _UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
-_FLATTEST = 0.4  # share of the longest axis that each of three axes has at least
-_FIRST_ZOOM = 0.8  # of a box of three axes, before it is fitted to its place
 _NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
 _MIN_HEIGHT = 48 * MM  # of panels side by side: the names of their axes need as much
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
@@ -160,7 +159,7 @@ def _style(path: Path) -> dict[Any, Any]:
 def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
     """The figure as matplotlib has it; to be used within the settings that it was made under."""
     figure, n_rows = _laid_out(picture, look)
-    _fit_solids(figure, n_rows)
+    fit_solids(figure, n_rows)
     return figure
 
 
@@ -205,7 +204,7 @@ def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
     with _settings(look):
         figure, _ = _laid_out(picture, look)
         figure.set_size_inches(width, height)
-        _fit_solids(figure)
+        fit_solids(figure)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=dots)
     return file.getvalue()
@@ -300,58 +299,6 @@ def _without_margins(figure: Figure) -> None:
     figure.set_size_inches(width, min(height, box.height + 4 * MM))
 
 
-def _fit_solids(figure: Figure, n_rows: int = 0) -> None:
-    """Makes boxes of three axes as large as their places allow; `n_rows` of panels lose the height that is then empty."""
-    solids = [axes for axes in figure.axes if axes.name == "3d"]
-    if not solids:
-        return
-    if n_rows:
-        figure.draw_without_rendering()
-        found = [(_room(axes), _reach(axes)) for axes in solids]
-        empty = min(float(room[1] - reach[1] * (room / reach).min()) for room, reach in found)
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(width, height - n_rows * 2 * max(0.0, empty) / figure.dpi)
-    zooms = [np.full(len(solids), _FIRST_ZOOM)]
-    reached = []
-    for _ in range(2):  # letters beside a box do not grow with it: two sizes tell how far both reach
-        _zoom(solids, zooms[-1])
-        figure.draw_without_rendering()
-        rooms = np.array([_room(axes) for axes in solids])
-        reached.append(np.array([_reach(axes) for axes in solids]))
-        zooms.append(zooms[-1] * (rooms / reached[-1]).min(axis=1))
-    change = (zooms[1] - zooms[0])[:, None]
-    slopes = (reached[1] - reached[0]) / np.where(change, change, np.inf)
-    slopes = np.where(slopes > 0, slopes, reached[1] / zooms[1][:, None])
-    _zoom(solids, zooms[1] + ((rooms - reached[1]) / slopes).min(axis=1))
-
-
-def _zoom(solids: Sequence[Any], zooms: Iterable[float]) -> None:
-    for axes, zoom in zip(solids, zooms, strict=True):
-        axes.set_box_aspect([np.ptp(getattr(axes, f"get_{which}lim")()) for which in "xyz"], zoom=zoom)
-
-
-def _place(axes: Any) -> Any:
-    """Where three axes may be drawn, in pixels: all that the layout gave them, not the square in its middle."""
-    return axes.get_position(original=True).transformed(axes.figure.transSubfigure)
-
-
-def _room(axes: Any) -> Array:
-    """Half of the width and of the height of that place."""
-    place = _place(axes)
-    return np.array([place.width, place.height]) / 2
-
-
-def _reach(axes: Any) -> Array:
-    """How far three axes and their names reach from the middle of their place, across and up or down, in pixels."""
-    from matplotlib.transforms import Bbox
-
-    renderer, place = axes.figure.canvas.get_renderer(), _place(axes)
-    box = Bbox.union([axis.get_tightbbox(renderer) for axis in (axes.xaxis, axes.yaxis, axes.zaxis)])
-    middle = (place.min + place.max) / 2
-    reach: Array = np.maximum(box.max - middle, middle - box.min)
-    return reach
-
-
 def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float) -> None:
     longest = max(len(label) for label in handles)
     columns = max(1, min(len(handles), int(width / (0.062 * longest + 0.35))))
@@ -388,44 +335,13 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
     _axis(axes, "y", panel.y)
     if panel.z is not None:
         _axis(axes, "z", panel.z)
-        _solid(axes, panel)
+        shape_solid(axes, panel)
     elif panel.equal:
         axes.set_aspect("equal", adjustable="datalim")
     if mapped is not None:
         bar = figure.colorbar(mapped, ax=axes, label=panel.value_label, pad=0.02)
         if panel.value_log:
             _log_ticks(bar.ax.yaxis, "y", bar.ax)
-
-
-def solid_box(panel: Panel) -> tuple[Array, Array]:
-    """Middle and half of the sides of the box of three axes of equal units around a panel's points."""
-    found = [
-        [layer.x, layer.y, layer.x if layer.z is None else layer.z] for layer in panel.layers if len(layer.x)
-    ]
-    xyz = np.concatenate([np.array(v) for v in found], axis=1)
-    low, high = np.nanmin(xyz, axis=1), np.nanmax(xyz, axis=1)
-    half: Array = np.maximum(high - low, _FLATTEST * float((high - low).max()) or 1.0) * 0.53
-    return (low + high) / 2, half
-
-
-def _solid(axes: Any, panel: Panel) -> None:
-    """Three axes of equal units, none shorter than a part of the longest, seen without perspective."""
-    from matplotlib.ticker import MaxNLocator
-
-    middle, half = solid_box(panel)
-    for which, m, h in zip("xyz", middle, half, strict=True):
-        getattr(axes, f"set_{which}lim")(m - h, m + h)
-        getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(4))
-        axes.tick_params(axis=which, pad=0)
-    axes.patch.set_visible(False)  # it would hide the name of the next panel's third axis
-    axes.zaxis.labelpad = -3.0
-    axes.set_proj_type("ortho")
-    if panel.turned is not None:
-        axes.view_init(azim=panel.turned[0], elev=panel.turned[1])
-    axes.set_box_aspect(half, zoom=_FIRST_ZOOM)
-    for artist in (*axes.lines, *axes.collections):
-        artist.set_clip_on(False)  # the box may be wider than the square that matplotlib gives it
-        artist.set_in_layout(False)  # they lie within the box
 
 
 def _log_ticks(axis: Any, which: str, axes: Axes) -> None:

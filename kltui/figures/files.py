@@ -12,8 +12,9 @@ import numpy as np
 
 from kltui.atomic_files import replacing, replacing_together
 from kltui.errors import UsageError
-from kltui.figures.draw import FORMATS, FigureStyle, save, solid_box
+from kltui.figures.draw import FORMATS, FigureStyle, save
 from kltui.figures.picture import COLUMNS, Panel, PaperFigure, rows
+from kltui.figures.solids import solid_box
 from kltui.sanitize import csv_text, safe_text
 from kltui.view.export import csv_field
 

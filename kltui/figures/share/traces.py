@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from kltui.analysis.number_text import figure, with_error
-from kltui.figures.draw import solid_box
 from kltui.figures.picture import Array, FigureAxis, Layer, Panel, shades
+from kltui.figures.solids import solid_box
 from kltui.sanitize import safe_text
 
 Json = dict[str, object]
