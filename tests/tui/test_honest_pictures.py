@@ -9,6 +9,7 @@ import pytest
 from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import text_of
 
+from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
 from kltui.analysis.number_text import aligned, with_error
 from kltui.tui.views.scale import axis_lines
 from kltui.tui.widgets.matrix_overview import blocks
@@ -93,6 +94,25 @@ def test_numbers_in_a_column_have_their_points_below_each_other() -> None:
     assert len({s.index(".") for s in numbers}) == 1
     assert len({s.index("±") for s in numbers}) == 1
     assert said[3].strip() == "undefined"
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+async def test_a_published_exponent_is_named_on_the_row_of_its_line(make_app, until, size) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: app.view.exponent_plot.scene is not None)
+        plot = app.view.exponent_plot
+        await until(pilot, lambda: plot.cell(len(plot.scene.xy_n2) - 1) is not None)
+        named = {}
+        for row in range(plot.plot_height):
+            for _, text, _ in plot._make_patches().get(row, []):
+                if text.startswith("published "):
+                    named |= dict.fromkeys(text.removeprefix("published ").split(", "), row)
+        first = len(plot.scene.xy_n2) - 2 * len(PUBLISHED_EXPONENTS)
+        rows = {s: plot.cell(first + 2 * k)[1] for k, s in enumerate(PUBLISHED_EXPONENTS)}
+        assert named == rows
 
 
 async def test_diffusion_names_its_axes_and_draws_errors_and_published_medians(make_app, until) -> None:

@@ -253,6 +253,7 @@ class ExponentPlot(PlotPane):
 
     title = "Exponent c by start"
     x_name, y_name = "start, training step", "exponent c"
+    line_ways = (True, 0), (False, 0)  # above or below its line, a label would name another one
 
     def __init__(self) -> None:
         super().__init__(id="exponent-plot")
@@ -294,19 +295,28 @@ class ExponentPlot(PlotPane):
         return self.look("faint") if code == PUBLISHED else super().ink(code)
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Each run's marker and name at its last start, and the sizes of the published medians."""
+        """Each run's marker and name at its last start."""
         look = self.look
-        runs = [
+        return [
             (at, f"{look.marker(n)} {short_name(run, 24)}", look(look.series(n)))
             for run, n, at in self._ends()
         ]
+
+    def labels_of_lines(self) -> list[tuple[Sequence[int], str, Style]]:
+        """The sizes of the published medians, those whose lines share a row in one label."""
         if self.scene is None:
-            return runs
+            return []
         from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
 
         first = len(self.scene.xy_n2) - 2 * len(PUBLISHED_EXPONENTS)
-        lines = [(first + 2 * k, f"published {s}", look("faint")) for k, s in enumerate(PUBLISHED_EXPONENTS)]
-        return [*runs, *lines]
+        rows: dict[int, tuple[int, list[str]]] = {}
+        for k, size in enumerate(PUBLISHED_EXPONENTS):
+            at = first + 2 * k
+            if cell := self.cell(at):
+                rows.setdefault(cell[1], (at, []))[1].append(size)
+        return [
+            ((at, at + 1), f"published {', '.join(sizes)}", self.look("faint")) for at, sizes in rows.values()
+        ]
 
     def marks(self) -> list[tuple[int, str, Style]]:
         """Each run's marker at its last start."""

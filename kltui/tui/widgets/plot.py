@@ -47,6 +47,7 @@ class PlotPane(Pane):
     x_name = ""
     y_name = ""
     y_tick_rows = 5  # approximate number of rows between ticks
+    line_ways: Sequence[Way] = NEAR_WAYS  # positions of the labels of lines
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -303,7 +304,7 @@ class PlotPane(Pane):
                 lowest = at[1] if in_order else lowest
         for points, text, style in self.labels_of_lines():
             cells = filter(None, map(self.cell, points))
-            places = (self._room_for(cell, text, taken, NEAR_WAYS) for cell in cells)
+            places = (self._room_for(cell, text, taken, self.line_ways) for cell in cells)
             if at := next(filter(None, places), None):
                 patches.setdefault(at[1], []).append((at[0], text, style))
         for (x, y), glyph, style in placed:
