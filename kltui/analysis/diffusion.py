@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -134,6 +134,33 @@ def fit_exponent(tau: ArrayLike, sqdist: ArrayLike) -> Fit:
     return Fit(c, r2, se, n)
 
 
+def fit_exponents(tau_MW: Array, sqdist_MW: Array) -> list[Fit]:
+    """`fit_exponent` of each of M windows of W points, to the last bit."""
+    used = np.isfinite(tau_MW) & np.isfinite(sqdist_MW) & (tau_MW > 0) & (sqdist_MW > 0)
+    whole = used.all(axis=1)
+    n = tau_MW.shape[1]
+    if n < 2 or not whole.all():
+        of_whole = iter(fit_exponents(tau_MW[whole], sqdist_MW[whole]) if n > 1 and whole.any() else [])
+        rows = zip(tau_MW, sqdist_MW, whole, strict=True)
+        return [next(of_whole) if n > 1 and all_there else fit_exponent(t, d) for t, d, all_there in rows]
+    x, y = np.log(tau_MW), np.log(sqdist_MW)
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    sxx, syy, sxy = _dots(x, x), _dots(y, y), _dots(x, y)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        c = sxy / sxx
+        residual = ((y - c[:, None] * x) ** 2).sum(axis=1)
+        r2 = np.where(syy > 0, 1.0 - residual / syy, np.nan)
+        se = np.sqrt(residual / (n - 2) / sxx) if n > 2 else np.full(len(c), np.nan)
+    parts = zip(sxx.tolist(), c.tolist(), r2.tolist(), se.tolist(), strict=True)
+    return [Fit(c_, r2_, se_, n) if spread else Fit(n=n) for spread, c_, r2_, se_ in parts]
+
+
+def _dots(a_MW: Array, b_MW: Array) -> Array:
+    """The products of M pairs of rows, (M,), each as `@` gives it."""
+    made: Array = np.matmul(a_MW[:, None, :], b_MW[:, :, None])[:, 0, 0]
+    return made
+
+
 def windows(
     steps: Sequence[int], window: int = WINDOW, from_step: int = FROM_STEP, schedule: Sequence[int] = ()
 ) -> list[tuple[int, ...]]:
@@ -171,16 +198,27 @@ def diffusion(
     `floor` is subtracted from D_q before the fit (`kltui.analysis.noise`).
     """
     full = windows(steps, window, from_step, schedule)
-    taus = [np.array(w[1:], dtype=np.float64) - w[0] for w in full]
-    found = []
-    for w, tau in zip(full, taus, strict=True):
-        # D_q(tau) = KL(t0, t0 + tau) and D_w(tau) = |theta_t0+tau - theta_t0|^2 (arXiv 2505.15353, Figure 5)
-        q = fit_exponent(tau, np.array([kl(w[0], t) for t in w[1:]]) - floor.value)
-        e = Exponent(run, w[0], window, q.c, q.r2, q.se, q.n, floor=floor, end=w[-1])
-        if sqdist is not None:
-            f = fit_exponent(tau, [sqdist(w[0], t) for t in w[1:]])
-            e = replace(e, c_w=f.c, r2_w=f.r2, se_w=f.se, n_w=f.n)
-        found.append(e)
+    # D_q(tau) = KL(t0, t0 + tau) and D_w(tau) = |theta_t0+tau - theta_t0|^2 (arXiv 2505.15353, Figure 5)
+    in_q = _fits(full, kl, floor.value)
+    in_w = _fits(full, sqdist) if sqdist is not None else [Fit()] * len(full)
+    return [
+        Exponent(run, w[0], window, q.c, q.r2, q.se, q.n, f.c, f.r2, f.se, f.n, floor, w[-1])
+        for w, q, f in zip(full, in_q, in_w, strict=True)
+    ]
+
+
+def _fits(full: Sequence[tuple[int, ...]], distance: Distance, floor: float = 0.0) -> list[Fit]:
+    """The fit of each window, those of one length at once: a long run has very many."""
+    found = [Fit()] * len(full)
+    of_length: dict[int, list[int]] = {}
+    for place, w in enumerate(full):
+        of_length.setdefault(len(w), []).append(place)
+    for length, places in of_length.items():
+        steps = np.array([full[i] for i in places], dtype=np.float64)
+        sqdist = np.array([[distance(full[i][0], t) for t in full[i][1:]] for i in places], dtype=np.float64)
+        fits = fit_exponents(steps[:, 1:] - steps[:, :1], sqdist.reshape(len(places), length - 1) - floor)
+        for place, fit in zip(places, fits, strict=True):
+            found[place] = fit
     return found
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from kltui.analysis.loss import bits_per_byte
@@ -119,19 +119,30 @@ def with_medians(run: Sequence[Figures]) -> list[Figures]:
     this interval is longer than the median one, the median is raised by the square root of their ratio, more than any such
     c implies. Otherwise doubling save intervals would be reported as spikes.
     """
-    found, before = [], list[tuple[int, float]]()
+    found, intervals, kls = [], list[int](), list[float]()  # rising: runs may be very long
     for last, f in zip([None, *run], run, strict=False):
         interval = f.step - last.step if last else 0
-        found.append(replace(f, kl_median=_expected(interval, before)))
+        found.append(replace(f, kl_median=_expected(interval, intervals, kls)))
         if math.isfinite(f.kl):
-            before.append((interval, f.kl))
+            insort(intervals, interval)
+            insort(kls, f.kl)
     return found
 
 
-def _expected(interval: int, before: Sequence[tuple[int, float]]) -> float:
-    """The median KL of (interval, KL) before, for an interval of so many steps."""
-    if len(before) < MIN_BEFORE:
+def _expected(interval: int, intervals: Sequence[int], kls: Sequence[float]) -> float:
+    """The median of earlier KLs for an interval of so many steps; both these and their intervals are rising."""
+    if len(kls) < MIN_BEFORE:
         return math.nan
-    typical = max(median(steps for steps, _ in before), 1)
+    typical = max(_middle(intervals), 1)
     # KL ~ interval^c with c below 1/2 (arXiv 2505.15353, Figure 5), so a root is more than any such c implies
-    return median(kl for _, kl in before) * math.sqrt(max(1.0, interval / typical))
+    return _middle(kls) * math.sqrt(max(1.0, interval / typical))
+
+
+def _middle(rising: Sequence[float]) -> float:
+    """The median of rising numbers.
+
+    >>> _middle([1, 4, 9]), _middle([1, 4])
+    (4, 2.5)
+    """
+    half = len(rising) // 2
+    return rising[half] if len(rising) % 2 else (rising[half - 1] + rising[half]) / 2

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kltui.analysis.diffusion import Exponent, auto_from_step, fit_exponent, summarise, windows
+from kltui.analysis.diffusion import Exponent, auto_from_step, fit_exponent, fit_exponents, summarise, windows
 from kltui.analysis.kl import LN2
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
@@ -231,3 +231,15 @@ def test_excluded_checkpoints_keep_their_place_in_the_schedule() -> None:
     assert found[13_000].n_q == 10
     again = Map(points, L, np.full(300, 900)).preprocessed("none", exclude=["r@12000"]).preprocessed("clip")
     assert {e.start: e.n_q for e in again.diffusion()} == {start: e.n_q for start, e in found.items()}
+
+
+@pytest.mark.parametrize("n_points", [1, 2, 3, 10, 20])
+def test_windows_fitted_at_once_have_the_fits_of_each_to_the_last_bit(n_points: int) -> None:
+    rng = np.random.default_rng(6)
+    tau = np.sort(rng.uniform(1, 1000, (60, n_points)), axis=1)
+    sqdist = tau**0.3 * rng.lognormal(0, 0.3, (60, n_points))
+    whole = tau.copy(), sqdist.copy()
+    sqdist[3, 0], sqdist[4], tau[5], tau[6], sqdist[7] = -1.0, np.nan, 7.0, 0.0, 2.0
+    for t, d in (whole, (tau, sqdist)):
+        one_by_one = [fit_exponent(t[i], d[i]) for i in range(60)]
+        assert list(map(repr, fit_exponents(t, d))) == list(map(repr, one_by_one))

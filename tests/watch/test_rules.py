@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from dataclasses import replace
 from statistics import median
 
@@ -97,3 +98,33 @@ def test_training_that_writes_no_more() -> None:
     assert found is not None and found.limit == 360.0 and found.value == 361.0
     assert stopped("r", "r@1", times[:2], 1e9) is None
     assert stopped("r", "r@3", [0.0, 1.0, 2.0], 61.0) is None  # a minute at least
+
+
+class Counted(float):
+    """A number that counts how often it is compared."""
+
+    comparisons = 0
+
+    def __lt__(self, other: float) -> bool:
+        Counted.comparisons += 1
+        return super().__lt__(other)
+
+
+def test_medians_of_a_long_run_are_those_of_a_look_at_all_before_without_sorting_them_again() -> None:
+    rng = random.Random(4)
+    steps = sorted(rng.sample(range(10_000), 600))
+    run = [
+        Figures(f"r@{s}", "r", s, 3.0, 0.1, kl=Counted(rng.random()) if rng.random() < 0.9 else math.nan)
+        for s in steps
+    ]
+    Counted.comparisons = 0
+    found = with_medians(run)
+    assert Counted.comparisons < 600 * 12
+    for k, f in enumerate(found):
+        before = [i for i in range(k) if math.isfinite(run[i].kl)]
+        gaps = [steps[i] - steps[i - 1] if i else 0 for i in before]
+        if len(before) < 3:
+            assert math.isnan(f.kl_median)
+            continue
+        longer = max(1.0, (steps[k] - steps[k - 1]) / max(median(gaps), 1))
+        assert f.kl_median == median(run[i].kl for i in before) * math.sqrt(longer)
