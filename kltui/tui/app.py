@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
@@ -168,8 +169,18 @@ class KltuiApp(AppCore):
         """Filters at each letter; above MANY_ROWS rows only after a pause in typing, so that no letter waits for the list."""
         self._forget_typed()
         if len(self.snapshot.rows) > MANY_ROWS:
-            self._typed = self.set_timer(TYPING_SECONDS, lambda: self.set_filter(text))
+            self._typed = self.set_timer(TYPING_SECONDS, lambda: self._filter_soon(text))
         else:
+            self.set_filter(text)
+
+    def _filter_soon(self, text: str) -> None:
+        if self._typed is not None:
+            self.run_worker(self._filter_later(text, self._typed), group="filter", exclusive=True)
+
+    async def _filter_later(self, text: str, typed: Timer) -> None:
+        """Filters once another thread has found what passes, unless something else was typed meanwhile."""
+        await asyncio.to_thread(self.snapshot.passing_names, parse_filter(text))
+        if typed is self._typed:
             self.set_filter(text)
 
     def _forget_typed(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
@@ -107,6 +108,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self._read_seconds = 0.0
         # When the last key came, when the workspace was last read, and when all garbage was last collected.
         self.typed_at = self._read_at = self._collected_at = 0.0
+        self._named: tuple[Path | None, str] = (None, "")
         self._watcher: asyncio.Task[None] | None = None
         self._job_watch = JobWatch(self._job_ended)
 
@@ -155,6 +157,13 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             reported(said)
         return None
 
+    async def calm(self, seconds: float, at_most: float = math.inf) -> None:
+        """Returns once no key has come for so long, or `at_most` seconds have passed: for work that a key may not wait for."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + at_most
+        while (rest := min(self.typed_at + seconds, end) - loop.time()) > 0:
+            await asyncio.sleep(rest)
+
     def redraw_status(self) -> None:
         """Draws the status line again."""
         self.main.status.refresh()
@@ -170,7 +179,9 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
     def workspace_name(self) -> str:
         """The workspace's folder name, safe to show."""
         path = self.reader.path
-        return safe_text(path.resolve().name, 40) if path else ""
+        if self._named[0] != path:  # resolved once: every key draws the tabs, and a disk may be slow
+            self._named = path, safe_text(path.resolve().name, 40) if path else ""
+        return self._named[1]
 
     def run_number(self, name: str) -> int:
         """The number of a checkpoint's run and variant, which determines colour and marker; 0 for an unknown name."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kltui.analysis.point import line_label, numbered, trajectory_of
 from kltui.errors import KltuiError, StoreError
@@ -33,6 +33,7 @@ MANY_ROWS = 5000  # above this, values derived from all rows are computed before
 OF_ROWS = (
     "by_name",
     "runs",
+    "run_facts",
     "scored",
     "n_scored",
     "scored_of_label",
@@ -47,6 +48,16 @@ OF_ROWS = (
     "with_layers",
 )
 FIRST_ROWS = 400  # checkpoints of a large workspace that are listed before all are read: more than any terminal has lines
+
+
+class RunFacts(NamedTuple):
+    """How many checkpoints of a run there are, are scored and have failed, and its first and last step, None without steps."""
+
+    n: int
+    scored: int
+    failed: int
+    first_step: int | None
+    last_step: int | None
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,11 @@ class Snapshot:
         for row in self.rows:
             runs.setdefault(run_of(row), []).append(row)
         return runs
+
+    @cached_property
+    def run_facts(self) -> dict[str, RunFacts]:
+        """{run: what the list says of it}, counted once: a run may have very many checkpoints."""
+        return {run: _facts_of(rows) for run, rows in self.runs.items()}
 
     @cached_property
     def _names(self) -> list[str]:
@@ -197,8 +213,15 @@ class Snapshot:
             made.__dict__["scored"] = before.scored
         if len(rows) > MANY_ROWS:
             _ = made.by_name, made.runs, made.run_number, made.n_scored, made.scored, made._place_in_line
-            _ = made.scored_of_label
-            _ = made._names, made._places, made._columns.texts("name"), made.suggested_pairs, made.with_layers
+            _ = (
+                made.run_facts,
+                made.scored_of_label,
+                made._names,
+                made._places,
+                made._columns.texts("name"),
+                made.suggested_pairs,
+                made.with_layers,
+            )
         return made
 
     @cached_property
@@ -244,6 +267,13 @@ class Snapshot:
     def active_jobs(self) -> tuple[JobRow, ...]:
         """Jobs that are queued, running or paused."""
         return tuple(job for job in self.jobs if job.status in ACTIVE)
+
+
+def _facts_of(rows: Sequence[CheckpointRow]) -> RunFacts:
+    steps = [row.checkpoint.step for row in rows if row.checkpoint.step is not None]
+    failed = sum(row.status == "failed" for row in rows)
+    ends = (min(steps), max(steps)) if steps else (None, None)
+    return RunFacts(len(rows), sum(row.scored for row in rows), failed, *ends)
 
 
 def label_of_row(row: CheckpointRow) -> str:

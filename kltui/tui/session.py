@@ -5,6 +5,7 @@ Only `main` and `app` know the implementing class, so that no module of the inte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -111,6 +112,9 @@ class Interaction(Protocol):
 
     async def outlived(self, work: Awaitable[Any], reported: Callable[[str], None] | None = None) -> Any:
         """The result of `work`; if it fails, None, after a message that is also passed to `reported`."""
+
+    async def calm(self, seconds: float, at_most: float = math.inf) -> None:
+        """Returns once no key has come for so long, or `at_most` seconds have passed."""
 
     def call_after_refresh(self, callback: Callable[..., Any], *given: Any, **named: Any) -> bool:
         """Calls `callback` after the next refresh."""

@@ -42,6 +42,7 @@ USED: dict[str, type] = {
     "_disable_notifications": App,
     "_compositor": Screen,
     "_compositor_refresh": Screen,
+    "_render_chops": Compositor,
     "_sequence_to_key_events": XTermParser,
     "_app": Driver,
     "_loop": Driver,

@@ -24,15 +24,17 @@ from kltui.tui import filter as filter_module
 from kltui.tui.app import KltuiApp
 from kltui.tui.basis import left_out
 from kltui.tui.data import Snapshot
+from kltui.tui.dialogs import prompts
 from kltui.tui.export import exports
 from kltui.tui.filter import EVERY, Columns, Filter, parse_filter
 from kltui.tui.suggested_pairs import suggested_pairs
+from kltui.tui.views import diffusion, map_colours, map_plot, matrix
 from kltui.tui.views import map as map_view
-from kltui.tui.views import map_colours, map_plot, matrix
-from kltui.tui.views.diffusion import drawn_exponents
+from kltui.tui.views.diffusion import DrawnExponents, drawn_exponents
 from kltui.tui.views.map_colours import colours
 from kltui.tui.views.map_scene import layer_threads, lines_of, model_of
-from kltui.tui.widgets.canvas import TextPane
+from kltui.tui.widgets import curve_panel, run_tree
+from kltui.tui.widgets.canvas import Pane, TextPane
 from kltui.view import cell_buffer, plot_data
 from kltui.view.axis import Axis
 from kltui.view.cell_buffer import draw, spots
@@ -148,6 +150,219 @@ async def test_letters_of_a_filter_wait_for_a_pause_where_rows_are_many(
         await pilot.press("x", "escape")
         await pilot.pause(0.05)
         assert app.filter.text == "run:tuned"  # what was typed last does not come after the answer
+
+
+async def test_letters_of_a_filter_of_many_rows_look_for_them_in_another_thread(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "MANY_ROWS", 10)
+    monkeypatch.setattr(app_module, "TYPING_SECONDS", 0.01)
+    whole, threads = Filter.passing, []
+
+    def noted(self: Filter, columns: Columns) -> list[bool]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return whole(self, columns)
+
+    app = make_app()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        monkeypatch.setattr(Filter, "passing", noted)
+        await pilot.press("/", *"run:tuned")
+        await until(pilot, lambda: app.filter.text == "run:tuned")
+        await pilot.press("enter")
+        assert "3 of 84 checkpoints by the filter" in text_of(app)
+    assert threads and not any(threads)
+
+
+@pytest.mark.parametrize("column", ["step", "source", "layers"])
+async def test_many_rows_are_sorted_in_another_thread_and_filtered_in_their_order(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        tree = app.view.runs
+        orders = [run_tree.Order(column), run_tree.Order(column, True)]
+        filters = ["", "run:tiny step>=100", "tuned"]
+        wanted = [[o.sorted(app.snapshot, parse_filter(f)) for f in filters] for o in orders]
+        widths = []
+        for order in orders:
+            tree._put_in(order)
+            widths.append(tree.widths())
+        tree._put_in(run_tree.Order())
+        monkeypatch.setattr(run_tree, "MANY_ROWS", 10)
+        threads: list[bool] = []
+        whole = run_tree.Order.sorted
+
+        def noted(self: run_tree.Order, *of: object) -> list[object]:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return whole(self, *of)
+
+        monkeypatch.setattr(run_tree.Order, "sorted", noted)
+        for order, rows_of, wide in zip(orders, wanted, widths, strict=True):
+            tree._put_in(order)
+            assert tree.order != order and "sorting 84 checkpoints" in app.under_way
+            await until(pilot, lambda order=order: tree.order == order and not app.under_way)
+            for text, rows in zip(filters, rows_of, strict=True):
+                app.set_filter(text)
+                assert [line.row for line in tree.lines] == rows
+                assert text or tree.widths() == wide
+            app.set_filter("")
+    assert threads == [False, False]
+
+
+async def test_a_runs_checkpoints_are_counted_once(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        snapshot = app.snapshot
+        for run, rows in snapshot.runs.items():
+            steps = [r.checkpoint.step for r in rows if r.checkpoint.step is not None]
+            assert snapshot.run_facts[run] == (
+                len(rows),
+                sum(r.scored for r in rows),
+                sum(r.status == "failed" for r in rows),
+                min(steps, default=None),
+                max(steps, default=None),
+            )
+        before = snapshot.run_facts
+        await pilot.press("g", "n", "N", "enter", "enter")
+        assert app.snapshot.run_facts is before and "0 to 1400" in text_of(app)
+    again = replace(snapshot, generation=9).worked_out(snapshot)
+    assert again.run_facts is before
+
+
+async def test_letters_of_a_choice_rank_the_options_once(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked: list[str] = []
+    whole = prompts.matching
+
+    def counted(options: object, needle: str) -> list[int]:
+        ranked.append(needle)
+        return whole(options, needle)
+
+    monkeypatch.setattr(prompts, "matching", counted)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press(":", "z", "o", "down", "down")
+        await pilot.pause()
+        assert ranked == ["", "z", "zo"] and "zoom" in text_of(app)
+
+
+async def test_what_is_below_a_question_is_the_view_as_it_is_and_no_letter_draws_it(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded and len(app.loss_errors) == len(app.snapshot.losses))
+        await pilot.pause()
+        before = text_of(app).split("\n")
+        await pilot.press(":")
+        await pilot.pause()
+        after = text_of(app).split("\n")
+        at = next(y for y, line in enumerate(after) if "Run which action?" in line)
+        assert at > 10 and after[:at] == before[:at]
+        await pilot.press("z")
+        await pilot.pause()
+        below: list[object] = []
+        render_line = Pane.render_line
+
+        def noted(self: Pane, y: int) -> object:
+            if self in app.view.panes:
+                below.append(self)
+            return render_line(self, y)
+
+        monkeypatch.setattr(Pane, "render_line", noted)
+        await pilot.press("o")
+        await pilot.pause()
+        assert not below and "zoom" in text_of(app)
+        app.set_cursor("small@100")
+        app.view.update_data()
+        await pilot.pause()
+        assert "small@100" in text_of(app)  # a change below is shown
+
+
+async def test_errors_out_of_view_are_read_while_nobody_types(make_app: MakeApp, until) -> None:
+    workspace = MarksRead()
+    app = make_app(workspace)
+    async with app.run_test(size=(120, 20)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded and len(app.loss_errors) == len(app.snapshot.losses))
+        app.loss_errors.clear()
+        workspace.read.clear()
+        app.typed_at = math.inf
+        app.view._losses = {}
+        app.view.update_data()
+        in_view = {app.snapshot.losses[i].vector for i in app.view._in_view() if i in app.snapshot.losses}
+        await until(pilot, lambda: in_view <= set(workspace.read))
+        await pilot.pause(0.1)
+        assert len(workspace.read) < len(app.snapshot.losses)
+
+
+async def test_curves_of_many_points_are_drawn_after_the_answer_by_another_thread(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+    whole = curve_panel.CurvePanel._picture
+
+    def noted(self: curve_panel.CurvePanel) -> curve_panel.PanelPicture:
+        if self.content.curves:
+            made.append(threading.current_thread() is threading.main_thread())
+        return whole(self)
+
+    monkeypatch.setattr(curve_panel.CurvePanel, "_picture", noted)
+    monkeypatch.setattr(curve_panel, "FEW_POINTS", 0)
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("4")
+        panels = app.view.panels
+        await until(pilot, lambda: panels[-1].content.curves)
+        await until(pilot, lambda: not any(p.waits for p in panels) and all(p.drawn for p in panels[:3]))
+        for change in (
+            app.view.do_axis_scale,
+            panels[1].do_value_scale,
+            app.view.do_hide_run,
+            lambda: app.set_filter("step>=8"),
+        ):
+            before = len(made)
+            change()
+            assert len(made) == before and any(p.waits and "drawing" in str(p.header_right()) for p in panels)
+            await until(pilot, lambda: not any(p.waits for p in panels))
+            assert len(made) > before
+            assert all(p._drawn_for == p._draws() for p in panels)
+        assert panels[0].scene.x_scale == "linear" and "tiny" not in {d.curve.run for d in panels[0].drawn}
+        assert min(s for p in panels for d in p.drawn for s in d.steps) >= 8
+        before = len(made)
+        await pilot.press("]", "]", "j")
+        assert not any(made[:before]) and not any(made)
+
+
+async def test_starts_are_scaled_by_another_thread_where_they_are_many(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffusion, "FEW_POINTS", 0)
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: app.view.exponent_plot.scene is not None)
+        plot = app.view.exponent_plot
+        threads: list[bool] = []
+        seen = DrawnExponents.seen
+
+        def noted(self: DrawnExponents, scale: str) -> object:
+            if scale not in self._seen:
+                threads.append(threading.current_thread() is threading.main_thread())
+            return seen(self, scale)
+
+        monkeypatch.setattr(DrawnExponents, "seen", noted)
+        await pilot.press("L")
+        await until(pilot, lambda: plot.scene.x_scale == "log1p")
+        assert threads == [False]
+        assert [plot.place_of(name) for name in plot.names] == list(range(len(plot.names)))
+        assert plot.place_of("nobody@1") == -1
 
 
 class MarksRead(FakeWorkspace):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.strip import Strip
 
 from kltui.tui.dialogs.prompts import LineInput, PathSuggester, Title, Words
+from kltui.tui.terminal.textual_private import OverlaidScreen
 from kltui.tui.widgets.canvas import Pane, strip_of
 
 Answers = Mapping[str, str]
@@ -51,7 +51,7 @@ class FormRow(Horizontal):
         super().__init__(self.label, self.line)
 
 
-class Form(ModalScreen[Answers | None]):
+class Form(OverlaidScreen[Answers | None]):
     """Lines to fill in. The result is {name: text}, or None if the user leaves; `check` returns an error message or ""."""
 
     def __init__(

@@ -14,12 +14,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.geometry import Size
-from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.suggester import Suggester
 from textual.widgets import Input
 
 from kltui.sanitize import expanded
+from kltui.tui.terminal.textual_private import OverlaidScreen
 from kltui.tui.theme import Theme
 from kltui.tui.widgets.canvas import (
     Pane,
@@ -148,7 +148,7 @@ class LineInput(Input):
         self.replace((text.splitlines() or [""])[0], *self.selection)
 
 
-class Prompt(ModalScreen[str | None]):
+class Prompt(OverlaidScreen[str | None]):
     """An input line at the bottom of the screen. The result is its text, or None if the user leaves.
 
     `check` returns an error message or ""; `changed` is called with each new value while the user types.
@@ -273,10 +273,13 @@ class ChoiceList(Pane):
     def __init__(self, options: Sequence[tuple[str, str]]) -> None:
         super().__init__()
         self.options, self.needle, self.cursor = list(options), "", 0
+        self._matching: tuple[str, list[int]] | None = None  # of which needle, and those
 
     def matching(self) -> list[int]:
         """Indices of the options that match `needle`, best first."""
-        return matching(self.options, self.needle)
+        if self._matching is None or self._matching[0] != self.needle:
+            self._matching = self.needle, matching(self.options, self.needle)
+        return self._matching[1]
 
     def render_line(self, y: int) -> Strip:
         """The line of an option."""
@@ -304,7 +307,7 @@ class ChoiceList(Pane):
         self.refresh()
 
 
-class ChoiceDialog(ModalScreen[int | None]):
+class ChoiceDialog(OverlaidScreen[int | None]):
     """A list to choose from by arrows or by typing part of a name. The result is the option's index, or None."""
 
     def __init__(self, question: str, options: Sequence[tuple[str, str]]) -> None:
@@ -385,7 +388,7 @@ def key_help(
     return lines
 
 
-class TextDialog(ModalScreen[str | None]):
+class TextDialog(OverlaidScreen[str | None]):
     """A text to read. The result is the pressed key if it is one of `keys` (key, label), or None for esc and q."""
 
     def __init__(

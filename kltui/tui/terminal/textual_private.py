@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import traceback
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
 
 from textual import events
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.app import App
+from textual.geometry import Region
 from textual.keys import Keys
 from textual.message import Message
-from textual.screen import Screen
+from textual.screen import ModalScreen, Screen, ScreenResultType
+from textual.strip import Strip
 from textual.widget import Widget
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "ChopsUpdate",
     "CompositorUpdate",
     "LayoutUpdate",
+    "OverlaidScreen",
     "PaintedScreen",
     "TerminalApp",
     "TolerantParser",
@@ -94,6 +97,36 @@ class PaintedScreen(Screen[None], inherit_bindings=False):
         if due := set(self.due_now()):
             self._compositor.update_widgets(due & self._compositor.visible_widgets.keys())
         super()._compositor_refresh()
+
+
+class OverlaidScreen(ModalScreen[ScreenResultType]):
+    """A screen that shows the one below it, as it is, wherever it has no widget of its own.
+
+    Textual takes 20 ms at 200 x 60 for the same: it makes new segments of what is below, without their links.
+    """
+
+    below: list[Strip] | None = None  # the lines of the screen below, until something of it is refreshed
+
+    def refresh(self, *regions: Region, **how: Any) -> Self:
+        """Draws again; Textual calls it for changes of the screen below, too."""
+        self.below = None
+        return super().refresh(*regions, **how)
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines of the screen below."""
+        stack = self.app.screen_stack
+        at = stack.index(self) if self in stack else 0  # it may just have been left
+        if not at:
+            return super().render_lines(crop)
+        if self.below is None or len(self.below) < crop.bottom:
+            chops = stack[at - 1]._compositor._render_chops(self.size.region, lambda y: True)
+            self.below = [_line_of(line, self.size.width) for line in chops]
+        return [self.below[y].crop(*crop.column_span) for y in crop.line_range]
+
+
+def _line_of(chops: Mapping[int, Strip | None], width: int) -> Strip:
+    strip = Strip.join([chop for chop in chops.values() if chop is not None])
+    return strip.adjust_cell_length(width)
 
 
 class TolerantParser(XTermParser):

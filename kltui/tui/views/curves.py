@@ -74,7 +74,8 @@ class CurvesView(View):
     """
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
-        self.panels = [CurvePanel(kind) for kind in KINDS]
+        turns = asyncio.Lock()
+        self.panels = [CurvePanel(kind, turns) for kind in KINDS]
         self.table = TextPane("Runs", self._runs)
         self.sentence = Sentence(self._settled_words)
         self.large = False
@@ -394,14 +395,8 @@ class CurvesView(View):
         for panel in self.panels:
             panel.x_scale = scale
         self.kl.say(f"step axis: {'log10(1 + step)' if scale == 'log1p' else 'linear'}")
-        # Drawing seven panels takes time, so the message is shown first.
-        self.call_after_refresh(lambda: self.run_worker(self._draw_all(), group="scales", exclusive=True))
-
-    async def _draw_all(self) -> None:
-        """Draws the panels one after another, so that a key waits for one panel at most."""
         for panel in self.panels:
-            panel.draw_again(keep_window=False)
-            await asyncio.sleep(0)
+            panel.draw_soon(keep_window=False)
 
     def do_settled_level(self) -> None:
         """Selects the next level of KL at which a run counts as settled; after the last, the smallest one reached."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -17,6 +19,7 @@ from kltui.sanitize import safe_text, short_name
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.weights import Weights, compute_weights, known_distances
 from kltui.tui.widgets.canvas import Span, TextPane, width_of, wrapped
+from kltui.tui.widgets.curve_panel import FEW_POINTS, LONGEST_S, PAUSE_S
 from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import SHADES
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from kltui.analysis.noise import NoiseFloor
     from kltui.figures.shown import ShownSubject
     from kltui.view.axis import Scale
-    from kltui.view.plot_data import Floats
+    from kltui.view.plot_data import Floats, Scene, Window
 
 WINDOWS = (10, 20, 5)
 PUBLISHED = 4000 * SHADES  # the code of lines that belong to no run
@@ -209,6 +212,36 @@ class DrawnExponents:
     runs: dict[str, list[Exponent]]
     summaries: list[ExponentSummary]
     floors: dict[str, NoiseFloor]
+    _seen: dict[Scale, tuple[Scene, Window]] = field(default_factory=dict)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """{name: the number of its point}."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    def seen(self, scale: Scale) -> tuple[Scene, Window]:
+        """The scene with this step axis, the published medians across, and the window that shows all of it; kept."""
+        if scale not in self._seen:
+            import numpy as np
+
+            from kltui.view.plot_data import Scene, fit_window
+
+            n, lines = len(self.names), np.array(self._published(), dtype=np.float64)
+            xy = np.concatenate([self.xy_n2, self.bars_m2, lines])
+            published = np.full(len(lines), PUBLISHED, dtype=np.int16)
+            codes = np.concatenate([self.code_n, self.bar_codes, published])
+            pairs = np.arange(n, len(xy), dtype=np.int64).reshape(-1, 2)
+            scene = Scene(xy, codes, np.concatenate([pairs, self.segments_m2]), scale, n_points=n)
+            self._seen[scale] = scene, fit_window(scene)
+        return self._seen[scale]
+
+    def _published(self) -> list[tuple[float, float]]:
+        """The ends of the lines of the published medians of c_q."""
+        from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
+
+        starts = self.xy_n2[:, 0]
+        ends = float(starts.min()), float(starts.max())
+        return [(x, c_q) for _, c_q, _ in PUBLISHED_EXPONENTS.values() for x in ends]
 
     def nearest(self, run: str, step: int) -> Exponent | None:
         """The exponent of a run whose start is nearest to a step, the earlier of equals; None if it has none."""
@@ -263,32 +296,19 @@ class ExponentPlot(PlotPane):
 
     def show_exponents(self, exponents: Sequence[Exponent], drawn: DrawnExponents) -> None:
         """Draws the exponents of all runs."""
-        import numpy as np
-
-        from kltui.view.plot_data import Scene
-
-        same = drawn.names == self.names and self.drawn is not None
+        same = self.drawn is not None and (drawn is self.drawn or drawn.names == self.names)
+        same = same and self.scene is not None and self.scene.x_scale == self.x_scale
         self.exponents, self.drawn = exponents, drawn
-        if not exponents:
-            self.show(None, [])
-            return
-        n, lines = len(exponents), np.array(self._published(), dtype=np.float64)
-        xy = np.concatenate([drawn.xy_n2, drawn.bars_m2, lines])
-        published = np.full(len(lines), PUBLISHED, dtype=np.int16)
-        codes = np.concatenate([drawn.code_n, drawn.bar_codes, published])
-        pairs = np.arange(n, len(xy), dtype=np.int64).reshape(-1, 2)
-        segments = np.concatenate([pairs, drawn.segments_m2])
-        scene = Scene(xy, codes, segments, self.x_scale, n_points=n)
-        self.show(scene, drawn.names, keep_window=same)
+        self.show(drawn.seen(self.x_scale)[0] if exponents else None, drawn.names, keep_window=same)
 
-    def _published(self) -> list[tuple[float, float]]:
-        """The ends of the lines of the published medians of c_q."""
-        from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
+    def fitted_window(self, scene: Scene) -> Window:
+        """The window that shows all, found with the scene."""
+        seen = self.drawn.seen(self.x_scale) if self.drawn is not None and self.exponents else None
+        return seen[1] if seen is not None and seen[0] is scene else super().fitted_window(scene)
 
-        assert self.drawn is not None
-        starts = self.drawn.xy_n2[:, 0]
-        ends = float(starts.min()), float(starts.max())
-        return [(x, c_q) for _, c_q, _ in PUBLISHED_EXPONENTS.values() for x in ends]
+    def place_of(self, name: str) -> int:
+        """The number of the point called `name`, -1 where there is none."""
+        return self.drawn.places.get(name, -1) if self.drawn is not None else -1
 
     def ink(self, code: int) -> Style:
         """A neutral colour for published medians, the run's for everything else."""
@@ -349,9 +369,22 @@ class ExponentPlot(PlotPane):
     def do_axis_scale(self) -> None:
         self.x_scale = "log1p" if self.x_scale == "linear" else "linear"
         self.kl.say(f"step axis: {'log10(1 + step)' if self.x_scale == 'log1p' else 'linear'}")
-        drawn, self.drawn = self.drawn, None
+        if len(self.names) <= FEW_POINTS:
+            self._rescale()
+        else:
+            self.kl.run_worker(self._rescale_later(), group="exponents drawn", exclusive=True)
+
+    async def _rescale_later(self) -> None:
+        """The logarithms of very many starts are taken in another thread."""
+        drawn, scale = self.drawn, self.x_scale
         if drawn is not None:
-            self.show_exponents(self.exponents, drawn)
+            await asyncio.to_thread(drawn.seen, scale)
+            await self.kl.calm(PAUSE_S, LONGEST_S)
+            self._rescale()
+
+    def _rescale(self) -> None:
+        if self.drawn is not None:
+            self.show_exponents(self.exponents, self.drawn)
 
 
 class DiffusionView(View):
@@ -397,6 +430,10 @@ class DiffusionView(View):
             )
             number = kl.snapshot.run_number
             drawn = await kl.reader.compute(lambda: drawn_exponents(exponents, number))
+            scale = self.exponent_plot.x_scale
+            if exponents:
+                await kl.reader.compute(lambda: (drawn.seen(scale), drawn.places))
+                await kl.calm(PAUSE_S, LONGEST_S)
         except KltuiError as error:
             self._say_nothing(error.message)
             return

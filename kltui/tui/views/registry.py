@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NAMED = 12
 ERRORS_AT_ONCE = 32  # vectors read in one go
+REST_SECONDS = 1.0  # without a key, after which vectors out of view are read
 
 
 class RegistryView(View):
@@ -52,7 +53,10 @@ class RegistryView(View):
         return [line.row.id for line in lines if line.row is not None]
 
     async def _read_errors(self) -> None:
-        """Reads the standard errors of all losses, a few vectors at a time so that other reads are not delayed."""
+        """Reads the standard errors of all losses, a few vectors at a time so that other reads are not delayed.
+
+        Those out of view are read while no key is pressed: of very many it takes minutes.
+        """
         unknown = (math.nan, math.nan)  # for damaged vectors
         losses, known = self.kl.snapshot.losses, self.kl.loss_errors
         if not losses:
@@ -60,16 +64,21 @@ class RegistryView(View):
         every = await self.kl.reader.read(lambda ws: [one for one in losses.values() if one not in known])
         rest = iter(every)
         while part := self._next_unread(rest):
+            if not self._is_in_view(part):
+                await self.kl.calm(REST_SECONDS)
             try:
                 read = await self.kl.reader.read(_losses_of(part))
             except KltuiError as error:
                 self.kl.complain(error)
                 return
             self.kl.loss_errors |= {one: read.get(one.vector, unknown) for one in part}
-            here = set(part)
-            if any(losses.get(i) in here for i in self._in_view()):
+            if self._is_in_view(part):
                 self.runs.refresh()
                 self.detail.update_data()
+
+    def _is_in_view(self, part: Sequence[StoredLoss]) -> bool:
+        losses = self.kl.snapshot.losses
+        return any(losses.get(i) in part for i in self._in_view())
 
     def _next_unread(self, rest: Iterator[StoredLoss]) -> list[StoredLoss]:
         """The next losses whose errors are read: those in view first, then the others."""
@@ -100,15 +109,16 @@ class RegistryView(View):
         return self._checkpoint_details(line.row, width)
 
     def _run_details(self, line: TreeLine) -> list[list[Span]]:
-        rows = self.kl.snapshot.runs.get(line.run, [])
-        steps = [r.checkpoint.step for r in rows if r.checkpoint.step is not None]
-        n, scored = self.kl.snapshot.counts.get(line.run) or (len(rows), sum(r.scored for r in rows))
+        snapshot = self.kl.snapshot
+        rows, found = snapshot.runs.get(line.run, []), snapshot.run_facts.get(line.run)
+        n, scored = snapshot.counts.get(line.run) or (found[:2] if found else (0, 0))
+        has_steps = found is not None and found.first_step is not None
         facts = [
             ("run", line.run),
             ("checkpoints", str(n)),
             ("scored", str(scored)),
-            ("failed", str(sum(r.status == "failed" for r in rows)) if rows else ""),
-            ("steps", f"{min(steps)} to {max(steps)}" if steps else ""),
+            ("failed", str(found.failed) if found else ""),
+            ("steps", f"{found.first_step} to {found.last_step}" if found and has_steps else ""),
             ("size", rows[0].checkpoint.size if rows else ""),
             ("type", rows[0].checkpoint.type if rows else ""),
         ]

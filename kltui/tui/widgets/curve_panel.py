@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -24,11 +25,18 @@ if TYPE_CHECKING:
 
     from kltui.analysis.curves import Curve
     from kltui.view.axis import Scale
-    from kltui.view.plot_data import Floats, Scene
+    from kltui.view.plot_data import Floats, Scene, Window
 
 PUBLISHED_LINE, SETTLED_LINE = 4000, 4001  # series that are not runs
 ROOMY = 100  # width from which the header shows the checkpoint's name and the unit
 MAX_ENDS = 12  # with more runs, their ends have no markers and names
+FEW_POINTS = (
+    1000  # drawn at once when something has changed; more in another thread, after the answer to the key
+)
+PAUSE_S, LONGEST_S = (
+    0.02,
+    0.5,
+)  # without a key before many points are drawn, and after which they are drawn all the same
 NAMED_FROM = (44, 9)  # least width and height of a plot with names of runs
 
 
@@ -92,6 +100,19 @@ class Build:
         self.segments.append(np.column_stack([rows[:-1], rows[1:]]))
 
 
+class PanelPicture(NamedTuple):
+    """What a panel draws: from which choices, its curves, their scene and names, what stands at them, and the whole window."""
+
+    drawn_for: tuple[object, ...]
+    drawn: list[DrawnCurve]
+    scene: Scene | None
+    names: list[str]
+    words: list[tuple[int, str, int]]
+    ends: list[tuple[DrawnCurve, int]]
+    spiked: list[int]
+    window: Window | None
+
+
 class CurvePanel(PlotPane):
     """A quantity against the step. All panels share the cursor; the header shows the value at it."""
 
@@ -99,9 +120,13 @@ class CurvePanel(PlotPane):
     y_tick_rows = 3
     DEFAULT_CSS = "CurvePanel { width: 1fr; height: 1fr; }"
 
-    def __init__(self, kind: PanelKind) -> None:
+    def __init__(self, kind: PanelKind, turns: asyncio.Lock) -> None:
         super().__init__(id=f"curves-{kind.key}")
         self.panel = kind
+        self.waits = False  # whether it is still to be drawn
+        self._turns = turns  # of all panels, which are drawn one after another
+        self._keeps_window = True
+        self._whole: tuple[Scene, Window] | None = None
         self.content = Content()
         self.x_scale: Scale = "log1p"
         self.y_scale: Scale = kind.scale
@@ -128,15 +153,20 @@ class CurvePanel(PlotPane):
     def header_right(self) -> list[Span]:
         """The value under the cursor with its standard error."""
         here = self.here()
+        waits = [("drawing …", self.look("warning"))] if self.waits else []
         if here is None:
-            return []
+            return waits
         drawn, at = here
         spiked = (drawn.curve.run, drawn.steps[at]) in self.content.spikes
         text = with_error(drawn.values[at], drawn.errors[at]).removesuffix(" ± -")
         if self.body_width >= ROOMY:
             against = f" to {drawn.curve.against}" if drawn.curve.against else ""
             text = f"{safe_text(f'{drawn.names[at]}{against}', 60)}  {text} {self.panel.unit}".rstrip()
-        return [(text, self.look("bad" if spiked else "text", bold=True))]
+        return [
+            *waits,
+            ("  " * bool(waits), self.look()),
+            (text, self.look("bad" if spiked else "text", bold=True)),
+        ]
 
     def here(self) -> tuple[DrawnCurve, int] | None:
         """(the curve under the cursor, index of the point on it); None without one."""
@@ -161,12 +191,12 @@ class CurvePanel(PlotPane):
         """Draws another content; a window that the user chose stays."""
         self.content = content
         self.note = content.missing
-        self.draw_again()
+        self.draw_soon()
 
     def update_data(self) -> None:
         """Draws again if filter, hidden runs or colours have changed, otherwise only cross-hair, marks and labels."""
         if self._drawn_for != self._draws():
-            self.draw_again()
+            self.draw_soon()
         else:
             self.follow()
             self.lay_over()
@@ -176,17 +206,55 @@ class CurvePanel(PlotPane):
         hidden = frozenset(kl.selection.hidden)
         return self.content, kl.filter, hidden, kl.snapshot.run_number, self.x_scale, self.y_scale
 
-    def draw_again(self, *, keep_window: bool = True) -> None:
-        """Makes the scene again."""
-        self._drawn_for = self._draws()
-        self.drawn = self._shown_curves()
-        scene = self._scene()
-        names = [name for drawn in self.drawn for name in drawn.names]
+    def draw_soon(self, *, keep_window: bool = True) -> None:
+        """Draws again: at once where the points are few, otherwise after the answer to the key."""
+        self._keeps_window &= keep_window
+        if sum(map(len, self.content.curves)) <= FEW_POINTS:
+            self._show_picture(self._picture())
+            return
+        self.waits = True
+        self.redraw_focus()
+        self.kl.run_worker(self._draw_in_turn(), group=f"draw {self.panel.key}", exclusive=True)
+
+    async def _draw_in_turn(self) -> None:
+        async with self._turns:
+            await self.kl.calm(PAUSE_S, LONGEST_S)
+            made = await asyncio.to_thread(self._picture)
+            await self.kl.calm(PAUSE_S, LONGEST_S)
+            self._show_picture(made)
+            await asyncio.sleep(PAUSE_S)
+
+    def _picture(self) -> PanelPicture:
+        """The picture of the present content and choices; changes nothing, so that any thread may make it."""
+        drawn_for = self._draws()
+        drawn = self._shown_curves()
+        names = [name for d in drawn for name in d.names]
+        if not drawn:
+            return PanelPicture(drawn_for, drawn, None, names, [], [], [], None)
+        scene, words = self._scene(drawn)
+        ends, spiked = self._signs(drawn)
+        return PanelPicture(drawn_for, drawn, scene, names, words, ends, spiked, super().fitted_window(scene))
+
+    def _show_picture(self, made: PanelPicture) -> None:
+        self.waits = False
+        keep_window, self._keeps_window = self._keeps_window, True
+        self._drawn_for, self.drawn, scene = made.drawn_for, made.drawn, made.scene
+        self._words, self._ends, self._spiked = made.words, made.ends, made.spiked
+        self.in_order = {at for at, _, series in made.words if series == PUBLISHED_LINE}
+        self._whole = (scene, made.window) if scene is not None and made.window is not None else None
+        if scene is None and self.content.curves:
+            self.note = "every run is hidden or filtered out: press Z to show them, esc to clear the filter"
         same_axes = self.scene is not None and scene is not None and (
             (self.scene.x_scale, self.scene.y_scale) == (scene.x_scale, scene.y_scale)
         )  # fmt: skip
-        self.show(scene, names, keep_window=keep_window and same_axes and not self.fits)
+        self.show(scene, made.names, keep_window=keep_window and same_axes and not self.fits)
         self.follow()
+
+    def fitted_window(self, scene: Scene) -> Window:
+        """The window of a scene, found with it."""
+        if self._whole is not None and self._whole[0] is scene:
+            return self._whole[1]
+        return super().fitted_window(scene)
 
     def _shown_curves(self) -> list[DrawnCurve]:
         found: list[DrawnCurve] = []
@@ -216,30 +284,21 @@ class CurvePanel(PlotPane):
             for name, kept in zip(curve.names, shown, strict=True)
         ]
 
-    def _scene(self) -> Scene | None:
+    def _scene(self, drawn: Sequence[DrawnCurve]) -> tuple[Scene, list[tuple[int, str, int]]]:
+        """The scene of some curves, and the words of its lines."""
         import numpy as np
 
         from kltui.view.plot_data import Scene
 
-        self._words, self._ends, self._spiked = [], [], []
-        self.in_order = set()
-        if not self.drawn:
-            if self.content.curves:
-                self.note = (
-                    "every run is hidden or filtered out: press Z to show them, esc to clear the filter"
-                )
-            return None
         build = Build()
-        for d in self.drawn:
-            xy_n2 = np.column_stack(d.arrays[:2])
-            build.points(xy_n2, d.number * SHADES + SHADES - 1)
-            self._note_signs(d, xy_n2[:, 1])
+        for d in drawn:
+            build.points(np.column_stack(d.arrays[:2]), d.number * SHADES + SHADES - 1)
         n_points = build.n
-        self._add_lines(build)
-        self._add_errors(build)
-        for d in self.drawn:
+        words = self._add_lines(build, drawn)
+        self._add_errors(build, drawn)
+        for d in drawn:
             build.thread(d.first, len(d.steps))
-        return Scene(
+        scene = Scene(
             np.concatenate(build.xy),
             np.concatenate(build.codes),
             np.concatenate(build.segments),
@@ -247,52 +306,59 @@ class CurvePanel(PlotPane):
             self.y_scale,
             n_points,
         )
+        return scene, words
 
-    def _note_signs(self, d: DrawnCurve, value_n: Floats) -> None:
-        """Stores the points of the curve's end and of its spikes."""
+    def _signs(self, drawn: Sequence[DrawnCurve]) -> tuple[list[tuple[DrawnCurve, int]], list[int]]:
+        """The points of the curves' ends and of their spikes."""
         import numpy as np
 
-        finite = np.flatnonzero(np.isfinite(value_n))
-        if len(finite):
-            self._ends.append((d, d.first + int(finite[-1])))
-        if self.content.spikes:
-            places = (i for i, step in enumerate(d.steps) if (d.curve.run, step) in self.content.spikes)
-            self._spiked += [d.first + i for i in places]
+        ends: list[tuple[DrawnCurve, int]] = []
+        spiked: list[int] = []
+        spikes = self.content.spikes
+        for d in drawn:
+            finite = np.flatnonzero(np.isfinite(d.arrays[1]))
+            if len(finite):
+                ends.append((d, d.first + int(finite[-1])))
+            if spikes:
+                places = (i for i, step in enumerate(d.steps) if (d.curve.run, step) in spikes)
+                spiked += [d.first + i for i in places]
+        return ends, spiked
 
-    def _extent(self) -> tuple[float, float]:
+    def _extent(self, drawn: Sequence[DrawnCurve]) -> tuple[float, float]:
         """Smallest and largest value that can be drawn, without error bars; NaN if there is none."""
         import numpy as np
 
-        values = np.concatenate([d.arrays[1] for d in self.drawn])
+        values = np.concatenate([d.arrays[1] for d in drawn])
         values = values[np.isfinite(values)]
         if self.y_scale == "log":
             values = values[values > 0]
         return (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
 
-    def _add_lines(self, build: Build) -> None:
+    def _add_lines(self, build: Build, drawn: Sequence[DrawnCurve]) -> list[tuple[int, str, int]]:
         """Adds horizontal lines at published medians and a vertical one where the run settled, with their labels."""
         import numpy as np
 
-        low, high = self._extent()
+        words: list[tuple[int, str, int]] = []
+        low, high = self._extent(drawn)
         if math.isnan(low):
-            return
-        left, right = min(d.steps[0] for d in self.drawn), max(d.steps[-1] for d in self.drawn)
+            return words
+        left, right = min(d.steps[0] for d in drawn), max(d.steps[-1] for d in drawn)
         if self.content.settled is not None:
             step, said = self.content.settled
             at = build.lines(np.array([[step, high, step, low]], float), SETTLED_LINE * SHADES)
-            self._words.append((at, said, SETTLED_LINE))
+            words.append((at, said, SETTLED_LINE))
         # From top to bottom, the order in which their labels are placed if there is not enough room.
         for value, said in sorted(self.content.near_lines(low, high, self.y_scale), reverse=True):
             at = build.lines(np.array([[left, value, right, value]], float), PUBLISHED_LINE * SHADES)
-            self._words.append((at, said, PUBLISHED_LINE))
-            self.in_order.add(at)
+            words.append((at, said, PUBLISHED_LINE))
+        return words
 
-    def _add_errors(self, build: Build) -> None:
+    def _add_errors(self, build: Build, drawn: Sequence[DrawnCurve]) -> None:
         """Adds error bars of one standard error; on a log axis, one that reaches 0 ends at the smallest value."""
         import numpy as np
 
-        minimum, _ = self._extent()
-        for d in self.drawn:
+        minimum, _ = self._extent(drawn)
+        for d in drawn:
             x, value, error = d.arrays
             known = np.isfinite(value) & (error > 0)
             x, value, error = x[known], value[known], error[known]
@@ -428,7 +494,7 @@ class CurvePanel(PlotPane):
     def do_value_scale(self) -> None:
         self.y_scale = "linear" if self.y_scale == "log" else "log"
         self.kl.say(f"{self.panel.short}: {'logarithmic' if self.y_scale == 'log' else 'linear'}")
-        self.draw_again(keep_window=False)
+        self.draw_soon(keep_window=False)
 
 
 def _nearest(steps: Sequence[int], step: int) -> int:

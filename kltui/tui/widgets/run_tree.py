@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from kltui.analysis.number_text import with_error
 from kltui.sanitize import short_name
-from kltui.tui.data import Snapshot, label_of_row
+from kltui.tui.data import MANY_ROWS, Snapshot, label_of_row
+from kltui.tui.filter import EVERY
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import Span
 from kltui.tui.widgets.table import Cell, Column, Table
@@ -95,6 +97,8 @@ class RunTree(Table):
         self.order = Order()
         self.rests_on_run = False
         self._made_for: tuple[object, ...] = ()
+        #: of many rows: (rows, losses and order that it is sorted from, the flat list, cells of its longest name)
+        self._sorted: tuple[tuple[object, ...], Branch, int] | None = None
 
     def update_data(self) -> None:
         """Makes the lines again if rows, losses, filter, folds or order have changed, and finds the cursor's line."""
@@ -122,12 +126,14 @@ class RunTree(Table):
     def _longest_name(self) -> int:
         """The number of characters of the longest name in the list."""
         branches = self.lines.branches
+        if self._sorted is not None and branches == [self._sorted[1]]:
+            return self._sorted[2]
         return max((len(row.name) for branch in branches for row in branch.rows), default=0)
 
     def _branches(self) -> list[Branch]:
         snapshot, keep = self.kl.snapshot, self.kl.filter
         if self.order.column:
-            return [Branch(None, self.order.sorted(snapshot, keep))]
+            return [self._in_order()]
         if snapshot.counts:
             return [
                 Branch(TreeLine(run, None, *count), self._unfolded(run, snapshot.runs.get(run, [])))
@@ -136,9 +142,23 @@ class RunTree(Table):
         branches = []
         for run in snapshot.runs:
             if kept := snapshot.rows_of_run(run, keep):
-                heading = TreeLine(run, None, len(kept), sum(map(attrgetter("scored"), kept)))
+                n_scored = (
+                    sum(map(attrgetter("scored"), kept)) if keep.text else snapshot.run_facts[run].scored
+                )
+                heading = TreeLine(run, None, len(kept), n_scored)
                 branches.append(Branch(heading, self._unfolded(run, kept)))
         return branches
+
+    def _in_order(self) -> Branch:
+        """The flat list in its order; what `_sort` has sorted is only filtered."""
+        snapshot, keep = self.kl.snapshot, self.kl.filter
+        if self._sorted is None or self._sorted[0] != (snapshot.rows, snapshot.losses, self.order):
+            return Branch(None, self.order.sorted(snapshot, keep))
+        branch = self._sorted[1]
+        if not keep.text:
+            return branch
+        passing = snapshot.passing_names(keep)
+        return Branch(None, [row for row in branch.rows if row.name in passing])
 
     def _unfolded(self, run: str, rows: Sequence[CheckpointRow]) -> Sequence[CheckpointRow]:
         return () if run in self.folded else rows
@@ -307,11 +327,30 @@ class RunTree(Table):
                 return
             column = options[index][0] if index else ""
             turned = bool(column) and column == now.column and not now.is_reversed
-            self.order = Order(column, turned)
-            self.cursor = self.top = 0
-            self.update_data()
+            self._put_in(Order(column, turned))
 
         self.app.push_screen(ChoiceDialog("Sort by what?", options), chosen)
+
+    def _put_in(self, order: Order) -> None:
+        """Lists the checkpoints in another order; many are sorted in another thread first."""
+        if order.column and len(self.kl.snapshot.rows) > MANY_ROWS:
+            self.kl.busy_with(f"sorting {len(self.kl.snapshot.rows)} checkpoints by {order.column}")
+            self.kl.run_worker(self._sort(order), group="sort", exclusive=True)
+            return
+        self.order = order
+        self.cursor = self.top = 0
+        self.update_data()
+
+    async def _sort(self, order: Order) -> None:
+        snapshot = self.kl.snapshot
+        try:
+            branch, longest = await asyncio.to_thread(_sorted_branch, order, snapshot)
+        finally:
+            self.kl.busy_with("")
+        self._sorted = (snapshot.rows, snapshot.losses, order), branch, longest
+        self.order = order
+        self.cursor = self.top = 0
+        self.update_data()
 
     @property
     def line(self) -> TreeLine | None:
@@ -379,6 +418,13 @@ class RunTree(Table):
         ahead = [i for i in self.lines.headings if (i - self.cursor) * by > 0]
         if ahead:
             self.go(min(ahead, key=lambda i: abs(i - self.cursor)))
+
+
+def _sorted_branch(order: Order, snapshot: Snapshot) -> tuple[Branch, int]:
+    """All checkpoints as a flat list in an order, and the cells of the longest name."""
+    branch = Branch(None, order.sorted(snapshot, EVERY))
+    _ = branch.places  # looked for by the cursor
+    return branch, max((len(row.name) for row in branch.rows), default=0)
 
 
 def _step_of(line: TreeLine) -> int | None:
