@@ -137,7 +137,7 @@ def fit_exponent(tau: ArrayLike, sqdist: ArrayLike) -> Fit:
 def fit_exponents(tau_MW: Array, sqdist_MW: Array) -> list[Fit]:
     """`fit_exponent` of each of M windows of W points, to the last bit."""
     used = np.isfinite(tau_MW) & np.isfinite(sqdist_MW) & (tau_MW > 0) & (sqdist_MW > 0)
-    whole: NDArray[np.bool_] = used.all(axis=1)
+    whole = np.asarray(used.all(axis=1), dtype=np.bool_)
     n = tau_MW.shape[1]
     if n < 2 or not whole.all():
         of_whole = iter(fit_exponents(tau_MW[whole], sqdist_MW[whole]) if n > 1 and whole.any() else [])
