@@ -1,8 +1,7 @@
 """A Ray cluster whose head is killed under a job: `python tests/faults/ray_head.py FOLDER [--patience 30] [--nodes 2]`.
 
 Prints one JSON object: the batch's exit code, the seconds that it took to end after the kill, and what it said. Exit
-code 1 where it had to be killed. `--before JOB` runs another job on the cluster first, whose exit code and words are in the
-object as `before`.
+code 1 where it had to be killed.
 """
 
 from __future__ import annotations
@@ -31,48 +30,31 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def lose_the_head(folder: Path, patience_s: float, n_nodes: int, before: Path | None) -> dict[str, object]:
-    """What becomes of a job when the head of its cluster is killed after the first checkpoint, and of the one `before`."""
+def lose_the_head(folder: Path, patience_s: float, n_nodes: int) -> dict[str, object]:
+    """What becomes of a job when the head of its cluster is killed after the first checkpoint."""
     from ray.cluster_utils import Cluster
 
     job = write_job(folder, checkpoints=12)
     node = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
-    head = {**node, "num_cpus": 2, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
         for _ in range(n_nodes - 1):
             cluster.add_node(**node)
         cluster.wait_for_nodes()
-        first = _run_through(before, cluster.address) if before else None
-        process = _started(job, cluster.address, n_nodes, patience_s)
+        settings = ("kind=ray", f"workers={n_nodes}", f"address={json.dumps(cluster.address)}")
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", BATCH, str(patience_s), "--batch", str(job), "--json"]
+            + [word for s in settings for word in ("--set", f"engine.{s}")],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:
             if '"checkpoint"' in line:
                 break
         cluster.remove_node(cluster.head_node, allow_graceful=False)
-        return _end(process) | ({"before": first} if first else {})
+        return _end(process)
     finally:
         cluster.shutdown()
-
-
-def _started(job: Path, address: str, workers: int, patience_s: float = 30.0) -> subprocess.Popen[str]:
-    settings = ("kind=ray", f"workers={workers}", f"address={json.dumps(address)}")
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", BATCH, str(patience_s), "--batch", str(job), "--json"]
-        + [word for s in settings for word in ("--set", f"engine.{s}")],
-        cwd=job.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def _run_through(job: Path, address: str) -> dict[str, object]:
-    """What two workers make of a job: exit code, standard output, standard error."""
-    process = _started(job, address, 2)
-    try:
-        out, err = process.communicate(timeout=MAX_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate()
-    return {"code": process.returncode, "out": out, "err": err}
 
 
 def _end(process: subprocess.Popen[str]) -> dict[str, object]:
@@ -91,9 +73,8 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--patience", type=float, default=30.0)
     parser.add_argument("--nodes", type=int, default=2)
-    parser.add_argument("--before", type=Path)
     arguments = parser.parse_args()
-    ended = lose_the_head(arguments.folder, arguments.patience, arguments.nodes, arguments.before)
+    ended = lose_the_head(arguments.folder, arguments.patience, arguments.nodes)
     print(json.dumps(ended))
     return int(ended["code"] is None)
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 from fault_kit import Started, behave, check_stored, ends, run_cli, start, truths, vectors, write_job
@@ -30,38 +29,17 @@ ENGINE = '[engine]\nkind = "ray"\nworkers = 2\n'
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
-BEHAVIOURS = {1: "error", 2: "once kill", 3: "kill", 4: "device", 5: "once device", 6: "raise"}
-
-
-class Lost(NamedTuple):
-    """Two jobs that ran one after the other on one cluster: the first with bad checkpoints, the second when the head was lost."""
-
-    bad: Path
-    job: Path
-    reported: dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
-    folder = tmp_path_factory.mktemp("ray")
-    bad = write_job(folder / "bad", checkpoints=9)
-    for step, what in BEHAVIOURS.items():
-        behave(bad, step, what)
-    script = Path(__file__).with_name("ray_head.py")
-    asked = [sys.executable, str(script), str(folder / "lost"), "--patience", "4", "--nodes", "1"]
-    done = subprocess.run(
-        [*asked, "--before", str(bad)], env=os.environ | {"HF_TOKEN": "hf_not_to_be_told"},
-        capture_output=True, text=True, timeout=250,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return Lost(bad, folder / "lost" / "job.toml", json.loads(done.stdout.splitlines()[-1]))
-
-
 @needs_ray
-def test_checkpoints_fail_alone_and_the_others_have_the_right_bits(lost: Lost) -> None:
-    code, out, err = (lost.reported["before"][name] for name in ("code", "out", "err"))
-    assert code == 1, err
-    ended = ends(out)
+def test_checkpoints_fail_alone_and_the_others_have_the_right_bits(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=9, extra=ENGINE)
+    reported = {1: "error", 2: "once kill", 3: "kill", 4: "device", 5: "once device", 6: "raise"}
+    for step, what in reported.items():
+        behave(job, step, what)
+    done = run_cli(
+        "--batch", str(job), "--json", cwd=tmp_path, timeout=250, cold=True, HF_TOKEN="hf_not_to_be_told"
+    )
+    assert done.returncode == 1, done.stderr
+    ended = ends(done.stdout)
     failed = {name: (end["error"], end["hint"]) for name, end in ended.items() if end["status"] == "failed"}
     assert failed.keys() == {"run@1", "run@3", "run@4", "run@6"} and len(ended) == 9
     assert failed["run@1"] == ("this checkpoint is broken", "mend it")
@@ -73,10 +51,10 @@ def test_checkpoints_fail_alone_and_the_others_have_the_right_bits(lost: Lost) -
         "exit status 70" in failed["run@4"][0] and "The GPU reported a persistent error" in failed["run@4"][1]
     )
     assert failed["run@6"][0] == "ValueError: something the scorer did not expect"
-    assert "Traceback" in err and err.count("trying once more") == 4
-    assert check_stored(lost.bad) == 5
-    assert all(line.startswith("{") for line in out.splitlines()), "Ray wrote between the events"
-    assert "hf_not_to_be_told" not in out + err
+    assert "Traceback" in done.stderr and done.stderr.count("trying once more") == 4
+    assert check_stored(job) == 5
+    assert all(line.startswith("{") for line in done.stdout.splitlines()), "Ray wrote between the events"
+    assert "hf_not_to_be_told" not in done.stdout + done.stderr
 
 
 @needs_ray
@@ -182,16 +160,21 @@ def test_without_ray_the_job_says_what_to_install(tmp_path: Path, monkeypatch: p
 
 
 @needs_ray
-def test_a_job_whose_cluster_loses_its_head_ends_in_words_and_can_go_on(lost: Lost) -> None:
-    ended, folder = lost.reported, lost.job.parent
+def test_a_job_whose_cluster_loses_its_head_ends_in_words_and_can_go_on(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("ray_head.py")
+    asked = [sys.executable, str(script), str(tmp_path), "--patience", "4", "--nodes", "1"]
+    lost = subprocess.run(asked, capture_output=True, text=True, timeout=170)
+    assert lost.returncode == 0, lost.stderr
+    ended = json.loads(lost.stdout.splitlines()[-1])
     assert ended["code"] == 75, ended
     assert "the head of the Ray cluster at" in ended["said"] and "run the job again" in ended["said"]
     assert "Traceback" not in ended["said"]
-    assert 1 <= check_stored(lost.job) < 12
-    with kltui.open(folder / "ws") as ws:
+    job = tmp_path / "job.toml"
+    assert 1 <= check_stored(job) < 12
+    with kltui.open(tmp_path / "ws") as ws:
         assert [j.status for j in ws.jobs()] == ["failed"]
-    assert run_cli("--batch", str(lost.job), "--json", cwd=folder).returncode == 0
-    assert vectors(folder / "ws") == truths(lost.job)
+    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
+    assert vectors(tmp_path / "ws") == truths(job)
 
 
 def test_a_head_that_comes_back_in_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
