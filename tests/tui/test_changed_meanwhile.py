@@ -8,6 +8,7 @@ from typing import Any
 from fake_workspace import FakeWorkspace
 from screen_text import text_of
 from textual import events
+from textual.geometry import Region
 
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError
@@ -120,3 +121,19 @@ async def test_layers_keep_the_numbers_that_they_were_drawn_with(
         await pilot.press("C", "C")  # which draws all labels again
         await pilot.pause()
         assert before and [line for line in text_of(app).splitlines() if "small@1400" in line] == before
+
+
+async def test_a_question_on_a_terminal_that_grows(make_app: MakeApp, until) -> None:
+    """The screen below a question hears of a new size only afterwards: until then a part of it is blank."""
+    app = make_app(FakeWorkspace())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press(":")
+        question: Any = app.screen
+        taller = Region(0, 0, 80, 40)
+        lines = question.render_lines(taller)
+        assert [line.text.strip() for line in lines[24:]] == [""] * 16
+        assert "Registry" in lines[0].text
+        await pilot.resize_terminal(120, 40)
+        await pilot.pause()
+        assert len([line for line in question.render_lines(Region(0, 0, 120, 40)) if line.text.strip()]) > 10

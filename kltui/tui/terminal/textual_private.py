@@ -121,7 +121,10 @@ class OverlaidScreen(ModalScreen[ScreenResultType]):
         if self.below is None or len(self.below) < crop.bottom:
             chops = stack[at - 1]._compositor._render_chops(self.size.region, lambda y: True)
             self.below = [_line_of(line, self.size.width) for line in chops]
-        return [self.below[y].crop(*crop.column_span) for y in crop.line_range]
+        # The screen below may not have heard of a new size yet: what it lacks is blank until it has.
+        missing = [Strip.blank(self.size.width)] * (crop.bottom - len(self.below))
+        lines = [*self.below, *missing]
+        return [lines[y].crop(*crop.column_span) for y in crop.line_range]
 
 
 def _line_of(chops: Mapping[int, Strip | None], width: int) -> Strip:
