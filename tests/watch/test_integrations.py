@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -78,13 +79,24 @@ def test_a_mistake_is_told_before_training_begins(tmp_path: Path, texts: Path) -
         ScoreCheckpoints(trainer_of(tmp_path / "run"), texts, scoring={"dtype": "float8"})
 
 
+WITHOUT_TRANSFORMERS = (
+    "import sys, types; sys.modules['transformers'] = types.ModuleType('transformers');"
+    "found = sys.modules['transformers.trainer_callback'] = types.ModuleType('transformers.trainer_callback');"
+    "found.TrainerCallback = object;"
+)
+STARTS_NOTHING = (
+    "import multiprocessing, subprocess, sys, threading; subprocess.Popen = None;"
+    "assert 'kltui.integrations' not in sys.modules; import kltui.integrations;"
+    "assert threading.active_count() == 1 and not multiprocessing.active_children()"
+)
+
+
 def test_importing_it_starts_nothing(tmp_path: Path) -> None:
-    code = (
-        "import multiprocessing, subprocess, sys, threading; subprocess.Popen = None;"
-        "assert 'kltui.integrations' not in sys.modules; import kltui.integrations;"
-        "assert threading.active_count() == 1 and not multiprocessing.active_children()"
-    )
-    done = run_code(code, cwd=tmp_path, env=os.environ)
+    """Nor does what it imports: all of kltui in a new interpreter, what is new of transformers in a fork that has torch."""
+    program = [sys.executable, "-P", "-c", WITHOUT_TRANSFORMERS + STARTS_NOTHING]
+    alone = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert alone.returncode == 0, alone.stderr
+    done = run_code(STARTS_NOTHING, cwd=tmp_path, env=os.environ)
     assert done.returncode == 0, done.stderr
 
 
