@@ -130,8 +130,8 @@ async def test_a_question_on_a_terminal_that_grows(make_app: MakeApp, until) -> 
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press(":")
         question: Any = app.screen
-        taller = Region(0, 0, 80, 40)
-        lines = question.render_lines(taller)
+        lines = question.render_lines(Region(0, 0, 90, 40))
+        assert [line.cell_length for line in lines] == [90] * 40
         assert [line.text.strip() for line in lines[24:]] == [""] * 16
         assert "Registry" in lines[0].text
         await pilot.resize_terminal(120, 40)

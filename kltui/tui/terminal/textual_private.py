@@ -14,7 +14,7 @@ from textual import events
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.app import App
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.keys import Keys
 from textual.message import Message
 from textual.screen import ModalScreen, Screen, ScreenResultType
@@ -106,6 +106,7 @@ class OverlaidScreen(ModalScreen[ScreenResultType]):
     """
 
     below: list[Strip] | None = None  # the lines of the screen below, until something of it is refreshed
+    below_size = Size(0, 0)
 
     def refresh(self, *regions: Region, **how: Any) -> Self:
         """Draws again; Textual calls it for changes of the screen below, too."""
@@ -118,13 +119,12 @@ class OverlaidScreen(ModalScreen[ScreenResultType]):
         at = stack.index(self) if self in stack else 0  # it may just have been left
         if not at:
             return super().render_lines(crop)
-        if self.below is None or len(self.below) < crop.bottom:
+        if self.below is None or self.below_size != self.size or len(self.below) < crop.bottom:
             chops = stack[at - 1]._compositor._render_chops(self.size.region, lambda y: True)
-            self.below = [_line_of(line, self.size.width) for line in chops]
+            self.below, self.below_size = [_line_of(line, self.size.width) for line in chops], self.size
         # The screen below may not have heard of a new size yet: what it lacks is blank until it has.
-        missing = [Strip.blank(self.size.width)] * (crop.bottom - len(self.below))
-        lines = [*self.below, *missing]
-        return [lines[y].crop(*crop.column_span) for y in crop.line_range]
+        lines = [*self.below, *[Strip([])] * (crop.bottom - len(self.below))]
+        return [lines[y].crop_extend(*crop.column_span, None) for y in crop.line_range]
 
 
 def _line_of(chops: Mapping[int, Strip | None], width: int) -> Strip:
