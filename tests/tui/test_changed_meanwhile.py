@@ -137,3 +137,34 @@ async def test_a_question_on_a_terminal_that_grows(make_app: MakeApp, until) -> 
         await pilot.resize_terminal(120, 40)
         await pilot.pause()
         assert len([line for line in question.render_lines(Region(0, 0, 120, 40)) if line.text.strip()]) > 10
+
+
+async def test_what_is_said_of_a_point_whose_vector_as_scored_is_gone(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        view: Any = app.view
+        await until(pilot, lambda: view.plot.map is not None and view.plot.scene is not None)
+        await pilot.press("l")
+        await until(pilot, lambda: view.plot.cursor >= 0)
+        plot = view.plot
+        here = plot.map.names[plot.cursor]
+        assert "loss" in "".join(text for text, _ in plot.readout())
+        plot.raw = plot.map.select([k for k, name in enumerate(plot.map.names) if name != here])
+        said = "".join(text for text, _ in plot.readout())
+        assert here in said and "loss" not in said
+
+
+async def test_compare_sums_up_what_is_left_of_a_map_without_one_of_both(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("a", "j", "j", "b", "7")
+        view: Any = app.view
+        await until(pilot, lambda: "nats/text" in text_of(app))
+        lost = app.selection.b
+        view.found = view.found.select([k for k, name in enumerate(view.found.names) if name != lost])
+        view.summary.update_data()
+        await until(pilot, lambda: "nats/text" not in text_of(app))
+        assert "half of it lies in" in text_of(app)

@@ -247,9 +247,11 @@ class CompareView(View):
         half = found.texts_for_share(0.5)
         dropped = f", {kl.n_dropped} left out, B {kl.mean_bytes:.1f} bytes" if kl.n_dropped else ""
         lines.append([(f"half of it lies in {half} of {kl.n_texts} texts{dropped}", look("muted"))])
-        a, b = (mean_of(self.found, self.found.row(n)) for n in (chosen.a, chosen.b))
-        gap = mean_gap(self.found, *(self.found.row(n) for n in (chosen.a, chosen.b)))
-        lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text" + f"; {gap}" * bool(gap), look("muted"))])
+        rows = self.found.rows_of((chosen.a, chosen.b))
+        if len(rows) == 2:  # else the map has been read again without one of them
+            a, b = (mean_of(self.found, row) for row in rows)
+            gap = mean_gap(self.found, *rows)
+            lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text" + f"; {gap}" * bool(gap), look("muted"))])
         if found.domains:
             said = [f"  {safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5]]
             while len(said) > 1 and cell_len("domains" + "".join(said)) > width:

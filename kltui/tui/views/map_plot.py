@@ -518,8 +518,11 @@ class MapPlot(PlotPane):
         assert self.map is not None
         look, before = self.look, int(self.known_lines.before_n[row]) if self.known_lines is not None else -1
         raw = self.raw or self.map
-        said_loss = loss_of(raw, raw.row(self.map.names[row]))
-        loss: list[Span] = [(f"   loss {said_loss} bits/byte", look("muted"))]
+        # The vectors as scored may have been read before or after those of the map, which then has others.
+        loss: list[Span] = [
+            (f"   loss {loss_of(raw, k)} bits/byte", look("muted"))
+            for k in raw.rows_of([self.map.names[row]])
+        ]
         if before >= 0:
             kl = self.map.pair_rows(before, row)
             head = (f"   KL from @{self.map.points[before].step} ", look("muted"))
