@@ -283,8 +283,3 @@ def cells_of(dots_n2: Floats, kind: Kind, taller: float = 1.0) -> Floats:
     np.divide(dots_n2[:, 0], across, out=places[:, 0])
     np.multiply(dots_n2[:, 1], taller / down, out=places[:, 1])  # exact: a power of two
     return places
-
-
-def spots(scene: Scene, window: Window, width: int, height: int, kind: Kind) -> Floats:
-    """n x 2 places of every point in cells (column, row) from the upper left, with fractions; NaN for gaps."""
-    return cells_of(dots_of(scene, window, width, height, kind), kind)

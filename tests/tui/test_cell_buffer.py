@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kltui.tui.widgets.plot import _with_room
-from kltui.view.cell_buffer import KINDS, STROKES, Kind, clipped, dashed, draw, eye_ratio, spots
+from kltui.view.cell_buffer import KINDS, STROKES, Kind, cells_of, clipped, dashed, dots_of, draw, eye_ratio
 from kltui.view.palette import SHADES
 from kltui.view.plot_data import Scene, Window, fit_window, threads
 
@@ -66,7 +66,7 @@ def test_spots_are_the_cells_that_are_drawn(kind: Kind) -> None:
         )
         window = fit_window(one).zoomed(1.3, (0.5, 0.5))
         planes = draw(one, window, 30, 12, kind)
-        column, row = np.floor(spots(one, window, 30, 12, kind)[k])
+        column, row = np.floor(cells_of(dots_of(one, window, 30, 12, kind), kind)[k])
         if 0 <= column < 30 and 0 <= row < 12:
             assert planes.codes[int(row), int(column)] == 0
 
@@ -105,7 +105,7 @@ def test_equal_units_are_equally_long_to_the_eye_however_zoomed(kind: Kind, size
     window = fit_window(scene).with_room_above(0.1)
     for _ in range(3):
         window = window.equalised(eye_ratio(width, height, kind))
-        eyes = spots(scene, window, width, height, kind) * (1.0, 2.0)
+        eyes = cells_of(dots_of(scene, window, width, height, kind), kind, 2.0)
         assert eyes[4, 0] - eyes[3, 0] == pytest.approx(eyes[3, 1] - eyes[5, 1])
         assert (window.x.low, window.y.low) <= (0.0, 0.0) or window.x.span < 12.6
         window = window.zoomed(2.5, (0.3, 0.8)).panned(0.1, -0.2)

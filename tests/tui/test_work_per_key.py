@@ -37,7 +37,7 @@ from kltui.tui.widgets import curve_panel, run_tree
 from kltui.tui.widgets.canvas import Pane, TextPane
 from kltui.view import cell_buffer, plot_data
 from kltui.view.axis import Axis
-from kltui.view.cell_buffer import draw, spots
+from kltui.view.cell_buffer import dots_of, draw
 from kltui.view.plot_data import Scene, fit_window
 from kltui.workspace.losses import StoredLoss
 
@@ -654,7 +654,7 @@ def test_logarithms_of_a_scene_are_taken_once(monkeypatch: pytest.MonkeyPatch) -
     window = fit_window(scene)
     before = scene.scaled().copy()
     draw(scene, window, 20, 10, "braille")
-    spots(scene, window, 20, 10, "braille")
+    dots_of(scene, window, 20, 10, "braille")
     assert taken == ["log1p", "log"]
     np.testing.assert_array_equal(scene.scaled(), before)
     np.testing.assert_allclose(before, [[0.0, 0.0], [1.0, 2.0], [2.0, np.nan]])
