@@ -74,7 +74,7 @@ class ReportProcess:
         return self._child, self._answers
 
     def end(self) -> None:
-        """Kills the process, without waiting for its end; the next section starts another one."""
+        """Kills the process and waits LISTENS_S for its end at most; the next section starts another one."""
         child, running, self._child, self._answers, self._running = (
             self._child,
             self._running,

@@ -91,19 +91,13 @@ def test_a_model_larger_than_memory_scores_the_same(tmp_path, memory, loads, fam
 
 
 @needs_accelerate
-@pytest.mark.parametrize(
-    ("family", "layout"),
-    [
-        ("gpt_neox", "balanced"),
-        ("llama_tied", "sequential"),
-        *(pytest.param(*pair, marks=pytest.mark.full) for pair in (("gpt_neox", "sequential"), ("llama_tied", "balanced"))),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("layout", ["balanced", "sequential"])
+@pytest.mark.parametrize("family", ["gpt_neox", "llama_tied"])
 def test_every_layout_and_dtype(tmp_path, memory, loads, family, layout):
     folder = write_model(tmp_path / "m", family)
     memory(0.4 * size_of(family))
     for dtype in ("float32", "float16", "bfloat16"):
-        whole, apart = (score(folder, TEXTS[:5], dtype=dtype, device_map=at) for at in ("none", layout))
+        whole, apart = score(folder, dtype=dtype), score(folder, dtype=dtype, device_map=layout)
         assert device_map.is_offloaded(loads[-1]) and max(differences(whole, apart)) < 1e-5
         assert apart.key == whole.key
         assert ("float32 between" in apart.key["products"]) == (dtype == "bfloat16")
@@ -161,9 +155,9 @@ def test_every_family_scores_from_disk(tmp_path, memory, loads, families):
 
 
 @needs_accelerate
-@pytest.mark.parametrize(("share", "built"), [(2.0, 1), (0.6, 2)])
+@pytest.mark.parametrize(("share", "built"), [(2.0, 1), (0.6, 3)])
 def test_a_run_is_refilled_only_where_it_lies_whole(tmp_path, memory, loads, share, built):
-    folders = write_run(tmp_path, "gpt_neox", steps=(0, 1))
+    folders = write_run(tmp_path, "gpt_neox", steps=(0, 1, 2))
     memory(share * size_of("gpt_neox"))
     scorer = Scorer(TEXTS, "c", ScoringSettings(device="cpu", device_map="auto"))
     found = [scorer.score(f, "none", "w", lambda _: None).vectors[0].loglik_N for f in folders]
@@ -186,12 +180,10 @@ def test_no_mould_is_made_around_weights_that_are_elsewhere(tmp_path, offloaded)
 @needs_accelerate
 def test_exact_kl_of_two_models_from_disk(tmp_path, memory):
     folders = [write_model(tmp_path / str(seed), "mixtral", seed=seed) for seed in (1, 2)]
-    whole = exact_kl(*folders, TEXTS[:5], "c", ScoringSettings(device="cpu"))
+    whole = exact_kl(*folders, TEXTS, "c", ScoringSettings(device="cpu"))
     memory(0.5 * size_of("mixtral"))
     cache = tmp_path / "cache"
-    apart = exact_kl(
-        *folders, TEXTS[:5], "c", ScoringSettings(device="cpu", device_map="auto"), cache_dir=cache
-    )
+    apart = exact_kl(*folders, TEXTS, "c", ScoringSettings(device="cpu", device_map="auto"), cache_dir=cache)
     assert np.abs(whole.forward_nats_N - apart.forward_nats_N).max() < 1e-4
     assert not list(cache.glob("offload-*"))
 

@@ -30,13 +30,10 @@ if TYPE_CHECKING:
 PUBLISHED_LINE, SETTLED_LINE = 4000, 4001  # series that are not runs
 ROOMY = 100  # width from which the header shows the checkpoint's name and the unit
 MAX_ENDS = 12  # with more runs, their ends have no markers and names
-FEW_POINTS = (
-    1000  # drawn at once when something has changed; more in another thread, after the answer to the key
-)
-PAUSE_S, LONGEST_S = (
-    0.02,
-    0.5,
-)  # without a key before many points are drawn, and after which they are drawn all the same
+# Panels of at most so many points are drawn at once when something has changed, others in another thread after the
+# answer to the key: when no key has come for PAUSE_S seconds, but after LONGEST_S at the latest.
+FEW_POINTS = 1000
+PAUSE_S, LONGEST_S = 0.02, 0.5
 NAMED_FROM = (44, 9)  # least width and height of a plot with names of runs
 
 
