@@ -22,6 +22,7 @@ from kltui.errors import KltuiError, UsageError
 from kltui.jobs.place import run_job, write_job
 from kltui.store import comparable
 from kltui.workspace import subsample
+from kltui.workspace.map_device import nothing_scored
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -105,7 +106,7 @@ def place(
         raise UsageError(f"--texts {texts} draws no text", "Give at least 1, or omit it to use all texts.")
     groups = ws.vector_groups()
     if not groups:
-        ws.corpus()  # says what is not there
+        raise nothing_scored()
     shown = groups[0]
     sha256, n_corpus = next((c.sha256, c.n) for c in ws.corpora() if c.id == shown.corpus_id)
     if not comparable.says_how(shown.settings):

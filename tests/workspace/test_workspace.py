@@ -10,11 +10,12 @@ from safetensors.numpy import save_file
 
 import kltui
 from kltui.corpus import Corpus
-from kltui.errors import KltuiError, UsageError
+from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.registry import Checkpoint, LocalSource
 from kltui.registry.digest import fingerprint
 from kltui.store import CheckpointRow, Store, comparable
 from kltui.workspace import Workspace
+from kltui.workspace.placement import place
 from kltui.workspace.weight_distances import within_runs
 
 CORPUS = Corpus(tuple(f"text number {i}" for i in range(20)), domains=("a", "b") * 10)
@@ -235,3 +236,24 @@ def test_a_run_whose_files_are_gone_is_looked_at_without_writing(
         generation = ws.generation()
         assert ws.weight_distances(compute=True) == {} and ws.generation() == generation
         assert len(ws.weight_problems) == 1 and "2 checkpoints are missing" in ws.weight_problems[0]
+
+
+def test_no_model_is_placed_where_only_a_corpus_is_stored(store: Store) -> None:
+    """As in a workspace all of whose checkpoints failed."""
+    with store.atomic():
+        store.corpora.add(CORPUS, "x")
+    with opened(store) as ws, pytest.raises(StoreError, match="nothing is scored in this workspace yet"):
+        place(ws, "a-model")
+
+
+def test_models_that_this_user_cannot_access_are_left_out_and_end_nothing(store: Store) -> None:
+    """A path that is too long raises OSError for every user, as a folder of another user does."""
+    for step in (1, 2):
+        source = LocalSource(Path("/", "a" * 300))
+        add(store, Checkpoint("r", source, step), weights=f"w{step}")
+    with opened(store) as ws:
+        assert ws.adapter_distances() == {}
+        assert ws.weight_distances(compute=True) == {}
+        assert ws.weight_problems == ["r: the files of 2 checkpoints are missing, r@1 among them"]
+        with pytest.raises(KltuiError, match="the files of r@1 are missing"):
+            ws.exact_kl("r@1", "r@2")
