@@ -83,11 +83,17 @@ def joined_weights(base: str, adapter: str) -> str:
 
 
 def is_adapter(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint is an adapter: its folder says so, and of one on the hub that it has a base."""
+    """Whether a checkpoint is an adapter: on this machine if its folder contains one, on the hub if it has a base.
+
+    False if the folder cannot be read, as for another user's models in a shared workspace.
+    """
     source = checkpoint.source
     if isinstance(source, HubSource):
         return bool(checkpoint.base) and not is_gguf_variant(checkpoint.quantization)
-    return isinstance(source, LocalSource) and source.path.is_dir() and is_adapter_folder(source.path)
+    try:
+        return isinstance(source, LocalSource) and source.path.is_dir() and is_adapter_folder(source.path)
+    except OSError:
+        return False
 
 
 class AdaptedReading(Reading):

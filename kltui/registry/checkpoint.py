@@ -15,6 +15,14 @@ class LocalSource:
     def __str__(self) -> str:
         return str(self.path)
 
+    @property
+    def exists(self) -> bool:
+        """Whether the folder or file is there; False also if this user cannot access it."""
+        try:
+            return self.path.exists()
+        except OSError:
+            return False
+
 
 @dataclass(frozen=True, slots=True)
 class HubSource:

@@ -106,9 +106,9 @@ def check(asked: ExactRequest) -> None:
                 "Only the KL from the two vectors is available: kltui --report --section kl",
             )
         source = side.row.checkpoint.source
-        if isinstance(source, LocalSource) and not source.path.exists():
+        if isinstance(source, LocalSource) and not source.exists:
             raise KltuiError(
-                f"the files of {side.row.name} are missing: {source.path} does not exist",
+                f"the files of {side.row.name} are missing: {source.path} does not exist or cannot be read",
                 "Restore them to the folder from which they were scored, or score the checkpoint from its new folder.",
             )
         if isinstance(source, ServedSource):

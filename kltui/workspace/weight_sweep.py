@@ -203,7 +203,7 @@ def _files(row: CheckpointRow) -> Path | None:
         # The commit that was scored, whatever the revision means by now.
         commit = row.weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2]
         return cached_folder(replace(source, commit=commit))
-    return source.path if isinstance(source, LocalSource) and source.path.exists() else None
+    return source.path if isinstance(source, LocalSource) and source.exists else None
 
 
 def _keep(
