@@ -216,11 +216,12 @@ def _as_long_as_the_longest(found: Imported) -> Imported:
 
 
 def _is_model_lines(path: Path) -> bool:
-    return path.suffix.lower() == ".jsonl" and path.is_file() and _first_keys(path) >= _OF_A_MODEL
+    """Whether a file has one line per text with its index and log-likelihood."""
+    return path.suffix.lower() == ".jsonl" and _first_keys(path) >= _OF_A_MODEL
 
 
 def _first_keys(path: Path) -> set[str]:
-    """Keys of a JSONL file's first object; none where it has none, which its reader then says."""
+    """Keys of a JSONL file's first object; empty if it cannot be read, which the file's reader then reports."""
     try:
         with naming(path):
             return _keys(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import LocalSource
 from kltui.registry.formats import formats_in, formats_of, unreadable, unreadable_run
-from kltui.registry.layout import CONFIG, is_checkpoint_folder, model_type, read_json_object
+from kltui.registry.layout import CONFIG, is_checkpoint_folder, model_type, read_json_object, readable
 from kltui.registry.revisions import parse_step
 from kltui.sanitize import safe_text
 
@@ -41,8 +41,8 @@ def discover(path: Path) -> list[LocalFound]:
     usually a copy of the last checkpoint. That model joins the run only if its trainer_state.json states a step
     that no checkpoint has. Folders inside a run without a step in their name are ignored.
     """
-    _check_folder(path)
-    try:
+    with readable(path):
+        _check_folder(path)
         inside = _stepped_models(path)
         if not inside:
             if not is_checkpoint_folder(path):
@@ -51,9 +51,6 @@ def discover(path: Path) -> list[LocalFound]:
         final = _final_step(path)
         if final is not None and final not in inside:
             inside[final] = path
-    except OSError as error:
-        where = safe_text(str(error.filename or path))
-        raise KltuiError(f"{where} cannot be read: {error.strerror}", "Check its permissions.") from error
     return [LocalFound(folder, step, model_type(folder)) for step, folder in sorted(inside.items())]
 
 
@@ -62,8 +59,9 @@ def discover_runs(path: Path) -> dict[Path, list[LocalFound]]:
 
     Raises KltuiError if there are none.
     """
-    _check_folder(path)
-    inside = [] if is_checkpoint_folder(path) or _has_stepped_models(path) else models_inside(path)
+    with readable(path):
+        _check_folder(path)
+        inside = [] if is_checkpoint_folder(path) or _has_stepped_models(path) else models_inside(path)
     return {folder: discover(folder) for folder in inside or [path]}
 
 

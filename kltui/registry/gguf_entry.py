@@ -22,7 +22,7 @@ from kltui.registry.gguf_file import (
     part_paths,
     read_model,
 )
-from kltui.registry.layout import is_model_folder
+from kltui.registry.layout import is_model_folder, readable
 from kltui.registry.revisions import parse_step
 from kltui.sanitize import safe_text
 
@@ -44,28 +44,38 @@ class FoundGGUF:
 
 
 def names_ggufs(path: Path, files: Sequence[str]) -> bool:
-    """Whether a local entry is of GGUF files: one, patterns of such, or a folder of them that is nothing else."""
-    if files or (is_gguf(path) and path.exists()):
+    """Whether a local entry is for GGUF files: it has `files`, or `path` is such a file, or a folder that contains no other models.
+
+    Raises KltuiError if `path` cannot be read.
+    """
+    if files:
         return True
-    if not path.is_dir() or is_model_folder(path) or _holds_models(path):
-        return False
-    names = _ggufs_in(path)
-    return any("/" not in name for name in names) or (bool(names) and not _other_models(path, names))
+    with readable(path):
+        if is_gguf(path) and path.exists():
+            return True
+        if not path.is_dir() or is_model_folder(path) or _holds_models(path):
+            return False
+        names = _ggufs_in(path)
+        return any("/" not in name for name in names) or (bool(names) and not _other_models(path, names))
 
 
 def local_ggufs(path: Path, files: Sequence[str]) -> list[FoundGGUF]:
-    """The models of a GGUF file, or of those in a folder whose names match one of `files` (all, where that is empty)."""
-    if is_gguf(path):
-        if files:
-            raise UsageError(
-                f"`files` was given for the file {safe_text(str(path))}",
-                "`files` selects from a folder: name the folder.",
-            )
-        return [_local(part_paths(path)[0])]
-    if not path.is_dir():
-        raise KltuiError(f"The folder {safe_text(str(path))} does not exist", "Check the path.")
-    wanted = chosen(dict.fromkeys(_ggufs_in(path)), files, safe_text(str(path)))
-    return models_of(wanted, lambda name: _local(part_paths(path / name)[0]))
+    """The model of a GGUF file, or the models of the files in a folder whose names match a pattern of `files` (all if empty).
+
+    Raises KltuiError if there are none, or a file is damaged, and UsageError for a pattern that matches none.
+    """
+    with readable(path):
+        if is_gguf(path):
+            if files:
+                raise UsageError(
+                    f"`files` was given for the file {safe_text(str(path))}",
+                    "`files` selects from a folder: name the folder.",
+                )
+            return [_local(part_paths(path)[0])]
+        if not path.is_dir():
+            raise KltuiError(f"The folder {safe_text(str(path))} does not exist", "Check the path.")
+        wanted = chosen(dict.fromkeys(_ggufs_in(path)), files, safe_text(str(path)))
+        return models_of(wanted, lambda name: _local(part_paths(path / name)[0]))
 
 
 def hub_ggufs(source: HubSource, files: Sequence[str]) -> list[FoundGGUF]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,21 @@ _VOCABULARIES = (
 )  # fmt: skip
 _CLASSES_WITHOUT_FILES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}  # bytes or code points
 
-SETTINGS_MAX_BYTES = 1 << 28  # of a file of settings; tokenizers of the largest vocabularies have 40 MB
+SETTINGS_MAX_BYTES = (
+    1 << 28
+)  # of a JSON file that is read; tokenizers with the largest vocabularies have 40 MB
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Context in which an error of the file system is raised as a KltuiError that names the file, or `path`, and the reason."""
+    try:
+        yield
+    except OSError as error:
+        where = safe_text(str(error.filename or path))
+        raise KltuiError(
+            f"{where} cannot be read: {error.strerror}", "Check the path and its permissions."
+        ) from error
 
 
 def is_model_folder(folder: Path) -> bool:

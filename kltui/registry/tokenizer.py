@@ -8,7 +8,7 @@ from pathlib import Path
 from kltui.errors import KltuiError, UsageError
 from kltui.registry.checkpoint import HubSource, LocalSource, Source
 from kltui.registry.gguf_file import is_gguf
-from kltui.registry.layout import TOKENIZER_JSON, has_tokenizer
+from kltui.registry.layout import TOKENIZER_JSON, has_tokenizer, readable
 from kltui.registry.names import COMMIT, check_repo, check_revision
 from kltui.registry.revisions import is_step_name
 from kltui.sanitize import safe_text
@@ -55,11 +55,12 @@ def tokenizer_at_hand(folder: Path, named: str) -> bool:
 def named_source(named: str) -> LocalSource | HubSource:
     """The source named by an entry's `tokenizer`: a folder (absolute path), or OWNER/NAME with or without @REVISION.
 
-    The path of a tokenizer.json means its folder.
+    The path of a tokenizer.json means its folder. Raises UsageError for an invalid name, KltuiError for an unreadable path.
     """
     path = Path(named)
     if path.is_absolute():
-        return LocalSource(path.parent if path.name == TOKENIZER_JSON and path.is_file() else path)
+        with readable(path):
+            return LocalSource(path.parent if path.name == TOKENIZER_JSON and path.is_file() else path)
     repo, _, revision = named.partition("@")
     check_repo(repo)
     if revision:

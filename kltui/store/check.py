@@ -22,7 +22,7 @@ from kltui.store.checksums import (
     text_identity,
     vector_reader,
 )
-from kltui.store.connection import Connection, connect_reader
+from kltui.store.connection import Connection, connect_reader, explained
 from kltui.store.schema import CHECKED_SINCE, MIGRATIONS, check_schema, check_version, show_as_newest
 from kltui.store.side_tables import SideFileTable
 from kltui.store.store import FILE_NAME
@@ -69,7 +69,9 @@ class Counts:
 def check_store(folder: Path, counts: Counts) -> Iterator[Damage]:
     """Everything damaged in the store in `folder`; `counts` records how much was read. Raises StoreError if there is no store."""
     path = folder / FILE_NAME
-    if not path.exists():
+    with explained(path):
+        is_there = path.exists()
+    if not is_there:
         raise StoreError(f"no kltui workspace in {folder}", "Name the folder that contains kltui.sqlite.")
     noted = lock_file.noted(folder)
     try:

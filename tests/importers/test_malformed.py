@@ -355,3 +355,9 @@ def test_what_reads_is_one_function(monkeypatch, tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"")
     with pytest.raises(ImportFormatError, match=r"x\.npz cannot be read: astray"):
         read(tmp_path / "x.npz")
+
+
+def test_a_name_that_no_file_can_have_is_refused_with_the_reason(tmp_path: Path) -> None:
+    for suffix in ("", ".jsonl", ".npz", ".pkl", ".json", ".csv"):
+        with pytest.raises(ImportFormatError, match="File name too long"):
+            read(tmp_path / f"{'a' * 300}{suffix}")

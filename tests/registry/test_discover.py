@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from model_folders import make_model
 
 from kltui.errors import KltuiError, UsageError
 from kltui.registry import HubSource, LocalSource
-from kltui.registry.discover import discover
+from kltui.registry.discover import discover, discover_runs
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.layout import weight_names
 
@@ -267,3 +268,19 @@ def test_pickles_that_may_not_be_opened_are_named(tmp_path: Path) -> None:
         weight_names(tmp_path / "m", allow_bin=False)
     assert "contains only pickled weights (pytorch_model.bin)" in caught.value.message
     assert "allow_bin = true" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + ".gguf"])
+def test_a_path_that_the_system_refuses_is_named_with_the_reason(tmp_path: Path, name: str) -> None:
+    """A name that is too long is refused to every user, as a folder of somebody else's is to others."""
+    path = tmp_path / name
+    tries: list[Callable[[], object]] = [
+        lambda: discover(path),
+        lambda: discover_runs(path),
+        lambda: checkpoints_from_entry(ModelEntry(path=path)),
+        lambda: checkpoints_from_entry(ModelEntry(path=path, files=("*",))),
+        lambda: checkpoints_from_entry(ModelEntry(repo="a/b", tokenizer=str(path / "tokenizer.json"))),
+    ]
+    for look in tries:
+        with pytest.raises(KltuiError, match=r"cannot be read: File name too long|there is no tokenizer in"):
+            look()

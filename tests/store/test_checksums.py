@@ -383,3 +383,8 @@ def test_a_foreign_database_is_left_as_it_was(tmp_path: Path) -> None:
 def test_other_files_cannot_be_attached(folder: Path) -> None:
     with closing(Store.read(folder)) as store, pytest.raises(StoreError):
         store.db.execute(f"ATTACH '{folder / 'other.sqlite'}' AS other")
+
+
+def test_a_name_that_no_folder_can_have_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="File name too long"):
+        check(tmp_path / ("a" * 300))
