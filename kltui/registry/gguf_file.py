@@ -451,7 +451,7 @@ class _Reader:
                 self._fail(f"gives {safe_text(name, 80)} the unknown type {kind}")
             type_name, block, size = TYPES[kind]
             n = math.prod(shape)
-            if not n or n % block or shape[-1] % block:
+            if not n or (shape or (1,))[-1] % block:
                 self._fail(
                     f"gives {safe_text(name, 80)} the shape {list(shape)}, which {type_name} cannot have"
                 )

@@ -204,6 +204,7 @@ def tensor_of(name: str, shape: tuple[int, ...], kind: int, offset: int) -> byte
         (entry_of(9, struct.pack("<IQ", 8, 1) + HUGE), "a part of the value of k has"),
         (entry_of(0, b"x", tensor_of("t", (32,) * 5, 0, 0), 1), "5 axes"),
         (entry_of(0, b"x", tensor_of("t", (33,), 8, 0), 1), "shape [33], which Q8_0 cannot have"),
+        (entry_of(0, b"x", tensor_of("t", (), 8, 0), 1), "shape [], which Q8_0 cannot have"),
         (entry_of(0, b"x", tensor_of("t", (2**62, 2**62), 0, 0), 1), "of 111"),
         (entry_of(0, b"x", tensor_of("t", (32,), 99, 0), 1), "unknown type 99"),
         (entry_of(0, b"x", tensor_of("t", (1,), 0, 2**40), 1), "places t at bytes"),
@@ -325,3 +326,14 @@ def test_headers_are_read_without_torch_or_the_package(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "m+gguf-q8_0", done.stderr
+
+
+def test_a_tensor_without_axes_is_one_number(tmp_path: Path) -> None:
+    """As ggml has it: an axis that is not stated has length 1."""
+    architecture = b"general.architecture"
+    key = struct.pack("<Q", len(architecture)) + architecture + struct.pack("<IQ", 8, 5) + b"llama"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + key + tensor_of("t", (), 0, 0)
+    path = tmp_path / "scalar.gguf"
+    path.write_bytes(head + bytes(-len(head) % 32) + struct.pack("<f", 2.0))
+    (tensor,) = read_model(path).tensors
+    assert (tensor.shape, tensor.n_elements, tensor.n_bytes) == ((), 1, 4)
