@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,41 @@ def test_where_keys_would_be_changed_is_said(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("kltui.tui.keymap.keys_path", lambda: tmp_path / "keys.json")
     (finding,) = doctor._keys()
     assert f"none at {tmp_path / 'keys.json'}" in finding.found
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:{port}", "http://127.0.0.1:{port} "])
+def test_a_hub_that_speaks_no_http_and_an_address_that_is_none_are_notes(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    def answer() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, daemon=True).start()
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", endpoint.format(port=server.getsockname()[1]))
+        found = doctor._hub()
+    assert found.state == "note" and "cannot be reached" in found.found
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "asked"),
+    [("", "https://huggingface.co"), ("http://127.0.0.1:9/hub/", "http://127.0.0.1:9/hub")],
+)
+def test_the_hub_is_asked_where_its_library_asks_it(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, asked: str
+) -> None:
+    """An empty HF_ENDPOINT means the hub itself, and a slash at its end nothing."""
+    addresses: list[str] = []
+
+    def urlopen(address: str, timeout: float) -> None:
+        addresses.append(address)
+        raise OSError("not asked in a test")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    monkeypatch.setattr(doctor.urllib.request, "urlopen", urlopen)
+    doctor._hub()
+    assert addresses == [f"{asked}/api/models?limit=1"]
