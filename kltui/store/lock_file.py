@@ -1,4 +1,4 @@
-"""A file next to the store, locked by the operating system while the writer lives, with a count of committed transactions.
+"""A file next to the store that the writing process keeps locked, with a count of committed transactions.
 
 The lock also works between containers that share a host name and even process ids. The count reveals transactions that were
 committed and then lost with a missing, truncated or damaged write-ahead log, where SQLite sees an older, valid store.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,27 +22,35 @@ _HELD_ELSEWHERE = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 @dataclass
-class _Held:
-    """A lock file that this process has open: whether it is locked (None: without locks), for how many stores."""
+class _OpenFile:
+    """A lock file that this process has open. `locked` is None on a file system without locks, `stores` the number of users."""
 
     fd: int
     locked: bool | None
     stores: int = 0
 
 
-# By (device, inode): one process may write a store through several connections, and a lock is had once.
-_open: dict[tuple[int, int], _Held] = {}
+# By (device, inode). One process may write to a store through several connections, which share one lock.
+_open: dict[tuple[int, int], _OpenFile] = {}
+_guard = threading.Lock()  # of `_open`
 
 
 class LockFile:
-    """The lock file of a workspace folder, made where it is missing."""
+    """The lock file of a workspace folder; `take` creates it."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
         self._key = (0, 0)
 
     def take(self) -> bool | None:
-        """Whether this process holds the lock now; None on a file system without locks. Raises OSError."""
+        """Takes the lock without waiting. Returns whether this process has it now; None on a file system without locks.
+
+        Raises OSError.
+        """
+        with _guard:
+            return self._take()
+
+    def _take(self) -> bool | None:
         while True:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             state = os.fstat(fd)
@@ -51,12 +60,12 @@ class LockFile:
                 break
             locked = _locked(fd)
             if locked is not False and self._is(key):
-                _open[key] = _Held(fd, locked)
+                _open[key] = _OpenFile(fd, locked)
                 break
             os.close(fd)
             if locked is False:
                 return False
-            # Whoever held it took the file away while we waited: there is, or will be, another.
+            # The process that had the lock removed the file after it was opened here: open the new one.
         self._key = key
         _open[key].stores += 1
         return _open[key].locked
@@ -69,29 +78,31 @@ class LockFile:
         return (state.st_dev, state.st_ino) == key
 
     def note(self, store: int, commits: int) -> None:
-        """Records the number of transactions committed by `store`; call it after the commit is on the disk."""
+        """Writes the number of transactions that `store` has committed to the file; call it after the commit is on the disk."""
         if self._key in _open:
-            words = f"kltui {store} {commits} {row_checksum(NAME, store, commits)}"
-            # Where it cannot be written the count stays behind, which is never taken for a loss.
+            line = f"kltui {store} {commits} {row_checksum(NAME, store, commits)}"
+            # If this fails, the file has too low a count, which is not treated as a loss.
             with suppress(OSError):
-                os.pwrite(_open[self._key].fd, words.ljust(_LENGTH - 1).encode() + b"\n", 0)
+                os.pwrite(_open[self._key].fd, line.ljust(_LENGTH - 1).encode() + b"\n", 0)
 
     def release(self, *, log_left: bool) -> None:
         """Releases the lock. The file is kept if a write-ahead log remains, because its count reveals whether that is complete."""
-        held = _open.get(self._key)
-        if held is None:
-            return
-        held.stores -= 1
-        if held.stores == 0:
-            with suppress(OSError):
-                if not log_left and self._is(self._key):
-                    self._path.unlink()
-            del _open[self._key]
-            os.close(held.fd)
-        self._key = (0, 0)
+        with _guard:
+            file = _open.get(self._key)
+            if file is None:
+                return
+            file.stores -= 1
+            if file.stores == 0:
+                with suppress(OSError):
+                    if not log_left and self._is(self._key):
+                        self._path.unlink()
+                del _open[self._key]
+                os.close(file.fd)
+            self._key = (0, 0)
 
 
 def _locked(fd: int) -> bool | None:
+    """Whether an open file could be locked: False if another process has the lock, None on a file system without locks."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -100,7 +111,7 @@ def _locked(fd: int) -> bool | None:
 
 
 def noted(folder: Path) -> tuple[int, int] | None:
-    """(store, transactions) as last noted in a folder, or None where nothing legible is."""
+    """(id of the store, its number of transactions) as last written by `LockFile.note`; None if there is no valid record."""
     try:
         with (folder / NAME).open("rb") as file:
             words = file.read(_LENGTH).decode().split()

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -203,3 +204,27 @@ def test_a_count_that_is_illegible_is_no_count(tmp_path: Path) -> None:
     for other in (b"", sound[:9], sound.replace(b"77", b"78"), b"\xff" * 128, bytes(128), b"kltui 5 77\n"):
         path.write_bytes(other)
         assert lock_file.noted(tmp_path) is None
+
+
+def test_threads_of_one_process_share_the_lock_whenever_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if one asks while another has locked the file and not yet noted that it did."""
+    first, second, taken = LockFile(tmp_path), LockFile(tmp_path), []
+    other = threading.Thread(target=lambda: taken.append(second.take()))
+    flock = fcntl.flock
+
+    def locked(fd: int, how: int) -> None:
+        flock(fd, how)
+        if other.ident is None:
+            other.start()
+            other.join(0.2)
+
+    monkeypatch.setattr(lock_file.fcntl, "flock", locked)
+    taken.append(first.take())
+    other.join()
+    assert taken == [True, True]
+    first.release(log_left=False)
+    assert (tmp_path / lock_file.NAME).exists()
+    second.release(log_left=False)
+    assert not list(tmp_path.iterdir())
