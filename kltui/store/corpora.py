@@ -8,7 +8,6 @@ import sqlite3
 import sys
 import time
 from array import array
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from kltui.store.checksums import Checks, row_checksum, settle
@@ -127,11 +126,9 @@ class Corpora:
         return lengths_N
 
     @decoded
-    def texts(self, corpus_id: int, indices: Sequence[int] | None = None) -> list[str]:
-        """The texts in order, or those at `indices`. Raises DamageError unless they are as they were written."""
-        if indices is None:
-            return [body.decode() for _, body in self._texts(corpus_id)]
-        return [next(self._read(corpus_id, f" AND idx = {int(i)}"))[1].decode() for i in indices]
+    def texts(self, corpus_id: int) -> list[str]:
+        """The texts of a corpus, in order. Raises DamageError if one is missing or was altered."""
+        return [body.decode() for _, body in self._texts(corpus_id)]
 
     @decoded
     def domains(self, corpus_id: int) -> list[str]:
@@ -139,21 +136,19 @@ class Corpora:
         return [domain.decode() for domain, _ in self._texts(corpus_id)]
 
     def _texts(self, corpus_id: int) -> list[tuple[bytes, bytes]]:
-        """(domain, text) of a whole corpus in order, each verified, none missing."""
+        """(domain, text) of every text of a corpus, in order, as UTF-8. Raises DamageError if one is missing or was altered."""
         (n,) = self._db.execute("SELECT n FROM corpus WHERE id = ?", (corpus_id,)).fetchone()
-        found = list(self._read(corpus_id, " ORDER BY idx"))
+        query = "SELECT idx, CAST(domain AS BLOB), body, checksum FROM text WHERE corpus_id = ? ORDER BY idx"
+        found = []
+        for idx, domain, body, checksum in self._db.execute(query, (corpus_id,)):
+            if self._checks.active and row_checksum("text", corpus_id, idx, domain, body) != checksum:
+                raise DamageError(f"the workspace is damaged: text {idx} was altered", RESTORE)
+            found.append((domain, body))
         if len(found) != n:
             raise DamageError(
                 f"the workspace is damaged: a corpus has {len(found)} texts instead of {n}", RESTORE
             )
         return found
-
-    def _read(self, corpus_id: int, which: str) -> Iterator[tuple[bytes, bytes]]:
-        query = "SELECT idx, CAST(domain AS BLOB), body, checksum FROM text WHERE corpus_id = ?" + which
-        for idx, domain, body, checksum in self._db.execute(query, (corpus_id,)):
-            if self._checks.active and row_checksum("text", corpus_id, idx, domain, body) != checksum:
-                raise DamageError(f"the workspace is damaged: text {idx} was altered", RESTORE)
-            yield domain, body
 
 
 def _mean_length(lengths: bytes) -> float:

@@ -286,6 +286,6 @@ def check_version(db: sqlite3.Connection) -> int:
     if version > len(MIGRATIONS):
         raise StoreError(
             f"the workspace has schema {version}, this version of kltui supports schemas up to {len(MIGRATIONS)}",
-            "It was written by a newer kltui: upgrade with pip install -U kltui.",
+            "It was written by a newer kltui: install that version, with pip install . in its folder.",
         )
     return int(version)
