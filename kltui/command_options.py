@@ -161,7 +161,7 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
         "--until-step",
         metavar="N",
         type=int,
-        help="with --watch: stop after a checkpoint of step N or later is scored",
+        help="with --watch: stop when a checkpoint of step N or later is scored or has failed",
     )
     batch.add_argument(
         "--shard",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Figures of a watch's events, by the names that they are logged under.
+# {field of a watch's event: name under which it is logged}
 LOGGED = {
     "bits_per_byte": "kltui/bits_per_byte", "bits_per_byte_se": "kltui/bits_per_byte_se",
     "kl_consecutive": "kltui/kl_consecutive", "kl_consecutive_se": "kltui/kl_consecutive_se", "step": "kltui/step",
@@ -47,8 +47,8 @@ class ScoreCheckpoints(TrainerCallback):
     of the checkpoint. They arrive some time after the save: training waits only at its end, for the last ones (`wait`).
 
     `corpus` is the `source` of a job file, or its whole `[corpus]` table; `scoring` and `watch` are the tables of these names
-    (by default on the CPU). `workspace` is by default a folder next to the checkpoints; `kltui WORKSPACE` shows it
-    during training. `tokenizer` is needed if checkpoints are saved without one.
+    (by default on the CPU). Relative paths start at the current folder. `workspace` is by default a folder next to the checkpoints; `kltui WORKSPACE` shows it
+    during training. `tokenizer` is needed if checkpoints are saved without one. Raises UsageError for an invalid job.
     """
 
     def __init__(
@@ -67,17 +67,16 @@ class ScoreCheckpoints(TrainerCallback):
         self._trainer, self._wait = trainer, wait
         folder = Path(str(trainer.args.output_dir)).absolute()
         self.workspace = Path(workspace).absolute() if workspace else folder / "kltui"
-        source: dict[str, object] = (
-            dict(corpus) if isinstance(corpus, Mapping) else {"source": _source(corpus)}
-        )
+        source: dict[str, object] = dict(corpus) if isinstance(corpus, Mapping) else {"source": str(corpus)}
         if sample is not None:
             source["sample"] = sample
         model = {"path": str(folder), "run": run, "tokenizer": str(tokenizer)}
         self._job: dict[str, object] = {
             "workspace": str(self.workspace), "corpus": source, "models": [{k: v for k, v in model.items() if v}],
-            "scoring": {"device": "cpu", **(scoring or {})}, "watch": dict(watch or {}),
+            "scoring": {"device": "cpu", **(scoring or {})}, "watch": dict(watch or {}), "folder": str(Path.cwd()),
         }  # fmt: skip
         _check(self._job)
+        self._folder = folder
         self._process: subprocess.Popen[str] | None = None
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._logged: set[str] = set()
@@ -111,31 +110,40 @@ class ScoreCheckpoints(TrainerCallback):
             return
         if self._process.poll() is None:
             with suppress(ProcessLookupError):
-                # The checkpoint in hand is finished. Not INT: what a shell starts in the background ignores it, and so does
-                # its watch until that is under way.
+                # The watch finishes its current checkpoint. Not SIGINT: a process that a shell starts in the background
+                # ignores it, and so does its watch until it has installed its own handler.
                 self._process.send_signal(signal.SIGUSR1)
         self._join(self._process)
         self._process = None
-        if self._wait and self._saved - {self._step(name) for name in self._logged}:
-            # What is stored is kept; it ends once the last checkpoint is scored.
-            self._join(self._started("--watch", "--until-step", str(max(self._saved))))
         self._log_figures()
+        lacking = self._saved - {self._step(name) for name in self._logged}
+        # A checkpoint that was deleted, or saved in another folder, will never be scored.
+        lacking = {step for step in lacking if (self._folder / f"checkpoint-{step}").is_dir()}
+        if self._wait and lacking:
+            # Vectors that are stored are not computed again. This watch ends when the last checkpoint is scored or has failed.
+            self._join(self._started("--watch", "--until-step", str(max(lacking))))
+            self._log_figures()
 
     def _join(self, process: subprocess.Popen[str]) -> None:
-        """Waits for the end of a watch and of its events."""
+        """Waits until a watch has ended and all of its events are read."""
         process.wait()
         self._reader.join()
 
-    def _started(self, *arguments: str) -> subprocess.Popen[str]:
-        """The watch in a process of its own; its events come by a thread."""
+    def _job_file(self) -> Path:
+        """The path of the watch's job file, written into the workspace."""
         self.workspace.mkdir(parents=True, exist_ok=True)
         path = self.workspace / "watch.toml"
         path.write_text(tomli_w.dumps(self._job), encoding="utf-8")
-        command = python_command("kltui.cli", "main", arguments[0], str(path), *arguments[1:], "--json")
-        # Its words belong beside the workspace: training has a log of its own.
-        with (self.workspace / "watch.log").open("ab") as words:
+        return path
+
+    def _started(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts a watch in a separate process, and a thread that reads its events; returns the process."""
+        path = str(self._job_file())
+        command = python_command("kltui.cli", "main", arguments[0], path, *arguments[1:], "--json")
+        # Its messages go to a file in the workspace, because training has its own log.
+        with (self.workspace / "watch.log").open("ab") as log_file:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, text=True,
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log_file, text=True,
                 start_new_session=True, env=_environment(),
             )  # fmt: skip
         with suppress(OSError):
@@ -171,19 +179,14 @@ class ScoreCheckpoints(TrainerCallback):
         return int(name.rpartition("@")[2]) if "@" in name else -1
 
 
-def _source(corpus: str | Path) -> str:
-    text = str(corpus)
-    return text if text == "demo" or text.startswith("hf://") else str(Path(text).absolute())
-
-
 def _check(job: Mapping[str, object]) -> None:
-    """Raises UsageError for a job with mistakes, now and not when training has begun."""
+    """Raises UsageError for a job with mistakes, before training begins."""
     from kltui.jobs.jobfile import parse_job
 
     parse_job(dict(job), "ScoreCheckpoints")
 
 
 def _environment() -> dict[str, str]:
-    """This process's own, without what would make the watch one of the training's distributed processes; it ends with this one."""
+    """The environment of the watch: it ends when this process ends, and is no part of a distributed training."""
     ours = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     return {name: value for name, value in os.environ.items() if name not in ours} | {WITH_PARENT: "1"}

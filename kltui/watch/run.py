@@ -43,9 +43,10 @@ def run_watch(
     as_json: bool = False,
     settled_s: float = SETTLED_S,
 ) -> int:
-    """Watches the job's runs until a signal, or until a checkpoint of step `until_step` or later is scored.
+    """Watches the job's runs until a signal, or until a checkpoint of step `until_step` or later is scored or has failed.
 
-    The exit code: 0 where `until_step` was reached (1 where checkpoints failed), else 130/143/129 by the signal that ended it.
+    Returns the exit code: 0 if `until_step` was reached (1 if checkpoints failed), 130/143/129 if a signal ended the watch.
+    Raises KltuiError if the job cannot be run. A folder counts as complete if it is unchanged for `settled_s` seconds.
     """
     reporter = _WatchReporter(as_json)
     job = load_job(job_path, overrides)
@@ -89,7 +90,8 @@ class _Watch:
         self._places = [Path(model.path) for model in job.models if model.path]
         self._parent = os.getppid() if os.environ.get(WITH_PARENT) else None
         self._at_first: frozenset[Path] | None = None
-        self._failed: dict[Path, Signature] = {}
+        self._failed: dict[Path, Signature] = {}  # folders whose checkpoint failed, and their files then
+        self._failed_step: dict[Path, int] = {}
         self._step = -1
 
     def run(self) -> int:
@@ -105,11 +107,15 @@ class _Watch:
             while True:
                 landed = self._landings.look(places, allow_bin=self._job.scoring.allow_bin)
                 self._at_first = frozenset(landed) if self._at_first is None and landed else self._at_first
+                if self._reached(landed):
+                    return self._end("failed" if self._failed else "done", int(bool(self._failed)))
                 if landed != self._scored:
                     ended = self._round(landed)
                     if ended is not None:
                         return self._end("stopped", ended)
-                    if self._reached():
+                    if self._reached(
+                        {}
+                    ):  # a failed checkpoint counts if the next look finds its files unchanged
                         return self._end("failed" if self._failed else "done", int(bool(self._failed)))
                 self._tell_stopped(landed)
                 if signals.finish_current or signals.stop_now:
@@ -183,21 +189,25 @@ class _Watch:
             if isinstance(c.source, LocalSource) and c.source.path in landed:
                 if c.name in failed:
                     self._failed[c.source.path] = landed[c.source.path]
+                    self._failed_step[c.source.path] = -1 if c.step is None else c.step
                 else:
                     self._failed.pop(c.source.path, None)
 
     def _note_step(self, plan: Plan) -> None:
-        """Notes the highest step that is scored of the watched runs, bases and other folders left aside."""
+        """Updates the highest scored step of the watched runs; bases and checkpoints of other folders do not count."""
         steps = [
-            c.step or 0 for c in plan.checkpoints
-            if isinstance(c.source, LocalSource) and {c.source.path, c.source.path.parent} & set(self._places)
+            c.step for c in plan.checkpoints
+            if c.step is not None and isinstance(c.source, LocalSource) and {c.source.path, c.source.path.parent} & set(self._places)
             and c.name in self._reporter.scored
         ]  # fmt: skip
-        self._step = max(self._step, *steps, 0)
+        self._step = max([self._step, *steps])
 
-    def _reached(self) -> bool:
-        """Whether a scored checkpoint has the step to stop at."""
-        return self._until is not None and self._step >= self._until
+    def _reached(self, landed: Mapping[Path, Signature]) -> bool:
+        """Whether a checkpoint of the step to stop at, or of a later one, is scored, or has failed with the files in `landed`."""
+        failed = [
+            self._failed_step[path] for path, files in self._failed.items() if landed.get(path) == files
+        ]
+        return self._until is not None and max([self._step, *failed]) >= self._until
 
     def _tell_figures(self, run: Sequence[Figures]) -> None:
         for figures in run:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tiny_models import build_model, build_tokenizer
 import kltui
 from kltui.cli import main
 from kltui.errors import UsageError
+from kltui.jobs.jobfile import load_job
 
 PAGE = "tutorial.md"
 LESS = {
@@ -125,3 +127,50 @@ def test_the_tutorial_is_what_happens(
             assert main(words) == 0, capsys.readouterr().err
     exec(compile(notebook.replace("@200", "@4"), "notebook", "exec"), {})
     assert "KL(" in capsys.readouterr().out
+
+
+def callback_of(folder: Path, *arguments: Any, **more: Any) -> Any:
+    """The callback of a Trainer that saves in `folder`; its first watch has ended."""
+    from kltui.integrations import ScoreCheckpoints
+
+    made = ScoreCheckpoints(SimpleNamespace(args=SimpleNamespace(output_dir=str(folder))), *arguments, **more)
+    made._process, made._join = SimpleNamespace(poll=lambda: 0), lambda process: None
+    return made
+
+
+def test_relative_paths_start_at_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at the folder that the watch's job file is written to."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tokens").mkdir()
+    for corpus in ("texts.json", {"source": "texts.json"}):
+        made = callback_of(Path("run"), corpus, tokenizer="tokens", watch={"command": ["./alert.sh"]})
+        job = load_job(made._job_file())
+        assert job.corpus.source == str(tmp_path / "texts.json")
+        assert job.models[0].path == str(tmp_path / "run")
+        assert job.models[0].tokenizer == str(tmp_path / "tokens")
+        assert job.watch.command == (str(tmp_path / "alert.sh"),)
+
+
+@pytest.mark.parametrize(
+    ("saved", "there", "logged", "awaited"),
+    [
+        ({2, 4}, {2, 4}, {2}, ["4"]),
+        ({2, 4}, {2, 4}, {2, 4}, []),
+        ({2, 4}, {2}, {2}, []),  # the last one was deleted, or saved in another folder
+        ({2, 4}, {2}, set(), ["2"]),
+    ],
+)
+def test_training_waits_at_its_end_for_what_can_still_be_scored(
+    tmp_path: Path, texts: Path, saved: set[int], there: set[int], logged: set[int], awaited: list[str]
+) -> None:
+    made = callback_of(tmp_path / "run", texts)
+    started: list[str] = []
+    made._started = lambda *arguments: started.append(arguments[-1])
+    made._trainer.log = lambda found: None
+    made._saved = saved
+    for step in there:
+        (tmp_path / "run" / f"checkpoint-{step}").mkdir(parents=True)
+    for step in logged:  # events that have come and are not logged yet
+        made._events.put({"event": "figures", "name": f"run@{step}", "bits_per_byte": 1.0, "step": step})
+    made.on_train_end(None, None, None)
+    assert started == awaited

@@ -135,3 +135,21 @@ def test_a_command_that_fails_hangs_or_leaves_something_running_is_not_waited_fo
     watch = SimpleNamespace(_job=job, _reporter=SimpleNamespace(say=lambda line, style: lines.append(line)))
     _Watch._run_command(watch, Alert("kl", "run", "run@1", 1.0, 0.5, "large"))  # type: ignore[arg-type]
     assert len(lines) == len(said) and all(part in line for part, line in zip(said, lines, strict=True))
+
+
+def test_a_watch_ends_where_the_last_checkpoint_cannot_be_scored(
+    job: Path, made: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody waits for ever for a step that has failed with the files it has."""
+    run = job.parent / "run"
+    shutil.copytree(made[0], run / "checkpoint-1")
+    shutil.copytree(made[1], run / "checkpoint-2")
+    config = json.loads((run / "checkpoint-2" / "config.json").read_text())
+    config["num_hidden_layers"] += 1
+    (run / "checkpoint-2" / "config.json").write_text(json.dumps(config))
+    overdue = threading.Timer(120, os.kill, (os.getpid(), signal.SIGINT))
+    overdue.start()
+    assert run_watch(job, until_step=2, as_json=True, settled_s=0.2) == 1
+    overdue.cancel()
+    ended = {e["name"]: e["status"] for e in events(capsys) if e["event"] == "checkpoint"}
+    assert ended == {"run@1": "done", "run@2": "failed"}
