@@ -26,7 +26,7 @@ def open(
 ) -> NotebookWorkspace:  # shadows the builtin: it reads as kltui.open
     """Opens the workspace in folder `path` read-only, on the corpus whose hash begins with `over` ("": that of most checkpoints).
 
-    For pairs, `values` is "conditional", "unconditional" or "pmi", as in `map`. Raises KltuiError if there is no workspace.
+    For pairs, `values` is "conditional", "unconditional" or "pmi", as in `map`. Raises KltuiError if there is no workspace or no such corpus.
     """
     from kltui.notebook.workspace import NotebookWorkspace
 
@@ -36,8 +36,8 @@ def open(
 def score(model_or_folder: Any, texts: Iterable[str], tokenizer: Any = None, **scoring: Any) -> ScoredTexts:
     """Log-likelihoods of `texts` (N) in nats under one model, without a workspace. This call imports torch.
 
-    `model_or_folder` is the folder of a model or adapter, a GGUF file, "OWNER/NAME[@REVISION]" on the hub, or a causal model
-    model object of transformers, which needs its `tokenizer`: a PreTrainedTokenizerFast, a tokenizers.Tokenizer, or a
+    `model_or_folder` is the folder of a model or adapter, a GGUF file, "OWNER/NAME[@REVISION]" on the hub, or a causal
+    language model of transformers, which needs its `tokenizer`: a PreTrainedTokenizerFast, a tokenizers.Tokenizer, or a
     folder. `scoring` are keys of a job file's [scoring] table: dtype, bos, overlong, device, layers, tokens, batch_tokens,
     allow_bin; a model object is scored in its own dtype on its own device. The values are those of `kltui --batch`.
     Raises KltuiError (UsageError for invalid arguments).

@@ -17,9 +17,10 @@ DAMAGED = 3
 
 
 def check(folder: Path, *, as_json: bool = False, mending: bool = False) -> int:
-    """Prints on stdout what is damaged in a workspace; returns 0 if nothing is, otherwise 3. Raises StoreError without a workspace.
+    """Prints on stdout what is damaged in a workspace; returns 0 if nothing is, otherwise 3.
 
-    `mending`: first removes what is damaged.
+    `mending`: first removes damaged data. Raises StoreError if there is no workspace or, with `mending`, if
+    another process writes to it.
     """
     done = mend(folder) if mending else []
     counts = Counts()
@@ -47,8 +48,8 @@ def _lines(found: list[Damage], counts: Counts) -> Iterator[str]:
         yield f"  {damage.advice}"
     state = f"{len(found)} damaged" if found else "sound"
     yield (
-        f"{state}: read {counts.rows} rows, {counts.texts} texts and {counts.vectors} vectors among them,"
-        f" and {counts.files} files beside them"
+        f"{state}: read {counts.rows} rows, including {counts.texts} texts and {counts.vectors} vectors,"
+        f" and {counts.files} other files"
     )
     if counts.schema and not counts.rows:
         yield (
@@ -58,7 +59,7 @@ def _lines(found: list[Damage], counts: Counts) -> Iterator[str]:
 
 
 def _inbox(folder: Path, counts: Counts) -> Iterator[Damage]:
-    """Results of a job's shards that wait to be collected."""
+    """Damaged result files of shards that have not been collected yet; counts all of them."""
     from kltui.jobs.shard import INBOX
     from kltui.jobs.shard_result import check
 

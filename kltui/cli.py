@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KltuiError as error:
-        _tell(error)
+        _print_error(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output has gone (`kltui --report | head`): not an error of ours.
@@ -59,12 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is not None or error.errno not in NO_SPACE:
             raise
         _drop_output()
-        _tell(KltuiError(f"standard output cannot be written: {error.strerror}", "Free some space there."))
+        _print_error(
+            KltuiError(f"standard output cannot be written: {error.strerror}", "Free some space there.")
+        )
         return 1
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """The command's exit code. What analyses leaves the cores to whoever computes: its waits are passive, its BLAS small."""
+    """Runs the command and returns its exit code.
+
+    Commands that do not score use one BLAS thread, and their waiting threads sleep, so that they do not slow down a job
+    on the same machine.
+    """
     command = _command(arguments)
     if arguments.batch or arguments.watch or arguments.demo:
         silence_libraries()
@@ -81,12 +87,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _drop_output() -> None:
-    """Leads standard output to nowhere: what is still in its buffer would fail again when it is closed."""
+    """Redirects standard output to the null device, because flushing its buffer at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; leaves with exit code 2 for those that there are not, naming what was meant perhaps."""
+    """The parsed arguments. For unknown ones, prints similar options and exits with code 2."""
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -96,19 +102,20 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _with_nearest(word: str, options: Sequence[str]) -> str:
+    """An unknown argument, with the options that it may have been meant for."""
     name = word.partition("=")[0]
     begun = [option for option in options if len(name) > 2 and option.startswith(name)]
     close = begun or difflib.get_close_matches(name, options, n=1) if name.startswith("-") else []
     return safe_text(word, 80) + (f" (did you mean {' or '.join(close)}?)" if close else "")
 
 
-def _tell(error: KltuiError) -> None:
+def _print_error(error: KltuiError) -> None:
     for line in error_lines(error, _columns_of_errors()):
         print(line, file=sys.stderr)  # noqa: T201
 
 
 def error_lines(error: KltuiError, columns: int | None) -> list[str]:
-    """What is printed of an error: the message and its indented hint, wrapped between words to `columns` (None: never)."""
+    """The lines printed for an error: its message and its indented hint, wrapped between words to `columns` (None: not wrapped)."""
     message, *more = error.message.splitlines() or [type(error).__name__]
     lines = [("kltui: ", message), *(("  ", line.strip()) for line in [*more, *error.hint.splitlines()])]
     wrap = partial(textwrap.wrap, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -124,7 +131,7 @@ def error_lines(error: KltuiError, columns: int | None) -> list[str]:
 
 
 def _columns_of_errors() -> int | None:
-    """The width of the terminal that errors go to, None where they go elsewhere."""
+    """The width of the terminal on stderr in columns; None if stderr is not a terminal."""
     try:
         return max(MIN_COLUMNS, os.get_terminal_size(sys.stderr.fileno()).columns)
     except (OSError, ValueError):
@@ -174,7 +181,7 @@ def _batch(arguments: argparse.Namespace) -> int:
 
 
 def _print_findings(folder: Path, arguments: argparse.Namespace) -> None:
-    """What was found in a few lines; with --section those sections of the report."""
+    """Prints a summary of the workspace's results, or with --section those sections of the report."""
     if arguments.section:
         _print_report(folder, arguments)
         return
@@ -200,7 +207,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _print_report(folder: Path, arguments: argparse.Namespace) -> int:
-    """Exit code: 1 where a section that was asked for by name failed."""
+    """Prints the report; returns the exit code, 1 if a section that was requested by name failed."""
     from kltui.view.report import print_report
     from kltui.workspace import Workspace
 
@@ -217,7 +224,10 @@ def _print_report(folder: Path, arguments: argparse.Namespace) -> int:
 
 
 def _choice(arguments: argparse.Namespace, workspace: Workspace) -> ReportChoice:
-    """What the reading options ask for; with --save-map the map is kept first."""
+    """The selection made by the report's options; with --save-map, the map is saved first.
+
+    Raises UsageError for options that exclude each other.
+    """
     from kltui.store.saved_maps import Preparation
     from kltui.view.sections.context import ReportChoice
 

@@ -1,4 +1,4 @@
-"""The options of the command line, and what --help says of each."""
+"""The options of the command line and their help texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        # A script that abbreviates breaks when an option of the same beginning joins.
+        # A script with an abbreviated option would break when a new option has the same beginning.
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument_group("with --check").add_argument(
         "--mend",
         action="store_true",
-        help="remove what is damaged, so that the rest can be used; a copy of the database as it was is kept",
+        help="save a copy of the database, then remove what is damaged, so that the rest can be used",
     )
     _add_reading_options(parser)
     add_options(parser)
@@ -123,7 +123,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_checks(what: argparse._MutuallyExclusiveGroup) -> None:
-    """The commands that say whether kltui and a workspace are in order, and how fast it is."""
+    """Adds the commands that check the installation or a workspace, and that measure speed."""
     what.add_argument(
         "--demo", action="store_true", help="pretrain, score and report a small suite of models"
     )
@@ -231,7 +231,7 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading.add_argument(
         "--preprocess",
         choices=("none", "clip", "pretraining"),
-        help="preprocessing of the vectors (default: none; in the interface: as you left it)",
+        help="preprocessing of the vectors (default: none; in the interface: the one used last)",
     )
     reading.add_argument(
         "--exclude",
@@ -249,17 +249,17 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--save-map", metavar="NAME", help="save these vectors and their preprocessing as a map"
     )
     add_values_option(reading)
-    reading.add_argument("--map", metavar="NAME", help="use the map saved under that name, exactly as it was")
+    reading.add_argument("--map", metavar="NAME", help="use the map saved under that name, exactly as saved")
     _add_choices(reading)
 
 
 def _add_choices(reading: argparse._ArgumentGroup) -> None:
-    """What a section looks at, and in which forms a map is written and drawn from."""
+    """Adds the options of single sections, the further export formats, and the method of drawing texts."""
     reading.add_argument(
         "--pair",
         nargs=2,
         metavar=("A", "B"),
-        help="look at the KL between these two (sections drivers, where, directions, tree, corpora;"
+        help="examine the KL between these two (sections drivers, where, directions, tree, corpora;"
         " exact: run both models over the texts to compute their exact next-token KL, and store it)",
     )
     reading.add_argument(

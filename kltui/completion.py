@@ -1,4 +1,4 @@
-"""`kltui --completion SHELL`: what a shell needs to complete kltui's options, printed; made from the parser by shtab."""
+"""`kltui --completion SHELL`: prints a completion script for a shell, made from the parser by shtab."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
-# What options take, by the name that --help gives it.
-FILES = {"JOB", "PATH", "FILE", "MODEL", "WORKSPACE"}  # the interface takes a job file in a workspace's place
+# Metavariables in --help of options whose values are completed as files or as folders.
+FILES = {"JOB", "PATH", "FILE", "MODEL", "WORKSPACE"}  # WORKSPACE: the interface also opens a job file
 FOLDERS = {"DIR", "FOLDER"}
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The completion script of one of SHELLS for `parser`, which afterwards knows what its options complete to."""
+    """The completion script for `parser` in the language of `shell`, one of SHELLS.
+
+    Sets the attribute `complete` of those of the parser's actions that take a file or folder.
+    """
     import shtab
 
     for action in parser._actions:
@@ -26,7 +29,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
 
 
 class PrintCompletion(argparse.Action):
-    """Prints the script of the shell named, and ends."""
+    """The action of --completion: prints the script for the named shell and exits."""
 
     def __call__(
         self,

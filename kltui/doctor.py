@@ -1,4 +1,4 @@
-"""One screen that says whether this installation, this machine and a workspace are in order."""
+"""`kltui --doctor`: checks this installation, this machine and a workspace; the results fit on one screen."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ State = Literal["ok", "note", "wrong"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: what was found, and what to do where something is wrong."""
+    """The result of one check: its topic, its state, what was found, and what to do about it (or "")."""
 
     topic: str
     state: State
@@ -61,7 +61,7 @@ class Finding:
 
 
 def examine(workspace: Path | None, *, as_json: bool = False) -> int:
-    """Prints the findings on stdout; 0 when nothing is wrong, else 1."""
+    """Prints the findings on stdout; returns 0 if nothing is wrong, else 1."""
     findings = list(look(workspace))
     if as_json:
         print(json.dumps({"schema": JSON_SCHEMA, "findings": [asdict(f) for f in findings]}, indent=2))  # noqa: T201
@@ -71,7 +71,7 @@ def examine(workspace: Path | None, *, as_json: bool = False) -> int:
 
 
 def look(workspace: Path | None) -> Iterator[Finding]:
-    """Every finding: versions, native core, devices, the hub, and the workspace if one is named."""
+    """Runs the checks one by one: versions, native core, devices, the hub, and the workspace if one is named."""
     yield Finding("kltui", "ok", f"{__version__} on Python {platform.python_version()}, {platform.machine()}")
     yield from _packages()
     yield from _environment()
@@ -108,7 +108,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _missing(names: Sequence[str]) -> Finding:
-    """What the absence of these packages means: without those that score, workspaces can still be read."""
+    """The finding for missing packages: a note if only scoring needs them, because workspaces can still be read."""
     said = f"missing: {', '.join(names)}"
     if set(names) <= set(SCORING) and scoring_packages_missing():
         return Finding("packages", "note", f"reading only; {said}", SCORING_INSTALL)
@@ -158,14 +158,14 @@ def _core() -> Iterator[Finding]:
 
 
 def _kernels() -> Iterator[Finding]:
-    """Which kernels were found fastest on this processor, and where that is kept; nothing where none was timed yet."""
+    """The kernels that were fastest on this processor, and the file that records it; no finding if none was timed yet."""
     path = kernel_choice.user_folder() / kernel_choice.FILE_NAME
-    held = [
+    stored = [
         choices
         for machine, choices in kernel_choice.read(path).items()
         if machine.startswith(f"{processor_name()};")
     ]
-    counts = Counter((what.partition(" ")[0], c.taken) for one in held for what, c in one.items())
+    counts = Counter((what.partition(" ")[0], c.taken) for one in stored for what, c in one.items())
     if not counts:
         return
     summary = ", ".join(
@@ -190,7 +190,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _gpus() -> Finding:
-    """What the system shows and what the core's kernels can use."""
+    """The GPUs that the system reports, and how many of them the core's kernels can use."""
     system, info = system_gpus(), native.info()
     found = f"{system} (by {system.seen_by})" if system else "none found by the system"
     built = info.get("cuda_extension")
@@ -201,7 +201,7 @@ def _gpus() -> Finding:
 
 
 def _torch_device() -> Iterator[Finding]:
-    """What device = "auto" comes to, asked of torch itself in a process of its own."""
+    """The device that `device = "auto"` selects, determined with torch in a separate process."""
     if missing := scoring_packages_missing():
         yield Finding("device", "note", f"reading only: scoring needs {' and '.join(missing)}")
         return

@@ -1,8 +1,8 @@
-"""What kltui --help says before and after the options."""
+"""The text of kltui --help before and after the options."""
 
 from __future__ import annotations
 
-# argparse's own line of every option would be fifteen lines above each message about a mistake.
+# argparse would print all options, fifteen lines of them, before every message about a mistake.
 USAGE = (
     "kltui [COMMAND] [OPTIONS] [WORKSPACE]   (a command is --demo, --batch JOB, --report, ...: kltui --help)"
 )
@@ -45,7 +45,7 @@ a job file
   field = "text"                   # field of the text; domain = "meta.set": field of the domain
   sample = 1000
   kind = "pairs"                   # rows {prompt, response} or {messages}: only the response is scored, log p(response | prompt)
-  template = "chat"                # format the prompt with the tokenizer's chat template; "none": as it is
+  template = "chat"                # format the prompt with the tokenizer's chat template; "none": as written
   [[models]]
   path = "runs/tiny"               # a model folder, or a run folder with step500, step1000, ...
   tokenizer = "runs/base"          # folder or repo, for checkpoints without a tokenizer

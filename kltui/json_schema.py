@@ -1,3 +1,3 @@
-"""The number of the form that machine-readable output has: events, reports, findings, benchmarks, exports."""
+"""Version number of the machine-readable output: events, reports, findings, benchmarks, exports."""
 
-JSON_SCHEMA = 1  # goes up when a field goes or comes to mean something else, not when one joins
+JSON_SCHEMA = 1  # increases if a field is removed or changes its meaning, not if one is added

@@ -1,4 +1,4 @@
-"""Which options go with which command: one that a command would not look at is refused, never ignored."""
+"""Which options apply to which command. An option that the command does not use is an error, never ignored."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def command_of(arguments: argparse.Namespace) -> str:
 
 
 def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Raises UsageError for an option that the command would not look at, naming those that do."""
+    """Raises UsageError for an option that the command does not use; the hint names the commands that do."""
     command = command_of(arguments)
     for action in parser._actions:
         users = USERS.get(action.dest)
