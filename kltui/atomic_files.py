@@ -17,25 +17,25 @@ from kltui.termination import undisturbed
 
 _SUFFIX = ".part"
 _ASIDE = ".kltui-export-"
-LEFT_AFTER_S = 3600.0
+LEFT_AFTER_S = 3600.0  # age from which an unlocked temporary file is deleted
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """Context with a file to write, which replaces `path` if the block succeeds and is deleted otherwise.
 
-    If several processes write one path at the same time, the last to finish wins. `durable`: file and
-    name are on the disk before this returns. Creates the folder. Raises OSError.
+    If several processes write one path at the same time, the last to finish wins. `durable`: both the contents and the
+    name are synced to the disk. Creates the folder. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not the name itself, which may be as long as names can be.
+    # Only the beginning of the name, which may already have the maximum length.
     aside = path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}{_SUFFIX}")
     try:
-        # Within the try: a signal may raise as soon as the file is there.
+        # Inside the try block, because a signal handler may raise as soon as the file exists.
         handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with os.fdopen(handle, "wb") as file:
             with suppress(OSError):
-                # Held while it is written: who finds it unheld knows that its writer is gone.
+                # A process that can lock the file knows that its writer has ended.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
@@ -54,17 +54,17 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
 def replacing_together(folder: Path, gone: Iterable[str] = ()) -> Iterator[Path]:
     """Context with a folder to write files in; if the block succeeds, they replace the files with the same names in `folder`.
 
-    All of them or none: on failure, no half-written file is left, not even `folder` if it was
-    created here, and existing files are unchanged. The files `gone` in `folder` are deleted on success. Raises OSError.
+    All are replaced or none: on failure, existing files are unchanged, and `folder` is deleted if it was created here.
+    The files `gone` in `folder` are deleted on success. Raises OSError.
     """
     aside = folder / f"{_ASIDE}{secrets.token_hex(8)}"
     made = [f for f in (folder, *folder.parents) if not f.exists()]
-    # Twice: a signal may come just as the first begins.
+    # Entered twice, because a signal may arrive while the first is being entered.
     with _removed(aside, made), _removed(aside, made):
         folder.mkdir(parents=True, exist_ok=True)
         _tidy_folders(folder)
         aside.mkdir(0o700)
-        with _held(aside):
+        with _locked(aside):
             yield aside
         with undisturbed():
             _exchange(aside, folder, gone)
@@ -72,7 +72,7 @@ def replacing_together(folder: Path, gone: Iterable[str] = ()) -> Iterator[Path]
 
 @contextmanager
 def _removed(aside: Path, made: Sequence[Path]) -> Iterator[None]:
-    """In the end removes what was written aside, and the folders made for it that are empty."""
+    """Context at whose end the folder `aside` is deleted, and each folder of `made` that is empty."""
     try:
         yield
     finally:
@@ -83,8 +83,8 @@ def _removed(aside: Path, made: Sequence[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """While open, others see that the folder's writer lives."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Context in which the folder is locked, so that other processes do not delete it (`_tidy_folders`)."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with suppress(OSError):
@@ -95,7 +95,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _exchange(aside: Path, folder: Path, gone: Iterable[str]) -> None:
-    """Moves the files of `aside` into `folder`; an error puts back what was there. Raises OSError."""
+    """Moves the files of `aside` into `folder` and removes the files `gone` from it; on an error, restores `folder`. Raises OSError."""
     before = aside / ".before"
     before.mkdir()
     names = [path.name for path in aside.iterdir() if path != before]
@@ -121,7 +121,7 @@ def _exchange(aside: Path, folder: Path, gone: Iterable[str]) -> None:
 
 
 def _tidy_folders(folder: Path) -> None:
-    """Removes what killed writers have left, which nobody holds any more."""
+    """Deletes temporary folders that killed writers left in `folder`: those older than LEFT_AFTER_S that are not locked."""
     for path in folder.glob(f"{_ASIDE}*"):
         with suppress(OSError):
             if path.is_symlink() or time.time() - path.stat().st_mtime < LEFT_AFTER_S:
@@ -135,7 +135,7 @@ def _tidy_folders(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames and removals in `folder` last."""
+    """Syncs `folder` to the disk, so that renames and deletions in it survive a crash. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -144,21 +144,23 @@ def sync_folder(folder: Path) -> None:
 
 
 def _stem(path: Path) -> str:
+    """The first 100 bytes of the file's name, without a character that is cut."""
     return os.fsencode(path.name)[:100].decode(errors="ignore")
 
 
 def _tidy(path: Path) -> None:
-    """Removes what killed writers of the same path have left, once it is old and nobody holds it."""
+    """Deletes temporary files that killed writers of `path` left: those older than LEFT_AFTER_S that are not locked."""
     before = time.time() - LEFT_AFTER_S
     start = f".{_stem(path)}."
     with suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
             is_aside = entry.name.startswith(start) and entry.name.endswith(_SUFFIX)
             if is_aside and entry.stat(follow_symlinks=False).st_mtime < before:
-                _remove_unheld(Path(entry.path))
+                _remove_unlocked(Path(entry.path))
 
 
-def _remove_unheld(path: Path) -> None:
+def _remove_unlocked(path: Path) -> None:
+    """Deletes a file unless its writer has it locked."""
     with suppress(OSError):
         handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

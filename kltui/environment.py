@@ -1,4 +1,4 @@
-"""Environment variables of kltui's own, checked before anything else is done, and whether this installation can score."""
+"""kltui's own environment variables, checked before anything else is done, and whether this installation can score."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ SCORING_INSTALL = "pip install . in kltui's folder installs what scoring needs (
 
 
 def scoring_packages_missing() -> list[str]:
-    """Which of torch and transformers are not installed; without either kltui reads workspaces and scores nothing."""
+    """Those of torch and transformers that are not installed; if one is missing, kltui can read workspaces but not score."""
     return [name for name in ("torch", "transformers") if find_spec(name) is None]
 
 
 def check_scoring() -> None:
-    """Raises KltuiError where this installation cannot score, with what to install."""
+    """Raises KltuiError that says what to install, if this installation cannot score."""
     if missing := scoring_packages_missing():
         raise KltuiError(f"scoring needs {' and '.join(missing)}, not installed here", SCORING_INSTALL)
 
 
 def prepare_output() -> None:
-    """Prepares stdout and stderr for any text: a closed stream is replaced by a null device, and characters that cannot be encoded by \\x escapes."""
+    """Prepares stdout and stderr for any text: a closed stream is replaced by a null device, and characters that cannot be encoded by \\x escapes.
+
+    Also removes COLUMNS and LINES from the environment if they are not small numbers.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -48,13 +51,13 @@ def prepare_output() -> None:
         elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
     for name in ("COLUMNS", "LINES"):
-        # rich and Textual take what is there for a number, of any size.
+        # rich and Textual would read any value as a number, of any size.
         if not re.fullmatch(r"[0-9]{0,4}", os.environ.get(name, "")):
             del os.environ[name]
 
 
 def check_environment(environment: Mapping[str, str] = os.environ) -> None:
-    """Raises UsageError for a variable of kltui's whose value means nothing, with the values that it may have."""
+    """Raises UsageError for an invalid value of a variable of kltui; the hint lists the valid ones."""
     _check_isa(environment.get("KLTUI_ISA", ""))
     if not environment.get("KLTUI_LOG", "set"):
         raise UsageError("KLTUI_LOG is empty", "Unset it: kltui sets it for jobs that it starts itself.")
@@ -74,7 +77,7 @@ def _check_isa(asked: str) -> None:
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Words on every KLTUI_ variable that kltui does not know: its name, and the one that was meant perhaps."""
+    """For every KLTUI_ variable that kltui does not know: its name, and a similar known one if there is one."""
     return [_described(n) for n in sorted(environment) if n.startswith("KLTUI_") and n not in KNOWN]
 
 

@@ -1,12 +1,12 @@
-"""Errors that a user can act on, and the exit code each one means."""
+"""Errors that a user can act on, each with its exit code."""
 
 from __future__ import annotations
 
 
 class KltuiError(Exception):
-    """What was seen and where (`message`), and what to do about it (`hint`).
+    """An error with a `message` (what is wrong, and where) and a `hint` (what to do about it, or "").
 
-    One place, `kltui.cli.main`, prints these and exits with `exit_code`.
+    `kltui.cli.main` prints both and exits with `exit_code`.
     """
 
     exit_code = 1
@@ -24,7 +24,7 @@ class KltuiError(Exception):
 
 
 class UsageError(KltuiError):
-    """A command, job file or argument that cannot be meant as written."""
+    """An invalid command, job file or argument."""
 
     exit_code = 2
 
@@ -36,6 +36,6 @@ class StoreError(KltuiError):
 
 
 class TryAgainError(KltuiError):
-    """A failure that time may mend: a busy hub, a lost network."""
+    """A failure that may be temporary, such as a busy hub or a lost network connection."""
 
     exit_code = 75

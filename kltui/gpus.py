@@ -1,4 +1,4 @@
-"""GPUs that the system shows, whatever torch can do with them: by the kernel's files and by nvidia-smi."""
+"""The GPUs of this machine, found without torch, by nvidia-smi and by files of the Linux kernel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _DISPLAY, _NVIDIA = "0x03", "0x10de"  # PCI class of display controllers, and a 
 
 @dataclass(frozen=True, slots=True)
 class SystemGpus:
-    """What the system reports of its GPUs: how they were seen, their names, the driver; MiB of the first, 0: not reported."""
+    """The GPUs that the system reports; falsy if there are none.
+
+    `seen_by` is how they were found, `driver` the driver's version ("" if unknown), `memory_mib` the first one's memory in
+    MiB (0 if unknown).
+    """
 
     seen_by: str = ""
     names: tuple[str, ...] = ()
@@ -45,6 +49,7 @@ def system_gpus(root: Path = Path("/")) -> SystemGpus:
 
 
 def _from_smi() -> SystemGpus:
+    """The GPUs that nvidia-smi lists; falsy if it is missing or reports none."""
     program = which("nvidia-smi")
     if program is None:
         return SystemGpus()
@@ -71,13 +76,13 @@ def _from_smi() -> SystemGpus:
 
 
 def _kernel_driver(root: Path) -> str:
-    """Version of NVIDIA's kernel module, "" where it is not loaded."""
+    """Version of NVIDIA's kernel module, "" if it is not loaded."""
     found = re.search(r"Kernel Module\D*?(\d+(?:\.\d+)+)", _text(root / "proc/driver/nvidia/version"))
     return found.group(1) if found else ""
 
 
 def _nvidia_places(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Where NVIDIA's GPUs may be seen, with their names there, "" for one without."""
+    """(place, names of the NVIDIA GPUs found there) for every place to look, the best first; "" for a GPU without a name."""
     known = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
     yield "/proc/driver/nvidia", [_model(path) for path in known]
     yield "/dev/nvidia*", ["" for path in (root / "dev").glob("nvidia[0-9]*")]

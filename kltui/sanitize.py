@@ -1,4 +1,4 @@
-"""The one gate for strings that come from outside: names, texts, error bodies."""
+"""Makes strings from outside (names, texts, error messages of other programs) safe to print."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-# Bidirectional controls, zero-width joiners aside, reorder a whole terminal line.
+# Unicode categories of characters that are not shown. Some of them control the terminal or reorder a whole line.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
-# What makes a spreadsheet read a cell as a formula, full-width forms too (OWASP, "CSV injection").
+# First characters of a cell that a spreadsheet evaluates, full-width forms included (OWASP, "CSV injection").
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
-# What stands for the signs that kltui writes, and for usual ones of texts, where only ASCII may be shown.
+# ASCII replacements for the symbols that kltui writes, and for common ones in texts.
 _IN_ASCII = str.maketrans(
     {"±": "+-", "→": "->", "≤": "<=", "≥": ">=", "α": "alpha", "τ": "tau", "ρ": "rho", "°": " deg", "√": "sqrt",
      "←": "left", "↑": "up", "↓": "down"}
@@ -22,7 +22,7 @@ _IN_ASCII = str.maketrans(
 
 
 def in_ascii(text: str) -> str:
-    """`text` in ASCII: known signs spelled, letters without accents, a question mark for each cell of anything else.
+    """`text` in ASCII: known symbols spelled out, letters without accents, a question mark for each terminal cell of the rest.
 
     >>> in_ascii("“é” 0.4 ± 0.1 模")
     '"e" 0.4 +- 0.1 ??'
@@ -31,7 +31,7 @@ def in_ascii(text: str) -> str:
 
 
 def ascii_cells(text: str) -> str:
-    """`text` in ASCII and as many cells as it has: what `in_ascii` spells in more is a question mark.
+    """`text` in ASCII with the same width in terminal cells; a symbol that `in_ascii` writes wider becomes question marks.
 
     >>> ascii_cells("…é±模")
     '~e???'
@@ -49,7 +49,7 @@ def _ascii_cell(char: str) -> str:
 
 
 def expanded(path: str | Path) -> Path:
-    """`path` with the home folder that its ~ stands for; as it is where there is no such user.
+    """`path` with a leading ~ replaced by the home folder; unchanged if there is no such user.
 
     >>> expanded("~no-such-user/x").as_posix()
     '~no-such-user/x'
@@ -61,11 +61,11 @@ def expanded(path: str | Path) -> Path:
 
 
 def safe_text(text: str, limit: int = 0) -> str:
-    """Printable one-line form of `text`: nothing in it can reach the terminal as a command.
+    """Printable one-line form of `text`, without any control sequence for the terminal.
 
     Newlines and tabs show as visible symbols, every other control, format, surrogate or
     unassigned character as U+FFFD. With `limit` > 0 the result has at most that many
-    characters and ends in an ellipsis where something was cut.
+    characters and ends in an ellipsis if it was shortened.
 
     >>> safe_text("a\\x1b[31mb\\nc")
     'a\\ufffd[31mb\\u23cec'
@@ -78,7 +78,7 @@ def safe_text(text: str, limit: int = 0) -> str:
 
 
 def short_name(name: str, limit: int) -> str:
-    """The name from safe_text, shortened in the middle, because runs often differ at the end of their names.
+    """Printable form of `name`, shortened in the middle to `limit` characters, because names often differ at the end.
 
     >>> short_name("family-410m-seed4@1000", 15), short_name("tiny@4", 15)
     ('family-…d4@1000', 'tiny@4')
@@ -89,9 +89,9 @@ def short_name(name: str, limit: int) -> str:
 
 
 def csv_text(text: str) -> str:
-    """Printable form of `text` for a cell of a CSV file, with an apostrophe before what a spreadsheet would compute.
+    """Printable form of `text` for a cell of a CSV file, with an apostrophe before text that a spreadsheet would evaluate.
 
-    Text that begins with apostrophes before such a character gets one more, so that taking one off gives it back.
+    Text that has such apostrophes already gets one more, so that removing one restores it.
 
     >>> csv_text("=1+1"), csv_text("a-b"), csv_text("'=x")
     ("'=1+1", 'a-b', "''=x")

@@ -13,7 +13,7 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class EndedError(BaseException):
-    """A signal asked this process to end; `exit_code` is what shells report of that. Not to be caught but at the top."""
+    """A signal has asked this process to end; `exit_code` is 128 + its number, as in shells. Only `main` may catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")
@@ -22,7 +22,10 @@ class EndedError(BaseException):
 
 @contextmanager
 def ending_undoes() -> Iterator[None]:
-    """Inside, the first signal that ends a process raises EndedError in the main thread, and further ones do nothing."""
+    """Context in which the first of the signals ENDING raises EndedError in the main thread; further ones are ignored.
+
+    In another thread it has no effect.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -32,7 +35,7 @@ def ending_undoes() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise EndedError(number)
 
-    # What is ignored, as HUP is under nohup, stays so; what somebody handles already is theirs.
+    # Signals that are ignored, as HUP under nohup, or that have a handler already are left as they are.
     defaults = (signal.SIG_DFL, signal.default_int_handler)
     before = {n: signal.getsignal(n) for n in ENDING if signal.getsignal(n) in defaults}
     for number in before:
@@ -46,7 +49,7 @@ def ending_undoes() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Inside, signals that end a process are only noted; the first takes effect at the end."""
+    """Context in which the signals ENDING are deferred: the first takes effect at its end. Only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
-"""How many threads numbers are worked out on: BLAS on one, large products in tiles on the cores that are idle.
+"""Threads of numerical work: BLAS uses one; large matrix products are cut into tiles, which idle cores compute.
 
-Threads of BLAS and OpenMP spin while they wait for each other, which costs more than it brings wherever products are small
-or the cores have other work; and their sums depend on how many they are. Here BLAS never has more than one thread, a large
-product is cut into tiles of one fixed size, and threads of ours share them out: every number of threads gives the same bits.
+Threads of BLAS and OpenMP spin while they wait for each other. That costs more than it saves if the products are small or
+the cores have other work, and the rounding of sums depends on the number of threads. Here BLAS uses one thread, and the
+tiles of a large product have a fixed size and are computed by Python threads, so that any number of threads gives the same bits.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 _WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_MIN_S = 0.05  # between two looks at the processors: their counters go in hundredths of a second
-_BRING_BLAS = (
+_MIN_S = 0.05  # between two readings of the cores' idle times, which are counted in hundredths of a second
+_WITH_BLAS = (
     "numpy",
     "scipy.linalg",
     "scipy.sparse.linalg",
     "sklearn",
     "torch",
-)  # each may have one of its own
-_set_here: set[str] = set()
+)  # libraries that may each load a BLAS of their own
+_set_here: set[str] = set()  # environment variables that `wait_passively` has set
 
 
 def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -42,12 +42,12 @@ def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def environment_of_jobs() -> dict[str, str]:
-    """This process's original environment, for scoring jobs, which assume that they have their cores to themselves."""
+    """This process's environment without what `wait_passively` set: scoring jobs do not share their cores."""
     return {name: value for name, value in os.environ.items() if name not in _set_here}
 
 
 def usable_cores(environment: Mapping[str, str] = os.environ) -> int:
-    """Cores this process may run on, at most what OMP_NUM_THREADS allows."""
+    """Number of cores that this process may use, at most OMP_NUM_THREADS if that is set."""
     return _at_most(_cores(), environment, _LIMITS[:1])
 
 
@@ -56,22 +56,23 @@ def _cores() -> int:
 
 
 def _at_most(cores: int, environment: Mapping[str, str], names: Iterable[str]) -> int:
-    """`cores`, or the least number above 0 that one of these variables says."""
-    said = [environment.get(name, "") for name in names]
-    return min([cores, *(int(s) for s in said if re.fullmatch("[0-9]{1,9}", s) and int(s) > 0)])
+    """The smallest of `cores` and the positive numbers in the environment variables `names`."""
+    values = [environment.get(name, "") for name in names]
+    return min([cores, *(int(v) for v in values if re.fullmatch("[0-9]{1,9}", v) and int(v) > 0)])
 
 
 # -- BLAS ----------------------------------------------------------------------------------------------------------
 
 
-def _bringers() -> frozenset[str]:
-    return frozenset(name for name in _BRING_BLAS if name in sys.modules)
+def _loaded_with_blas() -> frozenset[str]:
+    """Those of _WITH_BLAS that are imported."""
+    return frozenset(name for name in _WITH_BLAS if name in sys.modules)
 
 
 class _OneBlasThread(ContextDecorator):
-    """While open, and as a decorator while the function runs, every BLAS that is loaded works on one thread.
+    """Context manager and decorator under which every loaded BLAS uses one thread.
 
-    May be entered again inside itself and from several threads; the last to leave restores what was.
+    It can be nested and entered by several threads; the last exit restores the numbers of threads.
     """
 
     def __init__(self) -> None:
@@ -85,13 +86,13 @@ class _OneBlasThread(ContextDecorator):
     def __enter__(self) -> None:
         with self._lock:
             self._depth += 1
-            if self._depth == 1 or _bringers() != self._seen:
+            if self._depth == 1 or _loaded_with_blas() != self._seen:
                 self._limits.enter_context(self._found().limit(limits=1, user_api="blas"))
                 self._by = self._by or threading.get_ident()
 
     def _found(self) -> ThreadpoolController:
-        """Every BLAS that is loaded now."""
-        seen = _bringers()
+        """The controller of all BLAS libraries that are loaded now."""
+        seen = _loaded_with_blas()
         if self._controller is None or seen != self._seen:
             from threadpoolctl import ThreadpoolController
 
@@ -108,7 +109,7 @@ class _OneBlasThread(ContextDecorator):
                 self._by = 0
 
     def _let_any_thread_restore(self) -> None:
-        """Newer releases of threadpoolctl let the thread that limited OpenBLAS alone restore it."""
+        """Allows this thread to restore OpenBLAS: newer releases of threadpoolctl allow only the thread that limited it."""
         for library in self._found().lib_controllers:
             clear = getattr(library, "clear_controlling_thread", None)
             if clear is not None:
@@ -118,11 +119,11 @@ class _OneBlasThread(ContextDecorator):
 one_blas_thread = _OneBlasThread()
 
 
-# -- what is idle --------------------------------------------------------------------------------------------------
+# -- idle cores ----------------------------------------------------------------------------------------------------
 
 
 class _Processors:
-    """What this process could use of its cores since it last looked: what nobody used, and what it used itself."""
+    """Measures how many cores were available to this process since the last measurement: idle ones, and those it used itself."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -130,7 +131,10 @@ class _Processors:
         self._last: int | None = None
 
     def free(self) -> int:
-        """Cores, at least 1; all that may be used where the system does not say what is idle."""
+        """Number of available cores, at least 1; all usable ones if the system does not report idle times.
+
+        Within _MIN_S of a measurement, its result is returned again.
+        """
         with self._lock:
             now, cores = time.monotonic(), _cores()
             past = now - self._at
@@ -146,7 +150,7 @@ class _Processors:
 
 
 def _idle_seconds() -> float | None:
-    """Seconds that the cores of this process were idle since the system started, added up; None where it does not say."""
+    """Total idle time of the cores of this process since the system started, in seconds; None if the system does not report it."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
         rows = {row[0]: row for row in map(str.split, lines) if row[0].startswith("cpu")}
@@ -159,16 +163,19 @@ _processors = _Processors()
 
 
 def free_threads() -> int:
-    """Threads that a large piece of work may have now: one, and one for each other core that is idle.
+    """Number of threads that a large computation may use now: one, and one for each further core that is idle.
 
-    At most what OMP_NUM_THREADS, OPENBLAS_NUM_THREADS or MKL_NUM_THREADS allow.
+    At most OMP_NUM_THREADS, OPENBLAS_NUM_THREADS and MKL_NUM_THREADS, if these are set.
     """
     return _at_most(_processors.free(), os.environ, _LIMITS)
 
 
 @one_blas_thread
 def in_parallel(pieces: Sequence[Callable[[], object]]) -> None:
-    """Runs all `pieces`, which share nothing, on `free_threads()` threads with one BLAS thread each."""
+    """Runs all `pieces`, which must be independent, on `free_threads()` threads with one BLAS thread each.
+
+    Raises the first exception that one of them raised.
+    """
     n = min(free_threads(), len(pieces)) if len(pieces) > 1 else 1
     if n < 2:
         for piece in pieces:
