@@ -1,4 +1,4 @@
-"""SQLite: registry, jobs, vectors."""
+"""The SQLite database of a workspace: registry, corpora, jobs, vectors."""
 
 from kltui.store.rows import CheckpointRow, CorpusRow, JobItemRow, JobRow, VectorRow
 from kltui.store.store import Store

@@ -9,6 +9,6 @@ from kltui.store.connection import explained
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Writes `data` aside, syncs it, and renames it to `path`, making its folder. Raises StoreError."""
+    """Writes `data` to a temporary file, syncs it, and renames it to `path`; creates the folder. Raises StoreError."""
     with explained(path), replacing(path, durable=True) as file:
         file.write(data)

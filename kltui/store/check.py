@@ -1,4 +1,4 @@
-"""Everything in a store read and checked against its checksums: what is damaged, and what to do about it."""
+"""Verifies a whole store against its checksums; lists what is damaged, and what to do about it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is damaged: where (a table or file), which, what was seen, and what to do."""
+    """One damaged row or file: where it is (a table or file), its name, what is wrong, and what to do."""
 
     where: str
     name: str
@@ -57,7 +57,7 @@ class Damage:
 
 @dataclass
 class Counts:
-    """How much was read."""
+    """How many rows, vectors, texts and files were read, and the schema of the store."""
 
     rows: int = 0
     vectors: int = 0
@@ -92,7 +92,7 @@ def _checked(db: Connection, folder: Path, noted: tuple[int, int] | None, counts
     except StoreError as error:
         yield Damage("database", FILE_NAME, safe_text(error.message), error.hint or _RESTORE)
         return
-    _hold_still(db, folder)
+    _begin_reading(db, folder)
     steps: list[Callable[[], Iterator[Damage]]] = [lambda: _integrity(db)]
     if version < len(MIGRATIONS):
         show_as_newest(db)
@@ -109,12 +109,12 @@ def _checked(db: Connection, folder: Path, noted: tuple[int, int] | None, counts
         try:
             yield from step()
         except (StoreError, ValueError, TypeError) as error:
-            # Pages that SQLite itself cannot follow, values of another type: the rest may be read all the same.
+            # Unreadable pages, or values of a wrong type: other tables may still be readable.
             yield Damage("database", FILE_NAME, safe_text(str(error).splitlines()[0], 200), _RESTORE)
 
 
-def _hold_still(db: Connection, folder: Path) -> None:
-    """Lets everything be read as it is now, whatever a writer does meanwhile. Raises TryAgainError where that would stop it."""
+def _begin_reading(db: Connection, folder: Path) -> None:
+    """Begins a transaction, so that everything is read as it is now. Raises TryAgainError if that would block a running job."""
     with suppress(StoreError, ValueError, TypeError):
         (journal,) = db.execute("PRAGMA journal_mode").fetchone()
         writer = current_writer(db)
@@ -151,7 +151,7 @@ def _table(db: sqlite3.Connection, table: str, counts: Counts) -> Iterator[Damag
 
 
 def damages(found: Examined) -> Iterator[Damage]:
-    """What the verification of a table found, row by row."""
+    """One Damage for each damaged row of a verified table, or one for rows that are missing or added."""
     for _, name in found.damaged:
         seen = "it was altered"
         yield Damage(found.table, safe_text(name, 80), seen, _ADVICE[found.table])
@@ -187,7 +187,7 @@ def _corpora(db: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _json(db: sqlite3.Connection) -> Iterator[Damage]:
-    """Columns that hold JSON, which is read when it is used."""
+    """Damaged columns of JSON text, which other readers parse only when they use them."""
     for table, column in (
         ("corpus", "record"),
         ("checkpoint", "tags"),

@@ -16,13 +16,13 @@ from kltui.store.rows import CorpusRow
 from kltui.store.side_tables import Records
 
 if TYPE_CHECKING:
-    # The interface lists checkpoints before it needs an array: numpy is loaded where numbers are.
+    # numpy is imported only where arrays are needed, because a list of checkpoints needs none.
     import numpy as np
     from numpy.typing import NDArray
 
     from kltui.corpus.corpus import Corpus, Prompt
 
-PROMPTS = "prompts"  # kind of the records of what a corpus' texts answer, by its hash
+PROMPTS = "prompts"  # kind of the records of a corpus's prompts, named by its SHA-256
 
 
 class Corpora:
@@ -74,7 +74,7 @@ class Corpora:
 
     @decoded
     def prompts(self, sha256: str) -> tuple[Prompt, ...]:
-        """What the texts of a corpus answer, in order; none where it is of texts."""
+        """The prompt of every text of a corpus of pairs, in order; () for a corpus of texts."""
         found = self._records.all(PROMPTS).get(sha256, {}).get("prompts", [])
         return tuple(tuple((str(role), str(text)) for role, text in prompt) for prompt in cast("Any", found))
 
@@ -110,14 +110,14 @@ class Corpora:
 
     @decoded
     def text_bytes(self, corpus_id: int) -> NDArray[np.int64]:
-        """UTF-8 bytes of every text, shape (N,). Raises DamageError where they are not those of the texts."""
+        """Length of every text in UTF-8 bytes, shape (N,). Raises DamageError if the stored lengths were altered."""
         import numpy as np
 
         self._checks.require("corpus")
         (blob,) = self._db.execute("SELECT text_bytes FROM corpus WHERE id = ?", (corpus_id,)).fetchone()
         lengths_N = np.frombuffer(blob, "<i8").astype(np.int64)
         if not self._checks.active:
-            # An older schema has no checksums, but the texts themselves.
+            # An older schema has no checksums: compare with the texts.
             query = "SELECT LENGTH(body) FROM text WHERE corpus_id = ? ORDER BY idx"
             if lengths_N.tolist() != [n for (n,) in self._db.execute(query, (corpus_id,))]:
                 raise DamageError(
@@ -132,7 +132,7 @@ class Corpora:
 
     @decoded
     def domains(self, corpus_id: int) -> list[str]:
-        """The domain of every text, "" where the corpus has none."""
+        """The domain of every text, in order; "" if the corpus has none. Raises DamageError like `texts`."""
         return [domain.decode() for domain, _ in self._texts(corpus_id)]
 
     def _texts(self, corpus_id: int) -> list[tuple[bytes, bytes]]:
@@ -152,7 +152,7 @@ class Corpora:
 
 
 def _mean_length(lengths: bytes) -> float:
-    """The mean of little-endian int64, without numpy, which would be loaded for a list's sake."""
+    """The mean of little-endian int64 numbers, computed without importing numpy."""
     numbers = array("q", lengths)
     if sys.byteorder == "big":
         numbers.byteswap()

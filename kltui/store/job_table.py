@@ -1,4 +1,4 @@
-"""Jobs and their items: progress that a reader can follow and a restart can resume."""
+"""Jobs and their items, the checkpoints to score, with the progress of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class Jobs:
         self._db, self._checks = db, checks
 
     def register(self, digest: str, toml: str, checkpoint_ids: Sequence[int], log: Path | None) -> int:
-        """Row id of the job with that digest, new or again, with every unfinished item queued."""
+        """Adds a job, or the existing one with the same digest again; returns its row id.
+
+        Its items become `checkpoint_ids`, in this order; those that are not done are queued.
+        """
         now = time.time()
         self._db.execute(
             "INSERT INTO job (digest, toml, status, created) VALUES (?, ?, 'queued', ?)"
@@ -57,7 +60,7 @@ class Jobs:
         )
 
     def say(self, job_id: int, message: str) -> None:
-        """Keeps words on a job that runs."""
+        """Stores a message about a running job."""
         self._db.execute("UPDATE job SET message = ? WHERE id = ?", (message, job_id))
 
     def finish(self, job_id: int, status: str, message: str = "") -> None:
@@ -72,7 +75,7 @@ class Jobs:
         )
 
     def item_started(self, job_id: int, checkpoint_id: int) -> None:
-        """Marks one checkpoint as being worked on, once more."""
+        """Marks one checkpoint as running and counts the attempt."""
         self._db.execute(
             "UPDATE job_item SET status = 'running', started = ?, ended = NULL, attempts = attempts + 1,"
             " texts_done = 0, tokens_done = 0, error = '', hint = '' WHERE job_id = ? AND checkpoint_id = ?",
@@ -80,7 +83,7 @@ class Jobs:
         )
 
     def item_progress(self, job_id: int, checkpoint_id: int, progress: Progress) -> None:
-        """Records how far one checkpoint is."""
+        """Records the progress of a running checkpoint."""
         self._db.execute(
             "UPDATE job_item SET stage = ?, texts_done = ?, texts_total = ?, tokens_done = ?, tokens_total = ?"
             " WHERE job_id = ? AND checkpoint_id = ? AND status = 'running'",
@@ -96,7 +99,7 @@ class Jobs:
         )
 
     def item_done(self, job_id: int, checkpoint_id: int, stats: dict[str, float], n_texts: int) -> None:
-        """Marks one checkpoint as finished with its figures."""
+        """Marks one checkpoint as done, with its statistics; `n_texts` is the number of its texts."""
         tokens = int(stats.get("tokens", 0))
         self._db.execute(
             "UPDATE job_item SET status = 'done', stage = '', ended = ?, texts_done = ?, texts_total = ?,"
@@ -105,7 +108,7 @@ class Jobs:
         )
 
     def items_kept(self, job_id: int, checkpoint_ids: Sequence[int], n_texts: int) -> None:
-        """Marks queued checkpoints as finished that are stored already; those finished before keep their figures."""
+        """Marks queued checkpoints as done, because their vectors are stored already; statistics of earlier ones are kept."""
         self._db.execute(
             "UPDATE job_item SET status = 'done', stage = '', ended = ?, texts_done = ?, texts_total = ?, stats = '{}'"
             " WHERE job_id = ? AND status = 'queued' AND checkpoint_id IN (SELECT value FROM json_each(?))",
@@ -142,12 +145,12 @@ class Jobs:
         return [_job_row(row, writer, Path(path).parent) for row in rows]
 
     def waiting(self) -> list[int]:
-        """Ids of the jobs that go on or will: queued, paused, or running in a process that lives."""
+        """Ids of the jobs that are queued, paused, or running in a process that still exists."""
         writer = current_writer(self._db)
         rows = self._db.execute(
             "SELECT id, status, host, pid FROM job WHERE status IN ('queued', 'running', 'paused')"
         )
-        return [i for i, status, *process in rows if status != "running" or _is_held(writer, *process)]
+        return [i for i, status, *process in rows if status != "running" or _is_running(writer, *process)]
 
     @decoded
     def items(self, job_id: int) -> list[JobItemRow]:
@@ -165,15 +168,15 @@ class Jobs:
 
 def _job_row(row: tuple[Any, ...], writer: Writer | None, workspace: Path) -> JobRow:
     job_id, status, created, started, ended, pid, host, log, *rest = row
-    process = writer.boot if writer is not None and _is_held(writer, host, pid) else ""
+    process = writer.boot if writer is not None and _is_running(writer, host, pid) else ""
     lost = status == "running" and not process
     shown: JobStatus = "lost" if lost else cast(JobStatus, status)
     values: list[Any] = [created, started, ended, pid, host, Path(log), *rest, process, workspace]
     return JobRow(job_id, shown, *values)
 
 
-def _is_held(writer: Writer | None, host: str, pid: int | None) -> bool:
-    """Whether the process that a job runs in is there and writes the store."""
+def _is_running(writer: Writer | None, host: str, pid: int | None) -> bool:
+    """Whether the process that runs a job still exists and is the store's writer."""
     return writer is not None and (writer.host, writer.pid) == (host, pid) and writer.alive
 
 

@@ -1,4 +1,4 @@
-"""Removes what is damaged from a store, so that the rest can be used and the lost parts scored again."""
+"""Removes damaged rows from a store, so that the rest can be used and the lost parts scored again."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from kltui.store.checksums import (
 )
 from kltui.store.connection import DamageError, explained
 from kltui.store.schema import CHECKED_SINCE
-from kltui.store.store import FILE_NAME, opened_as_it_lies
+from kltui.store.store import FILE_NAME, opened_unverified
 
-# Texts and corpora are mended apart: of their rows most can be brought back.
-_TAKEN_OUT = tuple(table for table in TABLES if table not in ("text", "corpus"))
+# Texts and corpora are repaired separately, because most of their rows can be restored.
+_DELETED_FROM = tuple(table for table in TABLES if table not in ("text", "corpus"))
 
 
 def mend(folder: Path) -> list[str]:
-    """Removes what is damaged in one transaction and returns its description; a copy of the database is kept.
+    """Removes damaged rows in one transaction, after copying the database; returns one line for each change and the copy.
 
     Raises StoreError if another process writes to the store, DamageError if it cannot be repaired.
     """
-    with opened_as_it_lies(folder) as (db, lock):
+    with opened_unverified(folder) as (db, lock):
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version < CHECKED_SINCE:
             raise StoreError(
@@ -66,17 +66,17 @@ def mend(folder: Path) -> list[str]:
 
 def _mended(db: sqlite3.Connection, folder: Path) -> list[str]:
     done = [*_texts(db), *_corpora(db)]
-    done += [line for table in _TAKEN_OUT for line in _taken_out(db, table)]
+    done += [line for table in _DELETED_FROM for line in _deleted(db, table)]
     done += _orphans(db)
     for table in TABLES:
-        # Texts that are still damaged must go on to be known as such.
+        # While texts are damaged, their table keeps its old checksums, so that the damage stays visible.
         if table != "text" or not examine(db, table).damaged:
             seal(db, table)
     return [*done, *_settled_commits(db, folder)]
 
 
 def _copy(folder: Path) -> Path:
-    """The path of a copy of the database, log included, made beside it."""
+    """Copies the database and its log to files next to them; returns the path of the database's copy."""
     kept = folder / f"{FILE_NAME}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
     for suffix in ("", "-wal"):
         source = folder / f"{FILE_NAME}{suffix}"
@@ -85,7 +85,7 @@ def _copy(folder: Path) -> Path:
     return kept
 
 
-def _taken_out(db: sqlite3.Connection, table: str) -> Iterator[str]:
+def _deleted(db: sqlite3.Connection, table: str) -> Iterator[str]:
     found = examine(db, table, whole=True)
     damaged = dict(found.damaged)
     if table == "vector":
@@ -100,7 +100,7 @@ def _taken_out(db: sqlite3.Connection, table: str) -> Iterator[str]:
 
 
 def _texts(db: sqlite3.Connection) -> Iterator[str]:
-    """Forgets the domains of damaged texts where their corpus is whole; texts themselves only a job can bring back."""
+    """Clears the domains of damaged rows whose corpus has all its texts; only a job can restore texts. Yields what was done."""
     whole = {i for i, sha in _identities(db) if text_identity(db, i)[0].encode() == sha}
     for rowid, name in examine(db, "text", whole=True).damaged:
         (corpus_id,) = db.execute("SELECT corpus_id FROM text WHERE rowid = ?", (rowid,)).fetchone()
@@ -113,7 +113,7 @@ def _texts(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def _corpora(db: sqlite3.Connection) -> Iterator[str]:
-    """Gives corpora back what follows from their texts; takes those out whose record is damaged, with their vectors."""
+    """Restores damaged values of corpora that follow from their texts; removes other damaged corpora with all their vectors."""
     for corpus_id, name in examine(db, "corpus", whole=True).damaged:
         checksum, row = stored_row(db, "corpus", corpus_id)
         sha256, lengths = text_identity(db, corpus_id)
@@ -121,7 +121,7 @@ def _corpora(db: sqlite3.Connection) -> Iterator[str]:
         if row_checksum("corpus", *row.values()) == checksum:
             query = "UPDATE corpus SET sha256 = ?, text_bytes = ?, n = ? WHERE id = ?"
             db.execute(query, (sha256, lengths, row["n"], corpus_id))
-            yield f"corpus {sha256[:12]} : its byte lengths were restored"
+            yield f"corpus {sha256[:12]}: its byte lengths were restored"
             continue
         for table in ("vector", "side_file"):
             db.execute(f"DELETE FROM {table} WHERE corpus_id = ?", (corpus_id,))
@@ -134,7 +134,7 @@ def _identities(db: sqlite3.Connection) -> list[tuple[int, bytes]]:
 
 
 def _orphans(db: sqlite3.Connection) -> Iterator[str]:
-    """Takes out rows whose checkpoint, corpus or job is gone."""
+    """Removes rows whose checkpoint, corpus or job is missing."""
     rows = db.execute("PRAGMA foreign_key_check").fetchall()
     for table, rowid, parent, _ in rows:
         db.execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,))
@@ -142,7 +142,7 @@ def _orphans(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def _settled_commits(db: sqlite3.Connection, folder: Path) -> Iterator[str]:
-    """Counts on from what was noted beside the store, where it has seen less."""
+    """Sets the number of transactions to that of the lock file if the store has fewer; yields how many were lost."""
     noted = lock_file.noted(folder)
     found = db.execute("SELECT total, n FROM ledger WHERE name = ?", (COMMITS,)).fetchone()
     store, here = found or noted or (secrets.randbits(62), 0)

@@ -32,13 +32,16 @@ def checked(values: str) -> str:
 def matched(
     chosen: Sequence[tuple[CheckpointRow, VectorRow]], rows: Iterable[VectorRow], values: str
 ) -> tuple[list[tuple[CheckpointRow, VectorRow, VectorRow]], dict[str, str]]:
-    """([(checkpoint, vector, vector of the same responses without prompts)], {name: reason} for those without). Raises KltuiError."""
+    """([(checkpoint, vector, vector of the same responses without prompts)], {name: reason} for those without).
+
+    Raises KltuiError if no vector has one.
+    """
     alone = {
         (v.corpus_id, v.checkpoint_id, v.layer, v.weights, v.settings): v
         for v in rows
         if comparable.is_unconditional(v.settings)
     }
-    held: list[tuple[CheckpointRow, VectorRow, VectorRow]] = []
+    found_pairs: list[tuple[CheckpointRow, VectorRow, VectorRow]] = []
     lacking: dict[str, str] = {}
     for row, v in chosen:
         settings = comparable.unconditional_settings(v.settings)
@@ -46,21 +49,21 @@ def matched(
         if found is None:
             lacking[layer_name(row.name, v.layer)] = LACKING
         else:
-            held.append((row, v, found))
-    if not held:
+            found_pairs.append((row, v, found))
+    if not found_pairs:
         if chosen and "kind" not in comparable.words(chosen[0][1].settings):
             raise UsageError(f"the map is of texts, and {values} values are of pairs", "Omit --values.")
         raise StoreError(
             f"there are no {values} values: no response was scored without its prompt",
             "Score pairs without prompts too: kltui --batch JOB --set scoring.unconditional=true",
         )
-    return held, lacking
+    return found_pairs, lacking
 
 
 def with_next_tokens(
     chosen: Sequence[tuple[CheckpointRow, VectorRow]], rows: Iterable[VectorRow], values: str
 ) -> list[tuple[CheckpointRow, VectorRow]]:
-    """The vectors of these values that a choice has. Raises UsageError for those that no one distribution gives."""
+    """(checkpoint, vector) for the requested values. Raises UsageError for "pmi", which has no next-token distribution."""
     if values == PMI:
         raise UsageError(
             "pointwise mutual information has no next-token distribution: it is a difference of two log-probabilities",

@@ -12,7 +12,7 @@ from kltui.errors import StoreError
 from kltui.store.store import Store
 from kltui.store.tables import DETAILS
 
-# Tables in the order in which they are put back, each with the condition of what goes with checkpoint (id, name).
+# Tables in the order in which their rows are restored, each with the condition of rows that belong to a checkpoint.
 _OF_CHECKPOINT = {
     "checkpoint": "id = :id",
     "vector": "checkpoint_id = :id",
@@ -30,15 +30,15 @@ class Removed:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.names: tuple[str, ...] = ()
-        # An empty name is SQLite's temporary file, gone with the connection: vectors may be larger than memory.
-        self._kept = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        # With an empty name SQLite uses a temporary file, deleted with the connection: vectors may be larger than memory.
+        self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._columns: dict[str, str] = {}
 
     @classmethod
     def of(cls, folder: Path, names: Sequence[str]) -> Self:
-        """Takes the checkpoints called `names` out of the store in `folder`, in one transaction.
+        """Removes the checkpoints `names` from the store in `folder`, in one transaction; returns their rows.
 
-        Raises StoreError where one is not there, or while another process writes the store; nothing is then removed.
+        Raises StoreError, and removes nothing, if one does not exist or another process writes to the store.
         """
         made = cls(folder)
         store = Store.write(folder)
@@ -58,12 +58,12 @@ class Removed:
         return made
 
     def _copy_shape(self, db: sqlite3.Connection, table: str) -> None:
-        # Checksums are computed anew by the store's own triggers; a vector's id may meanwhile be another's.
+        # Checksums are computed again by the store's triggers; a vector's id may by then belong to another vector.
         left_out = ("checksum", "id") if table == "vector" else ("checksum",)
         listed = db.execute("SELECT name FROM pragma_table_info(?)", (table,))
         columns = ", ".join(name for (name,) in listed if name not in left_out)
         self._columns[table] = columns
-        self._kept.execute(f"CREATE TABLE {table} ({columns})")
+        self._rows.execute(f"CREATE TABLE {table} ({columns})")
 
     def _take(self, db: sqlite3.Connection, id_: int, name: str) -> None:
         values = {"id": id_, "name": name}
@@ -71,18 +71,18 @@ class Removed:
             rows = db.execute(
                 f"SELECT {self._columns[table]} FROM {table} WHERE {condition} ORDER BY rowid", values
             )
-            self._put(self._kept, table, rows)
+            self._put(self._rows, table, rows)
         for table, condition in reversed(_OF_CHECKPOINT.items()):
             db.execute(f"DELETE FROM {table} WHERE {condition}", values)
 
     def _put(self, db: sqlite3.Connection, table: str, rows: sqlite3.Cursor) -> None:
         columns = self._columns[table]
-        holes = ", ".join("?" * len(columns.split(", ")))
+        places = ", ".join("?" * len(columns.split(", ")))
         for row in rows:
-            db.execute(f"INSERT INTO {table} ({columns}) VALUES ({holes})", row)
+            db.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", row)
 
     def put_back(self) -> None:
-        """Restores everything under its old ids. Raises StoreError if a name is in use again."""
+        """Restores all rows, checkpoints under their old ids and vectors under new ones. Raises StoreError if a name is in use again."""
         store = Store.write(self.folder)
         try:
             there = {row.name for row in store.checkpoints.all()}
@@ -93,7 +93,7 @@ class Removed:
                 )
             with store.atomic():
                 for table, columns in self._columns.items():
-                    self._put(store.db, table, self._kept.execute(f"SELECT {columns} FROM {table}"))
+                    self._put(store.db, table, self._rows.execute(f"SELECT {columns} FROM {table}"))
         except sqlite3.IntegrityError as error:
             raise StoreError(f"the checkpoints cannot be restored: {error}", "Score them again.") from None
         finally:
@@ -102,8 +102,8 @@ class Removed:
 
     def give_up(self) -> None:
         """Deletes the token files that only the removed rows referred to, and discards the rest."""
-        with suppress(sqlite3.ProgrammingError):  # put back before
-            paths = {str(path) for (path,) in self._kept.execute("SELECT path FROM side_file")}
+        with suppress(sqlite3.ProgrammingError):  # restored or discarded before
+            paths = {str(path) for (path,) in self._rows.execute("SELECT path FROM side_file")}
             for path in paths - self._in_use():
                 with suppress(OSError):
                     (self.folder / path).unlink()
@@ -118,4 +118,4 @@ class Removed:
 
     def close(self) -> None:
         """Discards the removed rows."""
-        self._kept.close()
+        self._rows.close()

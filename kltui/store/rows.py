@@ -1,4 +1,4 @@
-"""Rows as the readers see them: frozen, typed, without a connection."""
+"""Rows of the database as immutable objects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class CorpusRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRow:
-    """A registered checkpoint and what is known of it. `mean_loglik` is nats per text, nan when unscored."""
+    """A registered checkpoint. `scored`, `layers` and `mean_loglik` are about the vectors of its present weights.
+
+    `layers` is the number of lens vectors, `mean_loglik` that of the newest final vector in nats per scored text (NaN without
+    one), `weights` the identity of the weights ("" before it is known). `error` and `hint` are those of the last failure.
+    """
 
     id: int
     checkpoint: Checkpoint
@@ -49,7 +53,7 @@ class CheckpointRow:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """The first checkpoints of a registry, and of every run {name: (checkpoints, scored ones)}."""
+    """The first checkpoints of a registry, and {run: (number of checkpoints, number of scored ones)} of all runs."""
 
     rows: list[CheckpointRow]
     counts: dict[str, tuple[int, int]]
@@ -57,7 +61,10 @@ class Beginning:
 
 @dataclass(frozen=True, slots=True)
 class VectorRow:
-    """What identifies a stored vector; `settings` groups those that may share a map."""
+    """A stored vector without its values. `layer` is None for a final vector; `settings` says how it was scored (`comparable`).
+
+    `mean_loglik` is in nats per scored text (NaN without one), `n_unscored` the number of other texts.
+    """
 
     id: int
     checkpoint_id: int
@@ -78,7 +85,7 @@ class VectorRow:
 
     @property
     def is_imported(self) -> bool:
-        """Whether others scored it."""
+        """Whether it was imported, not scored here."""
         return self.weights.startswith("import:")
 
 
@@ -130,7 +137,7 @@ class JobItemRow:
         """Wall seconds from the start of this checkpoint to its end, or to now."""
         if self.started is None:
             return 0.0
-        return max(0.0, (self.ended or self.now) - self.started)  # clocks are set back now and then
+        return max(0.0, (self.ended or self.now) - self.started)  # a clock may have been set back
 
     @property
     def tokens_per_s(self) -> float:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kltui.store import CheckpointRow, Store, VectorRow
 
 KIND = (
-    "weight_files"  # records: the digest of the weight files alone, by what stands for the weights in a key
+    "weight_files"  # kind of the records {identity of the weights in a key: digest of the weight files alone}
 )
 _IMPORT = "import:"
 STEPS_NAMED = 12
@@ -51,24 +51,24 @@ def in_store(
     rows: Sequence[CheckpointRow] | None = None,
     vectors: Sequence[VectorRow] | None = None,
 ) -> list[tuple[Point, ...]]:
-    """Groups of scored checkpoints that have the same weights; numbers are read only of what may be equal.
+    """Groups of scored checkpoints that have the same weights. Vectors are loaded only if their means or digests are equal.
 
-    `rows` and `vectors` are all of the store's, where somebody has read them already.
+    `rows` and `vectors` are those of the whole store, if the caller has read them already.
     """
     files, found = files_on_record(store), []
     rows = store.checkpoints.all() if rows is None else rows
-    for corpus_id, held in _by_map(rows, store.vectors.rows() if vectors is None else vectors).items():
-        points = [point_of(row.checkpoint, None, v.weights, files) for row, v in held]
-        means = Counter(v.mean_loglik for _, v in held)
+    for corpus_id, scored in _by_map(rows, store.vectors.rows() if vectors is None else vectors).items():
+        points = [point_of(row.checkpoint, None, v.weights, files) for row, v in scored]
+        means = Counter(v.mean_loglik for _, v in scored)
         weights = Counter(p.weights for p in points if p.weights)
         maybe = [
-            k for k, (_, v) in enumerate(held) if means[v.mean_loglik] > 1 or weights[points[k].weights] > 1
+            k for k, (_, v) in enumerate(scored) if means[v.mean_loglik] > 1 or weights[points[k].weights] > 1
         ]
         if len(maybe) > 1:
             from kltui.analysis.repeats import same_weights
 
             n = next(c.n for c in store.corpora.all() if c.id == corpus_id[0])
-            loglik, _ = store.vectors.load([held[k][1].id for k in maybe], n)
+            loglik, _ = store.vectors.load([scored[k][1].id for k in maybe], n)
             chosen = [points[k] for k in maybe]
             found += [tuple(chosen[k] for k in group) for group in same_weights(chosen, loglik)]
     return list(dict.fromkeys(found))
@@ -77,12 +77,12 @@ def in_store(
 def _by_map(
     rows: Sequence[CheckpointRow], vectors: Sequence[VectorRow]
 ) -> dict[tuple[int, str], list[tuple[CheckpointRow, VectorRow]]]:
-    """The newest final vector of every checkpoint, by corpus and settings."""
+    """{(corpus id, settings): [(checkpoint, its newest final vector)]}."""
     of = {row.id: row for row in rows}
     newest = {(v.checkpoint_id, v.corpus_id, v.settings): v for v in vectors if v.layer is None}
     found: dict[tuple[int, str], list[tuple[CheckpointRow, VectorRow]]] = {}
     for (checkpoint, corpus, settings), v in newest.items():
-        if checkpoint not in of:  # it was added between the two
+        if checkpoint not in of:  # it was added between the two queries
             continue
         found.setdefault((corpus, settings), []).append((of[checkpoint], v))
     return found
@@ -113,14 +113,14 @@ def _sentence(labels: tuple[str, ...], alike: list[Sequence[Point]]) -> str:
 
 
 def _verb(alike: Sequence[Point]) -> str:
-    """What is known of them: their files are the same, or only their vectors are."""
+    """The verb phrase for a group: its files are known to be equal, or only its vectors are."""
     if alike[0].weights and len({p.weights for p in alike}) == 1:
         return "have the same weights"
     return "have equal vectors and therefore probably the same weights"
 
 
 def _listed(words: Sequence[str]) -> str:
-    """`a, b and c`, the middle of many left out."""
+    """`a, b and c`; of many words, those in the middle are counted."""
     if len(words) > STEPS_NAMED:
         half = STEPS_NAMED // 2
         words = [*words[:half], f"{len(words) - STEPS_NAMED} more", *words[-half:]]
@@ -132,7 +132,7 @@ def _label(p: Point) -> str:
 
 
 def left_out_words(points: Sequence[Point], r: Repeats) -> list[str]:
-    """What a run's analyses leave out, a sentence for each run and weights that it holds more than once."""
+    """One sentence for each run and set of weights that the run contains more than once: the steps left out of its analyses."""
     found = []
     for group in r.groups:
         for label in dict.fromkeys(_label(points[k]) for k in group):
@@ -142,6 +142,6 @@ def left_out_words(points: Sequence[Point], r: Repeats) -> list[str]:
             if gone:
                 found.append(
                     f"left out of {label}: steps {_listed([str(p.step) for p in gone])}, which {_verb(own)} as"
-                    f" {kept[0]}; these are used there alone, where they lie nearest to the checkpoints around them"
+                    f" {kept[0]}; each set of weights is used once, at the step that lies nearest to its neighbours"
                 )
     return found

@@ -1,4 +1,7 @@
-"""Named maps: which vectors, under which keys, prepared how; found again exactly or refused with what differs."""
+"""Saved maps: the vectors of a map with their keys, and their preprocessing.
+
+A saved map is restored exactly; otherwise an error says what has changed.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class SavedMap:
-    """A saved map. `keys` is each vector's full key by name; `applied` the record of its preprocessing."""
+    """A saved map. `corpus` is its SHA-256, `keys` each vector's full key by name, `applied` the record of the preprocessing."""
 
     name: str
     corpus: str
@@ -61,7 +64,10 @@ class SavedMap:
                 )
 
     def renamed(self, lineage: Mapping[str, tuple[Checkpoint, Checkpoint]]) -> SavedMap | None:
-        """The same map under new names, {name: (as it was, as it is)}; None where it would be prepared differently."""
+        """The same map after renaming, {old name: (old checkpoint, new checkpoint)}.
+
+        None if a vector is not in `lineage`, or if the preprocessing would have another effect.
+        """
         if not self.keys.keys() <= lineage.keys():
             return None
         pairs = [lineage[name] for name in self.keys]
@@ -90,7 +96,10 @@ def _is_left_out(checkpoint: Checkpoint, exclude: Collection[str]) -> bool:
 
 
 def save(folder: Path, saved: SavedMap) -> None:
-    """Keeps a map in the workspace in `folder`, in place of an older one of its name. Raises StoreError."""
+    """Saves a map in the workspace in `folder`, replacing one with its name.
+
+    Raises UsageError for an invalid name, StoreError if another process writes to the workspace.
+    """
     if not saved.name.strip() or not saved.name.isprintable():
         raise UsageError(f"{saved.name!r} is not a valid map name", "Use letters and digits.")
     store = Store.write(folder)
@@ -114,7 +123,7 @@ def follow(store: Store, lineage: Mapping[str, tuple[Checkpoint, Checkpoint]]) -
 
 
 def _as_record(saved: SavedMap) -> dict[str, object]:
-    """The map as plain data; what all keys share stands once."""
+    """The map as JSON data; what all keys have in common is stored once."""
     keys = list(saved.keys.values())
     shared = {f: v for f, v in keys[0].items() if all(k.get(f) == v for k in keys)} if keys else {}
     own = {name: {f: v for f, v in k.items() if f not in shared} for name, k in saved.keys.items()}
@@ -130,7 +139,7 @@ def _as_record(saved: SavedMap) -> dict[str, object]:
 
 
 def _finite(value: object) -> object:
-    """`value` with None for numbers that JSON has not."""
+    """`value` as JSON data, with None for NaN and infinities, which JSON lacks."""
     if isinstance(value, Mapping):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -144,7 +153,7 @@ def listed(records: Mapping[str, Mapping[str, Any]]) -> list[SavedMap]:
 
 
 def find(maps: Sequence[SavedMap], name: str) -> SavedMap:
-    """The map called `name`. Raises UsageError that lists those there are."""
+    """The map called `name`. If there is none, raises UsageError that lists the existing ones."""
     for saved in maps:
         if saved.name == name:
             return saved

@@ -15,13 +15,13 @@ from kltui.store.connection import decoded
 
 
 class WeightDistances:
-    """Squared distances between weights, keyed by the two weight fingerprints (smaller string first)."""
+    """Squared distances between weights, stored by the identities of both weights (smaller string first)."""
 
     def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
         self._db, self._checks = db, checks
 
     def put(self, sqdist: Mapping[tuple[str, str], float], n_params: int) -> None:
-        """Stores distances {(weights a, weights b): sum of squared differences}."""
+        """Stores distances {(weights a, weights b): sum of squared differences} of models with `n_params` parameters."""
         self._db.executemany(
             "INSERT OR REPLACE INTO weight_distance (a_weights, b_weights, sqdist, n_params) VALUES (?, ?, ?, ?)",
             ((*sorted(pair), value, n_params) for pair, value in sqdist.items()),
@@ -34,26 +34,26 @@ class WeightDistances:
         )
 
     def all(self) -> dict[tuple[str, str], float]:
-        """Every stored distance, both ways round."""
+        """Every stored squared distance, {(weights a, weights b): distance}, each in both orders."""
         self._checks.require("weight_distance")
         stored = self._db.execute("SELECT a_weights, b_weights, sqdist FROM weight_distance NOT INDEXED")
         return {pair: d for a, b, d in stored for pair in ((a, b), (b, a))}
 
 
 class Fingerprints:
-    """Content hashes of local model folders, valid while sizes and times of their files stand."""
+    """Fingerprints of local model folders, each valid while the `signature` (sizes and times) of its files is the same."""
 
     def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
         self._db, self._checks = db, checks
 
     def all(self) -> dict[tuple[str, str], str]:
-        """Every remembered fingerprint, {(folder, signature): sha256}."""
+        """Every stored fingerprint, {(folder, signature): sha256}."""
         self._checks.require("fingerprint")
         rows = self._db.execute("SELECT path, signature, sha256 FROM fingerprint NOT INDEXED")
         return {(path, seen): sha for path, seen, sha in rows}
 
     def put(self, folder: Path, signature: str, sha256: str) -> None:
-        """Remembers a folder's fingerprint."""
+        """Stores a folder's fingerprint."""
         self._db.execute(
             "INSERT OR REPLACE INTO fingerprint (path, signature, sha256) VALUES (?, ?, ?)",
             (str(folder), signature, sha256),
@@ -61,20 +61,20 @@ class Fingerprints:
 
 
 class BenchmarkScores:
-    """Scores that others measured, by checkpoint or run and task, as they were given."""
+    """Imported benchmark scores, by checkpoint or run and by task."""
 
     def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
         self._db, self._checks = db, checks
 
     def put(self, scores: Mapping[str, Mapping[str, float]]) -> None:
-        """Stores {name: {task: score}}, in place of older scores of the same names and tasks."""
+        """Stores {name: {task: score}}, replacing scores of the same names and tasks."""
         self._db.executemany(
             "INSERT OR REPLACE INTO benchmark_score (name, task, score) VALUES (?, ?, ?)",
             ((name, task, float(score)) for name, tasks in scores.items() for task, score in tasks.items()),
         )
 
     def follow(self, before: str, now: str) -> None:
-        """Moves the scores of one name to another; existing scores of that name are kept."""
+        """Moves the scores of the name `before` to `now`, except for tasks of which `now` has a score already."""
         self._db.execute("UPDATE OR IGNORE benchmark_score SET name = ? WHERE name = ?", (now, before))
 
     def all(self) -> dict[str, dict[str, float]]:
@@ -89,13 +89,13 @@ class BenchmarkScores:
 
 
 class Records:
-    """What a user named and wants to find again, one JSON object each: saved maps, draws of texts."""
+    """Named JSON objects of several kinds, such as saved maps and draws of texts."""
 
     def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
         self._db, self._checks = db, checks
 
     def put(self, kind: str, name: str, value: Mapping[str, object]) -> None:
-        """Stores a record, in place of an older one of that kind and name."""
+        """Stores a record, replacing one of the same kind and name. Raises ValueError for NaN and infinities."""
         text = json.dumps(value, allow_nan=False)
         self._db.execute(
             "INSERT OR REPLACE INTO record (kind, name, created, value) VALUES (?, ?, ?, ?)",
@@ -103,17 +103,17 @@ class Records:
         )
 
     def remove(self, kind: str, name: str) -> None:
-        """Takes out a record, if it is there."""
+        """Removes a record, if it exists."""
         self._db.execute("DELETE FROM record WHERE kind = ? AND name = ?", (kind, name))
 
     def rename(self, kind: str, before: str, now: str) -> None:
-        """Gives a record another name; one that had that name gives way."""
+        """Renames a record, replacing one that has the new name."""
         self._db.execute(
             "UPDATE OR REPLACE record SET name = ? WHERE kind = ? AND name = ?", (now, kind, before)
         )
 
     def replace(self, kind: str, name: str, value: Mapping[str, object]) -> None:
-        """Puts another value into a record that is there; it keeps its age."""
+        """Changes the value of an existing record, which keeps its place in `all`."""
         text = json.dumps(value, allow_nan=False)
         self._db.execute("UPDATE record SET value = ? WHERE kind = ? AND name = ?", (text, kind, name))
 
@@ -152,7 +152,7 @@ class SideFileTable:
         return str(before[0]) if before and before[0] != path else ""
 
     def intact(self, folder: Path, path: str, by_hash: bool = True) -> bool:
-        """Whether the recorded file `path` is there (by_hash: with the bytes that were written)."""
+        """Whether the recorded file `path` exists and, with `by_hash`, has the recorded SHA-256."""
         self._checks.require("side_file")
         row = self._db.execute("SELECT sha256 FROM side_file NOT INDEXED WHERE path = ?", (path,)).fetchone()
         try:
@@ -163,7 +163,7 @@ class SideFileTable:
             return False
 
     def find(self, folder: Path, checkpoint_id: int, corpus_id: int, kind: str) -> Path | None:
-        """Path of the newest such file of the checkpoint's present weights, or None. Raises StoreError on bit rot."""
+        """Path of the newest such file of the checkpoint's present weights, or None. Raises StoreError if it is damaged."""
         self._checks.require("side_file", "checkpoint")
         rows = self._db.execute(
             "SELECT s.path, s.sha256, s.settings, c.name, c.weights FROM side_file s NOT INDEXED"

@@ -1,4 +1,7 @@
-"""One process writes a store: a lock of the operating system, and a row that names it and its last sign of life."""
+"""The registered writer of a store: a row that names the process and the time of its last heartbeat.
+
+Together with the lock file (`lock_file`) it makes sure that only one process writes to a store at a time.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from pathlib import Path
 from kltui.errors import StoreError
 
 STALE_AFTER_S = 180.0
-WATCH_S = 5.0  # a living writer gives a sign every second
+WATCH_S = 5.0  # a running writer has a heartbeat every second
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who writes (or last wrote) the store."""
+    """The process that is, or was last, registered as the writer. Times are Unix seconds; `boot` identifies the process."""
 
     host: str
     pid: int
@@ -28,17 +31,17 @@ class Writer:
 
     @property
     def alive(self) -> bool:
-        """Whether that process still runs; where its process ids are not ours, whether it gave a recent sign of life."""
+        """Whether the process still runs or, on another host or in another container, whether its heartbeat is recent."""
         if self.is_near:
             # Releases up to schema 2 wrote no pid namespace.
             now = _process_identity(self.pid)
             return bool(self.boot) and f"{now}:".startswith(f"{self.boot}:")
-        # A sign of life far in the future is no better than one long past: some clock was set.
+        # A heartbeat far in the future counts as old: a clock was changed.
         return abs(time.time() - self.heartbeat) < STALE_AFTER_S
 
     @property
     def is_near(self) -> bool:
-        """Whether its process id is one of ours: containers may share a host name, and not their processes."""
+        """Whether its process id is valid in this container; containers may share a host name but not process ids."""
         if self.host != socket.gethostname():
             return False
         theirs = self.boot.split(":")
@@ -49,12 +52,12 @@ class Writer:
 
     @property
     def is_this_process(self) -> bool:
-        """Whether it is the process that asks."""
+        """Whether it is this process."""
         return (self.host, self.pid, self.boot) == _this_process()
 
 
 def _process_identity(pid: int) -> str:
-    """A string that differs when a pid is reused, or counts in another container: boot, start in ticks, pid namespace."""
+    """Boot id, start time in ticks and pid namespace of a process, which differ if its pid is reused; "" if it has ended."""
     try:
         stat = Path(f"/proc/{int(pid)}/stat").read_text()
     except (OSError, ValueError):
@@ -88,7 +91,7 @@ def _boot_id() -> str:
 
 
 def _pid_namespace() -> str:
-    """The namespace in which this process sees process ids, as its number, "" where there are none."""
+    """The number of this process's pid namespace, "" if the system has none."""
     try:
         return "".join(c for c in str(Path("/proc/self/ns/pid").readlink()) if c.isdigit())
     except OSError:
@@ -112,14 +115,14 @@ def current_writer(db: sqlite3.Connection) -> Writer | None:
 
 
 def acquire(db: sqlite3.Connection, where: str, *, decided: bool) -> Writer | None:
-    """Takes the writer row for this process; returns the dead writer that had it before, if any.
+    """Registers this process as the writer; returns the process registered before, if that was another one.
 
-    `decided`: this process has the operating system's lock, which excludes any living process of this host. Raises
-    StoreError with pid and host while another living process has the store.
+    `decided`: this process has the operating system's lock, which excludes other processes of this host. Raises
+    StoreError with pid and host if another writer is alive.
     """
     before = current_writer(db)
     if before is not None and _looks_dead_elsewhere(before) and not _is_settled(before, decided):
-        # Clocks of hosts differ: only one that stands still for a while is gone.
+        # Clocks of hosts differ, so that only a heartbeat that does not change for a while shows that its process has ended.
         time.sleep(WATCH_S)
     now = time.time()
     mine = _this_process()
@@ -139,7 +142,7 @@ def acquire(db: sqlite3.Connection, where: str, *, decided: bool) -> Writer | No
 
 
 def held_by(where: str, writer: Writer | None) -> StoreError:
-    """The refusal of a store that another process writes."""
+    """The error for a store that another process writes to."""
     who = f"process {writer.pid} on {writer.host}" if writer else "another process"
     return StoreError(
         f"{where} is being written by {who}",
@@ -148,7 +151,7 @@ def held_by(where: str, writer: Writer | None) -> StoreError:
 
 
 def _is_settled(writer: Writer, decided: bool) -> bool:
-    """Whether the lock tells that this writer is gone: one of another host may be out of the lock's reach."""
+    """Whether having the lock (`decided`) proves that `writer` has ended. A lock may not exclude writers on other hosts."""
     return decided and writer.host == socket.gethostname() and not writer.is_near
 
 
@@ -157,12 +160,12 @@ def _looks_dead_elsewhere(writer: Writer) -> bool:
 
 
 def _moved(before: Writer | None, now: Writer) -> bool:
-    """Whether a writer that is not near came or gave a sign of life since we looked first."""
+    """Whether a writer elsewhere was registered, or had a heartbeat, after `before` was read."""
     return not now.is_near and now != before
 
 
 def check_held(db: sqlite3.Connection, where: str) -> None:
-    """Raises StoreError where this process is not, or no longer, the one that writes."""
+    """Raises StoreError if this process is not, or no longer, the registered writer."""
     held = current_writer(db)
     if held is None or not held.is_this_process:
         by = f"process {held.pid} on {held.host} has" if held else "another process has"
@@ -173,12 +176,12 @@ def check_held(db: sqlite3.Connection, where: str) -> None:
 
 
 def release(db: sqlite3.Connection) -> None:
-    """Gives the writer row up, if this process holds it."""
+    """Removes the registration of this process as the writer, if it has one."""
     db.execute("DELETE FROM writer WHERE host = ? AND pid = ? AND boot = ?", _this_process())
 
 
 def beat(db: sqlite3.Connection) -> None:
-    """Renews this process's sign of life."""
+    """Sets this process's heartbeat to the present time."""
     db.execute(
         "UPDATE writer SET heartbeat = ? WHERE host = ? AND pid = ? AND boot = ?",
         (time.time(), *_this_process()),
