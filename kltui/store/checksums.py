@@ -19,9 +19,9 @@ from operator import xor
 from kltui.sanitize import safe_text
 from kltui.store.connection import RESTORE, DamageError
 
-# What is left out of a row's checksum. A vector's numbers have a CRC, which is a column of the row.
+# Columns that a row's checksum does not cover. The values of a vector have a CRC, which is itself a column.
 _LEFT_OUT = {"checksum", "loglik", "n_scored"}
-# How a row is called in messages. The writer's row is none of these: it changes every second, and is never trusted.
+# SQL for the name of a row in messages, for each verified table. `writer` is not verified: it changes every second.
 VECTOR_NAME = (
     "COALESCE((SELECT name FROM checkpoint k WHERE k.id = checkpoint_id), checkpoint_id)"
     " || CASE WHEN layer < 0 THEN '' ELSE '#' || layer END"
@@ -40,7 +40,7 @@ NAMES = {
     "record": "kind || ' ' || name",
 }
 TABLES = tuple(NAMES)
-FACTS = "INDEXED BY vector_facts"
+FACTS = "INDEXED BY vector_facts"  # the index with all columns of a vector except its values
 COMMITS = "commits"  # the ledger's row that counts transactions
 
 _STORED = "(SELECT checksum FROM vector_checksum WHERE vector_id = {row}.id)"
@@ -53,10 +53,10 @@ def row_checksum(table: str, *values: int | float | bytes | None) -> int:
 
 
 def keep_checksums(db: sqlite3.Connection) -> None:
-    """Lets `db` keep checksums and ledger right with every change, by triggers that end with the connection."""
+    """Creates temporary triggers by which this connection updates checksums and ledger with every change."""
     db.create_function("row_checksum", -1, row_checksum, deterministic=True)
     db.create_function("xor", 2, xor, deterministic=True)
-    # Else a row that another takes the place of would go unnoticed.
+    # Otherwise INSERT OR REPLACE would delete the old row without running the triggers.
     db.execute("PRAGMA recursive_triggers = ON")
     for table in TABLES:
         db.executescript(_triggers(db, table))
@@ -69,7 +69,7 @@ def seal_all(db: sqlite3.Connection) -> None:
             raise DamageError("the workspace is damaged: its texts do not match their corpus", RESTORE)
     for table in TABLES:
         seal(db, table)
-    # What this store is known by, and how many transactions it has seen.
+    # The id of this store, and the number of its transactions.
     db.execute("INSERT INTO ledger (name, n, total) VALUES (?, 0, ?)", (COMMITS, secrets.randbits(62)))
 
 
@@ -86,7 +86,7 @@ def text_identity(db: sqlite3.Connection, corpus_id: int) -> tuple[str, bytes]:
 
 
 def _prompts(db: sqlite3.Connection, corpus_id: int) -> list[bytes]:
-    """What is hashed of the prompts of a corpus of pairs, in order; none where it is of texts or they cannot be read."""
+    """The prompts of a corpus of pairs as bytes to hash, in order; [] for a corpus of texts, or if they cannot be read."""
     query = "SELECT r.value FROM record r JOIN corpus c ON r.name = c.sha256 WHERE r.kind = 'prompts' AND c.id = ?"
     try:
         return [
@@ -99,7 +99,7 @@ def _prompts(db: sqlite3.Connection, corpus_id: int) -> list[bytes]:
 
 
 def seal(db: sqlite3.Connection, table: str) -> None:
-    """Computes the checksums of a table as it stands, and its line in the ledger."""
+    """Computes the checksums of all present rows of a table, and its entry in the ledger."""
     db.create_function("row_checksum", -1, row_checksum, deterministic=True)
     of = f"row_checksum({_arguments(db, table)})"
     if table == "vector":
@@ -144,7 +144,7 @@ def _columns(db: sqlite3.Connection, table: str) -> list[tuple[str, str]]:
 
 
 def _arguments(db: sqlite3.Connection, table: str, row: str = "") -> str:
-    """The arguments of `row_checksum` for a row. Text goes as bytes: damaged, it may be no text at all."""
+    """SQL for the arguments of `row_checksum`. Text is passed as bytes, because damaged text may not be valid UTF-8."""
     dot = f"{row}." if row else ""
     values = [
         f"CAST({dot}{name} AS BLOB)" if kind == "TEXT" else f"{dot}{name}"
@@ -154,6 +154,7 @@ def _arguments(db: sqlite3.Connection, table: str, row: str = "") -> str:
 
 
 def _triggers(db: sqlite3.Connection, table: str) -> str:
+    """SQL of the triggers that update checksums and ledger when rows of `table` are added, changed or removed."""
     changed = ", ".join(name for name, _ in _columns(db, table))
     computed = f"row_checksum({_arguments(db, table, 'new')})"
     before = f"row_checksum({_arguments(db, table, 'old')})"
@@ -171,8 +172,8 @@ def _triggers(db: sqlite3.Connection, table: str) -> str:
         return f"UPDATE ledger SET n = n + {by}, total = {total} WHERE name = '{table}';"
 
     head = f"CREATE TEMP TRIGGER {table}"
-    # A changed row leaves the ledger before its new checksum is put in the place of the old. What was damaged stays so:
-    # the change of one column says nothing of the others.
+    # The old checksum is removed from the ledger before the new one replaces it. A damaged row stays damaged: its new checksum
+    # is inverted, because changing one column does not repair the others.
     kept = f"CASE WHEN {old} = {before} THEN {computed} ELSE ~{computed} END"
     return f"""
         {head}_added AFTER INSERT ON main.{table} BEGIN
@@ -187,8 +188,11 @@ def _triggers(db: sqlite3.Connection, table: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What verifying a table gave: names of damaged rows (rowid first), rows there and
-    their checksums, rows there should be (None: unknown)."""
+    """The result of verifying a table.
+
+    `damaged` are (rowid, name) of altered rows, `n` and `total` the number of rows and their combined checksum, `expected`
+    the number in the ledger (None: no entry), and `adds_up` is whether number and checksum are those of the ledger.
+    """
 
     table: str
     damaged: tuple[tuple[int, str], ...]
@@ -215,9 +219,9 @@ class Examined:
 
 
 def examine(db: sqlite3.Connection, table: str, *, whole: bool = False) -> Examined:
-    """Verifies every row of a table and that none is missing, except the numbers of vectors.
+    """Verifies every row of a table and that none is missing or added; of vectors, not the values.
 
-    `whole`: read a vector's row itself, not only its index entry.
+    `whole`: reads a vector's row itself, not only its entry in the index.
     """
     columns = _arguments(db, table, "t").partition(", ")[2]
     if table == "vector":
@@ -225,7 +229,7 @@ def examine(db: sqlite3.Connection, table: str, *, whole: bool = False) -> Exami
         rows = f"vector t {index} ON TRUE LEFT JOIN vector_checksum s ON s.vector_id = t.id"
     else:
         rows = f"{table} t NOT INDEXED ON TRUE"
-    # One statement, so that ledger and rows are of one moment while another process writes.
+    # One statement, so that ledger and rows are consistent while another process writes.
     query = f"SELECT l.n, l.total, t.rowid, {'s' if table == 'vector' else 't'}.checksum, {columns}"
     query += f" FROM ledger l LEFT JOIN {rows} WHERE l.name = ?"
     damaged: list[int] = []
@@ -247,7 +251,7 @@ VectorReader = Callable[[int], tuple[bytes, bytes] | None]
 
 
 def vector_reader(db: sqlite3.Connection, *, checked: bool = True) -> VectorReader:
-    """A function that returns the bytes (loglik, n_scored) of a vector by id, or None if they were altered."""
+    """A function that returns the bytes (loglik, n_scored) of a vector by id, or None if it is missing or altered."""
     columns = _arguments(db, "vector", "t").partition(", ")[2]
     stored = "(SELECT checksum FROM vector_checksum WHERE vector_id = t.id)" if checked else "0"
     query = f"SELECT loglik, n_scored, crc, {stored}, {columns} FROM vector t WHERE id = ?"
@@ -272,7 +276,7 @@ def _named(db: sqlite3.Connection, table: str, rows: list[int]) -> Iterator[tupl
 
 
 def check_indexes(db: sqlite3.Connection) -> None:
-    """Raises DamageError where the indexes of a table do not fit it; those of the long tables aside."""
+    """Raises DamageError if the indexes of a table do not match it; the long tables `text` and `vector` are skipped."""
     for table in TABLES:
         if table not in ("text", "vector"):
             (words,) = db.execute(f"PRAGMA integrity_check({table})").fetchone()
@@ -281,9 +285,10 @@ def check_indexes(db: sqlite3.Connection) -> None:
 
 
 class Checks:
-    """Verifies tables before they are used, each once until it changes.
+    """Verifies tables before they are used, each again only after it has changed.
 
-    Queries that read a verified table go by no other index than the one that was verified: damage may be in either.
+    Queries of a verified table must use the index that was verified, or none, because a table and its indexes may be
+    damaged independently.
     """
 
     def __init__(self, db: sqlite3.Connection, *, active: bool = True) -> None:
@@ -292,7 +297,7 @@ class Checks:
 
     @property
     def facts(self) -> str:
-        """The index from which vectors are listed: what is verified must be what is read."""
+        """SQL that makes a query of `vector` use the verified index; "" if the store has no checksums."""
         return FACTS if self._active else ""
 
     @property
@@ -301,7 +306,7 @@ class Checks:
         return self._active
 
     def require(self, *tables: str) -> None:
-        """Raises DamageError unless every row of these tables is there and as it was written."""
+        """Raises DamageError if a row of these tables is missing, added or altered."""
         if not self._active:
             return
         lines = {name: (n, total) for name, n, total in self._db.execute("SELECT name, n, total FROM ledger")}

@@ -1,7 +1,7 @@
-"""Which vectors may share a map: what their settings say, and which settings go together.
+"""Which vectors may share a map, decided by their settings.
 
-Settings are words such as `bos=auto dtype=float32 overlong=error`. Vectors that others scored have them too where it is
-declared how they were scored; without that their one word is `source=imported`.
+Settings are words such as `bos=auto dtype=float32 overlong=error`. Imported vectors have them too if it was declared how
+they were scored; otherwise their only word is `source=imported`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,17 @@ BY_RELEASE, BY_USER, BY_FILE = (
     "by the user",
     "by the file",
 )  # who says how imported vectors were scored
-UNCONDITIONAL = "values=unconditional"  # the word of vectors of responses scored without their prompts
+UNCONDITIONAL = "values=unconditional"  # the word for responses scored without their prompts
 FROM_ELSEWHERE = (
-    "from_elsewhere"  # of a map's record: how many of its vectors others scored, and how many are own
+    "from_elsewhere"  # in a map's record: how many of its vectors were imported, and how many scored here
 )
-NOTED = ("dtype", "attention", "torch", "transformers")  # what may differ on one map, and is then named
-RULES = ("bos", "overlong")  # what moves whole tokens; a dtype moves digits, and is noted
+NOTED = (
+    "dtype",
+    "attention",
+    "torch",
+    "transformers",
+)  # may differ between vectors of one map; the difference is then shown
+RULES = ("bos", "overlong")  # decide which tokens are scored; a dtype changes only the last digits
 DECLARE_HINT = "kltui --import FILE --declare bos=auto --declare dtype=float16 WORKSPACE"
 
 
@@ -43,9 +48,9 @@ def words(settings: str) -> dict[str, str]:
 
 
 def declared_settings(key: Mapping[str, str]) -> str:
-    """The settings that a key or a declaration comes to, "" where it does not say which BOS rule there was.
+    """The settings that a vector's key or a declaration states; "" if it does not state the BOS rule.
 
-    Without a word on texts longer than a context, there were none.
+    If it states no rule for texts longer than the context, there were no such texts: overlong=error.
     """
     if "bos" not in key:
         return ""
@@ -87,10 +92,10 @@ def says_how(settings: str) -> bool:
 
 
 def differing(target: str, settings: str) -> dict[str, tuple[str, str]]:
-    """{name: (value of the map, value here)} of the words that keep a vector off a map; {} where it joins.
+    """{name: (value of `target`, value of `settings`)} of the words that prevent sharing a map; {} if nothing does.
 
-    A dtype keeps none off. A vector scored with overlong=error has no text longer than its context: any other rule
-    would have made the same of it.
+    Different dtypes may share a map. Vectors scored with overlong=error can join any map: none of their texts is longer
+    than the context, so every rule for long texts gives the same values.
     """
     ours, theirs = words(target), words(settings)
     out = {
@@ -126,28 +131,28 @@ def remedy(target: str, settings: str) -> str:
 
 
 def groups(rows: Iterable[VectorRow]) -> dict[tuple[int, str], str]:
-    """{(corpus, settings): settings of the map they belong to}, for every settings that the vectors have.
+    """{(corpus id, settings): settings of the map they belong to} for all settings of `rows`.
 
-    Own vectors share a map under the very same settings. Vectors from elsewhere whose settings are known take in all
-    that differ in what may be noted.
+    Vectors scored here share a map if their settings are equal. Imported vectors with known settings share one with all
+    vectors that `differing` allows.
     """
-    elsewhere: dict[int, Counter[str]] = defaultdict(Counter)
+    imported: dict[int, Counter[str]] = defaultdict(Counter)
     every: dict[int, set[str]] = defaultdict(set)
     for row in rows:
         every[row.corpus_id].add(row.settings)
         if row.is_imported and says_how(row.settings):
-            elsewhere[row.corpus_id][row.settings] += 1
+            imported[row.corpus_id][row.settings] += 1
     return {
-        (corpus_id, settings): _target(elsewhere[corpus_id], settings)
-        for corpus_id, held in every.items()
-        for settings in held
+        (corpus_id, settings): _target(imported[corpus_id], settings)
+        for corpus_id, stored in every.items()
+        for settings in stored
     }
 
 
 def dtypes_of(record: Mapping[str, object]) -> list[str]:
     """The dtypes in which a map's vectors were scored, from its record; "" for unknown ones.
 
-    Released vectors used half precision throughout, including sums.
+    For released vectors it is "float16 throughout": their sums, too, are in half precision.
     """
     declared = record.get("declared", "")
     released = BY_RELEASE in (declared if isinstance(declared, list) else [declared])
@@ -221,6 +226,6 @@ class Comparable:
         return found
 
 
-def _target(elsewhere: Counter[str], settings: str) -> str:
-    fitting = [s for s in elsewhere if not differing(s, settings)]
-    return max(fitting, key=lambda s: (elsewhere[s], s), default=settings)
+def _target(imported: Counter[str], settings: str) -> str:
+    fitting = [s for s in imported if not differing(s, settings)]
+    return max(fitting, key=lambda s: (imported[s], s), default=settings)

@@ -16,14 +16,12 @@ from kltui.errors import StoreError
 from kltui.store.filesystem import file_system, is_network
 
 BUSY_TIMEOUT_S = 30.0
-_AT_ONCE = (
-    64  # rows that a loop over a query takes together: one by one costs more than what is done with them
-)
+_AT_ONCE = 64  # rows that a loop over a query fetches at once, because fetching them one by one is slow
 _OURS = (
     sqlite3.ProgrammingError,
     sqlite3.IntegrityError,
     sqlite3.DataError,
-)  # a programmer's mistake, not a fault
+)  # mistakes of the program, which are raised as they are
 
 
 RESTORE = (
@@ -103,7 +101,7 @@ class Connection(sqlite3.Connection):
 
 
 class _Explained:
-    """Within it SQLite's errors become StoreErrors that name the file and a way out; enters in no time."""
+    """Reusable context in which SQLite's errors are raised as StoreErrors that name the file and say what to do."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -111,7 +109,7 @@ class _Explained:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # Damage reaches names and messages too, which then are no text.
+        # In a damaged file, names and SQLite's own messages may not be valid UTF-8.
         if not isinstance(error, sqlite3.Error | UnicodeDecodeError) or isinstance(error, _OURS):
             return
         if not isinstance(error, sqlite3.OperationalError):
@@ -120,7 +118,7 @@ class _Explained:
 
 
 def decoded(read: Callable[P, R]) -> Callable[P, R]:
-    """`read`, a function that makes sense of stored values, with a StoreError where they make none."""
+    """Decorator for functions that parse stored values: raises DamageError if a value is invalid."""
 
     @functools.wraps(read)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -157,7 +155,7 @@ def _disk_error(path: Path, error: str) -> DiskError:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Within it the system's and SQLite's errors become StoreErrors about `path` that say what to do."""
+    """Context in which errors of the system and of SQLite are raised as StoreErrors about `path` that say what to do."""
     try:
         with _Explained(path):
             yield
@@ -173,7 +171,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def connect_writer(path: Path, *, durable: bool) -> Connection:
-    """A connection that writes; `durable` ones sync every commit to the disk before it counts."""
+    """A connection for writing. With `durable`, every commit is synced to the disk before it returns. Raises StoreError."""
     db = _connect(path, str(path), uri=False)
     try:
         db.execute("PRAGMA page_size = 16384")
@@ -193,7 +191,7 @@ def connect_reader(path: Path) -> Connection:
     """A read-only connection, usable from any thread; works for a store on read-only media.
 
     A rollback journal left by a killed writer must be undone before reading: if there may be one, the file
-    is opened for writing and the connection is restricted to queries.
+    is opened for writing and the connection is restricted to queries. Raises StoreError.
     """
     uri = path.resolve().as_uri()
     try:
@@ -212,18 +210,19 @@ def connect_reader(path: Path) -> Connection:
             raise
         if is_full and left:
             return _alone(path, uri)
-    # On read-only media, or on a full disk with nothing under way, nobody writes, and WAL's shared memory cannot be made.
+    # On read-only media, or on a full disk without a log, no process writes, and WAL's shared file cannot be created.
     return _probed(_connect(path, f"{uri}?mode=ro&immutable=1", uri=True))
 
 
 def _confined(path: Path, uri: str) -> Connection:
+    """A connection that can undo a rollback journal and otherwise only run queries."""
     db = _probed(_connect(path, f"{uri}?mode=rw", uri=True))
     db.execute("PRAGMA query_only = ON")
     return db
 
 
 def _alone(path: Path, uri: str) -> Connection:
-    """A connection that keeps in its own memory what others would share in a file that the disk has no space for."""
+    """A connection with WAL's index in its own memory, because the disk has no space for the shared file."""
     db = _connect(path, f"{uri}?mode=rw", uri=True)
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA query_only = ON")
@@ -231,6 +230,7 @@ def _alone(path: Path, uri: str) -> Connection:
 
 
 def _probed(db: Connection) -> Connection:
+    """`db` after a first query, which raises StoreError if the file cannot be read; `db` is then closed."""
     try:
         db.execute("SELECT 1 FROM sqlite_master").fetchone()
     except BaseException:
@@ -255,7 +255,7 @@ def _connect(path: Path, target: str, *, uri: bool) -> Connection:
 
 
 def _distrust(db: Connection) -> None:
-    """Lets nothing in the file run code or reach other files, and has every page's cells checked as it is read."""
+    """Prevents the file from running code or opening other files, and lets SQLite check every page that it reads."""
     db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     if sys.version_info >= (3, 12):
         db.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)

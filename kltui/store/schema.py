@@ -135,8 +135,8 @@ CREATE TABLE writer (
 ) STRICT;
 """
 
-# Benchmark scores by checkpoint or run; records (kind "map", "draw"): what a user named, as JSON. The index lets the list
-# of checkpoints be read without touching the vectors' own pages.
+# Benchmark scores by checkpoint or run; records: named JSON objects of several kinds ("map", "draw"). With the index, the
+# list of checkpoints is read without the pages that contain the vectors' values.
 _V2 = """
 CREATE TABLE benchmark_score (
     name TEXT NOT NULL,
@@ -156,9 +156,9 @@ CREATE TABLE record (
 CREATE INDEX vector_by_checkpoint ON vector (checkpoint_id, layer, weights, mean_loglik);
 """
 
-# Every row carries a checksum, and the ledger holds how many rows a table has and all their checksums, so that a lost row
-# shows too. A vector's lies in a table of its own, for a column behind its numbers cannot be read without them; the wide
-# index holds all of a vector but its numbers.
+# Every row has a checksum. The ledger has the number of rows of every table and their combined checksum, which reveals lost
+# rows. Checksums of vectors have a separate table, because reading a column behind the values would read the values too.
+# The wide index has all columns of a vector except its values.
 _V3 = """
 ALTER TABLE checkpoint ADD COLUMN tokenizer TEXT NOT NULL DEFAULT '';
 
@@ -193,16 +193,16 @@ CREATE INDEX vector_facts ON vector (
 MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 CHECKED_SINCE = 3  # from this schema on every row has a checksum
 
-# What SQLite itself adds for its planner, when a user runs ANALYZE.
+# Tables that SQLite adds when a user runs ANALYZE.
 _STATISTICS = {"sqlite_stat1", "sqlite_stat4"}
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Migrates `db` to the newest schema, each migration in its own transaction."""
+    """Migrates `db` to the newest schema, each migration in its own transaction. Raises StoreError."""
     while (version := check_version(db)) < len(MIGRATIONS):
         try:
             db.executescript(f"BEGIN IMMEDIATE;\n{MIGRATIONS[version]}")
-            # What was there before has no checksums yet.
+            # Existing rows have no checksums yet.
             if version + 1 == CHECKED_SINCE:
                 seal_all(db)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -218,37 +218,39 @@ def migrate(db: sqlite3.Connection) -> None:
 
 @functools.cache
 def _expected(version: int) -> frozenset[tuple[str, str, str]]:
-    """(type, name, words) of all that the schema of that version holds."""
+    """(type, name, SQL) of every table and index of that version of the schema."""
     made = sqlite3.connect(":memory:", isolation_level=None)
     made.executescript("".join(MIGRATIONS[:version]))
-    found = _held(made)
+    found = _objects(made)
     made.close()
     return found
 
 
-def _held(db: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
+def _objects(db: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
     rows = db.execute("SELECT type, name, COALESCE(sql, '') FROM sqlite_master").fetchall()
-    # Damage makes text that is bytes, or none.
+    # In a damaged database, text may be bytes or NULL.
     return frozenset((str(kind), str(name), " ".join(str(sql).split())) for kind, name, sql in rows)
 
 
 def check_schema(db: sqlite3.Connection, version: int) -> None:
-    """Raises StoreError where the database holds anything but the tables and indexes of that schema, word for word.
+    """Raises StoreError unless the database has exactly the tables and indexes of that version of the schema.
 
-    A view, trigger or generated column would run what someone else wrote whenever a table is read.
+    A foreign view, trigger or generated column could run SQL whenever a table is read.
     """
-    held, expected = _held(db), _expected(version)
-    # What runs code first.
+    found, expected = _objects(db), _expected(version)
+    # The error names first what could run code.
     rank = {"trigger": 0, "view": 1, "table": 2, "index": 3}
-    odd = [entry for entry in held - expected if entry[1] not in _STATISTICS]
+    odd = [entry for entry in found - expected if entry[1] not in _STATISTICS]
     odd.sort(key=lambda entry: (rank.get(entry[0], 4), entry))
-    missing = sorted(expected - held)
+    missing = sorted(expected - found)
     if not odd and not missing:
         return
     if odd and odd[0][:2] not in {entry[:2] for entry in missing}:
-        what = f"holds the {safe_text(odd[0][0], 20)} {safe_text(odd[0][1], 80)}, which kltui did not make"
+        what = (
+            f"contains the {safe_text(odd[0][0], 20)} {safe_text(odd[0][1], 80)}, which kltui did not create"
+        )
     else:
-        what = f"does not hold the {missing[0][0]} {missing[0][1]} as kltui created it"
+        what = f"does not contain the {missing[0][0]} {missing[0][1]} as kltui created it"
     raise StoreError(
         f"the workspace's database {what}",
         "It was altered by another program or is damaged: use an older copy, and add nothing to kltui.sqlite.",
@@ -256,7 +258,7 @@ def check_schema(db: sqlite3.Connection, version: int) -> None:
 
 
 def show_as_newest(db: sqlite3.Connection) -> None:
-    """Lets this connection read an older schema by the newest's names: what came later stands at its defaults."""
+    """Makes an older schema look like the newest to this connection: later tables are empty, later columns have defaults."""
     (confined,) = db.execute("PRAGMA query_only").fetchone()
     db.execute("PRAGMA query_only = OFF")
     newest = sqlite3.connect(":memory:", isolation_level=None)
@@ -267,7 +269,7 @@ def show_as_newest(db: sqlite3.Connection) -> None:
         later = [f"{default or 'NULL'} AS {name}" for name, default in columns if name not in here]
         if not later:
             continue
-        # A temporary view stands before the table of its name, in this connection alone.
+        # A temporary view hides the table of the same name, for this connection only.
         of = f"rowid, *, {', '.join(later)} FROM main.{table}" if here else f"{', '.join(later)} WHERE 0"
         db.execute(f"CREATE TEMP VIEW {table} AS SELECT {of}")
     newest.close()
@@ -275,7 +277,7 @@ def show_as_newest(db: sqlite3.Connection) -> None:
 
 
 def check_version(db: sqlite3.Connection) -> int:
-    """The number of migrations applied. Raises StoreError for a foreign or newer database."""
+    """The number of applied migrations. Raises StoreError for a file that is not kltui's, or of a newer schema."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION_ID and (application or version):

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "kltui.sqlite"
 _PATIENCE_S = 10.0
-# Tables that no job stands on: they are verified when they are read.
-_BESIDE = ("text", "weight_distance", "benchmark_score", "record")
+# Tables that jobs do not need: they are verified only when they are read.
+_NOT_FOR_JOBS = ("text", "weight_distance", "benchmark_score", "record")
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +50,15 @@ log = logging.getLogger(__name__)
 class Store:
     """A workspace's database. Use `Store.read` or `Store.write`, and close it."""
 
-    def __init__(self, folder: Path, db: Connection, checks: Checks, hold: _Hold | None = None) -> None:
+    def __init__(
+        self, folder: Path, db: Connection, checks: Checks, access: _WriteAccess | None = None
+    ) -> None:
         self.folder = folder
         self.path = folder / FILE_NAME
         self.db = db
         self.checks = checks
-        self._hold = hold
-        self.previous_owner = hold.previous_owner if hold else None
+        self._access = access
+        self.previous_owner = access.previous_owner if access else None
         self.corpora = Corpora(db, checks)
         self.checkpoints = Checkpoints(db, checks)
         self.vectors = Vectors(db, checks)
@@ -72,7 +74,7 @@ class Store:
         """The store in `folder`, read-only; never waits for a writer under WAL. Raises StoreError."""
         path = folder / FILE_NAME
         with explained(path):
-            is_there = path.exists()  # a name may be too long, a folder closed
+            is_there = path.exists()  # raises OSError if the name is too long or access is denied
         if not is_there:
             raise StoreError(
                 f"no kltui workspace in {folder}",
@@ -99,14 +101,14 @@ class Store:
 
     @classmethod
     def write(cls, folder: Path) -> Store:
-        """The store in `folder`, made when missing, locked for this process. Raises StoreError."""
+        """The store in `folder`, created if missing, locked for this process. Raises StoreError."""
         with ExitStack() as undo:
-            hold = _Hold.take(folder, undo)
-            checks = Checks(hold.db)
-            checks.require(*(table for table in TABLES if table not in _BESIDE))
-            check_indexes(hold.db)
+            access = _WriteAccess.take(folder, undo)
+            checks = Checks(access.db)
+            checks.require(*(table for table in TABLES if table not in _NOT_FOR_JOBS))
+            check_indexes(access.db)
             undo.pop_all()
-        return cls(folder, hold.db, checks, hold)
+        return cls(folder, access.db, checks, access)
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
@@ -118,17 +120,17 @@ class Store:
             writer_lock.check_held(self.db, str(self.folder))
             yield
             commits = count_commit(self.db)
-        if self._hold is not None:
-            self._hold.lock.note(*commits)
+        if self._access is not None:
+            self._access.lock.note(*commits)
 
     def note_progress(self, job_id: int, progress: dict[int, Progress]) -> None:
-        """Renews the sign of life and records progress, in a transaction that need not reach the disk.
+        """Updates the heartbeat and records {checkpoint id: progress} of a job, without syncing to the disk.
 
-        Losing the last of it in a power cut costs nothing, so it is spared the fsync a vector gets; nor does a disk
-        that is full at the moment stop hours of work.
+        A power failure may lose the last progress, which does no harm. A full disk is logged, so that it does not end a
+        job. Raises StoreError if another process has taken over the store.
         """
-        assert self._hold is not None, "the store is open read-only"
-        notices = self._hold.notices
+        assert self._access is not None, "the store is open read-only"
+        notices = self._access.notices
         jobs = Jobs(notices, self.checks)
         try:
             with _transaction(notices):
@@ -144,20 +146,20 @@ class Store:
         return int(self.db.execute("PRAGMA data_version").fetchone()[0])
 
     def writer(self) -> writer_lock.Writer | None:
-        """The process that holds the store for writing, dead or alive."""
+        """The process registered as the writer, whether it still runs or not; None if there is none."""
         return writer_lock.current_writer(self.db)
 
     def close(self) -> None:
-        """Closes the connections and, for a writer, gives the lock up."""
-        if self._hold is None:
+        """Closes the connections and, for a writer, releases the lock."""
+        if self._access is None:
             self.db.close()
         else:
-            self._hold.release(self.path)
+            self._access.release(self.path)
 
 
 @dataclass(frozen=True)
-class _Hold:
-    """What a writer holds: its connections, the lock file, and the dead writer it took the store from, if any."""
+class _WriteAccess:
+    """What a writer has open: two connections and the lock file. `previous_owner` is a writer that ended without closing."""
 
     db: Connection
     notices: Connection
@@ -165,8 +167,8 @@ class _Hold:
     previous_owner: writer_lock.Writer | None
 
     @classmethod
-    def take(cls, folder: Path, undo: ExitStack) -> _Hold:
-        """The hold on the store in `folder`, brought to the newest schema; `undo` gives it up again."""
+    def take(cls, folder: Path, undo: ExitStack) -> _WriteAccess:
+        """Locks and opens the store in `folder`, migrated to the newest schema; `undo` gets the callbacks that release it."""
         db, lock, previous_owner = _opened(folder, undo, damaged=False)
         keep_checksums(db)
         notices = connect_writer(folder / FILE_NAME, durable=False)
@@ -175,9 +177,9 @@ class _Hold:
         return cls(db, notices, lock, previous_owner)
 
     def release(self, path: Path) -> None:
-        """Gives up the writer's row, the connections and then the lock."""
+        """Removes the writer's registration, closes the connections and then releases the lock."""
         self.notices.close()
-        # On a full disk the row stays, and the next writer sees that this process is gone.
+        # On a full disk the registration stays, and the next writer sees that this process has ended.
         with suppress(StoreError):
             writer_lock.release(self.db)
         self.db.close()
@@ -187,7 +189,10 @@ class _Hold:
 def _opened(
     folder: Path, undo: ExitStack, *, damaged: bool
 ) -> tuple[Connection, LockFile, writer_lock.Writer | None]:
-    """The first connection of a writer, the lock, and the dead writer before it; `damaged`: opened as it lies."""
+    """(First connection of a writer, lock, previous writer that ended without closing). `undo` gets callbacks that release them.
+
+    `damaged`: the store is neither migrated nor verified.
+    """
     path = folder / FILE_NAME
     with explained(path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,27 +222,34 @@ def _vet(path: Path) -> None:
 
 
 @contextmanager
-def opened_as_it_lies(folder: Path) -> Iterator[tuple[Connection, LockFile]]:
-    """A store locked for this process, without verification and without updating checksums. Raises StoreError."""
+def opened_unverified(folder: Path) -> Iterator[tuple[Connection, LockFile]]:
+    """Context with a store locked for this process, neither verified nor migrated, and without updates of checksums.
+
+    Raises StoreError.
+    """
     with ExitStack() as undo:
         db, lock, _ = _opened(folder, undo, damaged=True)
         yield db, lock
 
 
 def _locked(lock: LockFile, folder: Path) -> bool:
-    """Whether the operating system's lock decides who writes in `folder`. Raises StoreError while another holds it."""
+    """Takes the lock, waiting up to _PATIENCE_S seconds; returns whether the lock alone excludes all other writers.
+
+    Raises StoreError if another process has it.
+    """
     until = time.monotonic() + _PATIENCE_S
     while (got := lock.take()) is False:
-        # Whoever holds it may just be starting or ending: soon its name is in the store, or the lock is free.
+        # The process that has it may be starting or ending: it will be registered soon, or release the lock.
         writer = _named_writer(folder / FILE_NAME)
         if time.monotonic() > until or (writer and writer.alive):
             raise writer_lock.held_by(str(folder), writer)
         time.sleep(0.05)
-    # Between hosts some network file systems take locks without telling each other.
+    # On some network file systems a lock does not exclude processes of other hosts.
     return bool(got) and not is_network(file_system(folder))
 
 
 def _named_writer(path: Path) -> writer_lock.Writer | None:
+    """The writer registered in a database; None if there is none, or if it cannot be read."""
     with suppress(StoreError):
         db = connect_reader(path)
         try:

@@ -34,7 +34,7 @@ from kltui.store.rows import Beginning, CheckpointRow, CheckpointStatus, VectorR
 from kltui.store.side_tables import Records
 
 if TYPE_CHECKING:
-    # The interface lists checkpoints before it needs an array: numpy is loaded where numbers are.
+    # numpy is imported only where arrays are needed, because a list of checkpoints needs none.
     import numpy as np
     from numpy.typing import NDArray
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 FINAL_LAYER = -1
 
 
-# Records: what a checkpoint's own columns have no place for, by its name.
+# Kind of the records with fields of a checkpoint that have no column, by its name.
 DETAILS = "checkpoint"
-RUNS = "run"  # kind of the records of runs' numbers, which give them their colours and marks
+RUNS = "run"  # kind of the records with runs' numbers, which determine their colours and markers
 
 
 class Checkpoints:
@@ -55,7 +55,7 @@ class Checkpoints:
         self._records = Records(db, checks)
 
     def upsert(self, checkpoint: Checkpoint, kind: str = "") -> int:
-        """Row id of the checkpoint of that name, its source and lineage brought up to date."""
+        """Adds a checkpoint, or updates the one with its name; returns its row id. `kind` is "import" for imported vectors."""
         where, revision, commit = _source_columns(checkpoint.source)
         values = (
             checkpoint.name,
@@ -79,7 +79,7 @@ class Checkpoints:
             " ON CONFLICT (name) DO UPDATE SET run = excluded.run, step = excluded.step, kind = excluded.kind,"
             " location = excluded.location, revision = excluded.revision, tokenizer = excluded.tokenizer,"
             " commit_hash = CASE WHEN excluded.commit_hash = '' THEN commit_hash ELSE excluded.commit_hash END,"
-            # what was put right by hand stays where the job file says nothing
+            # corrections made by the user are kept if the job file does not state the field
             " seed = COALESCE(excluded.seed, seed), size = COALESCE(NULLIF(excluded.size, ''), size),"
             " type = COALESCE(NULLIF(excluded.type, ''), type),"
             " parent = COALESCE(NULLIF(excluded.parent, ''), parent),"
@@ -92,13 +92,13 @@ class Checkpoints:
         return self.id_of(checkpoint.name)
 
     def _number(self, run: str, like: str = "") -> None:
-        """Gives a run that has none its number, the first free one or that of `like`: its colour and marker for good."""
+        """Gives a run without a number the next one, or that of the run `like`. It determines its colour and marker."""
         if run not in (numbers := self.run_numbers()):
             number = numbers.get(like, max(numbers.values(), default=-1) + 1)
             self._records.put(RUNS, run, {"number": number})
 
     def run_numbers(self) -> dict[str, int]:
-        """{run, its variant or interpolation grid: its number}, from 0 in the order in which they were first seen."""
+        """{run, variant of a run, or interpolation grid: its number}, counted from 0 in the order of their first checkpoints."""
         return {run: int(str(value.get("number", 0))) for run, value in self._records.all(RUNS).items()}
 
     def _put_details(self, checkpoint: Checkpoint) -> None:
@@ -109,7 +109,10 @@ class Checkpoints:
             self._records.remove(DETAILS, checkpoint.name)
 
     def relabel(self, checkpoint_id: int, checkpoint: Checkpoint) -> None:
-        """Gives a stored checkpoint the lineage of `checkpoint`; children follow its name. Raises StoreError."""
+        """Changes the name and lineage of a stored checkpoint to those of `checkpoint`, and its name in other rows.
+
+        Raises StoreError if another checkpoint has the new name.
+        """
         query = "SELECT name, run FROM checkpoint WHERE id = ?"
         before, before_run = self._db.execute(query, (checkpoint_id,)).fetchone()
         c, now = checkpoint, checkpoint.name
@@ -128,11 +131,11 @@ class Checkpoints:
         )
 
     def _follow(self, before: str, now: str) -> None:
-        """Children, merges among them, and benchmark scores go on under a checkpoint's new name."""
-        held = self._db.execute(
+        """Replaces a checkpoint's old name in the parents of others, in benchmark scores and in its own record."""
+        found = self._db.execute(
             "SELECT id, parent FROM checkpoint WHERE instr(parent, ?)", (before,)
         ).fetchall()
-        for child, parents in held:
+        for child, parents in found:
             renamed = ",".join(now if p.strip() == before else p for p in str(parents).split(","))
             self._db.execute("UPDATE checkpoint SET parent = ? WHERE id = ?", (renamed, child))
         self._db.execute("UPDATE OR REPLACE benchmark_score SET name = ? WHERE name = ?", (now, before))
@@ -174,9 +177,9 @@ class Checkpoints:
 
     @decoded
     def beginning(self, n: int) -> Beginning:
-        """The first n checkpoints of `all`, and how many there are of each run: had at once, and not verified.
+        """The first n checkpoints of `all`, and the numbers of checkpoints of all runs, read quickly and not verified.
 
-        For a list that shows something while `all` is read. What records add to a checkpoint is not there yet.
+        It is for a list that is shown while `all` is read. Fields that are stored in records (DETAILS) are missing.
         """
         order = f"SELECT id FROM checkpoint c NOT INDEXED ORDER BY {_ORDER} LIMIT ?"
         ids = [i for (i,) in self._db.execute(order, (n,))]
@@ -194,8 +197,9 @@ class Checkpoints:
         return [_checkpoint_row(row) for row in self._db.execute(query, (waiting, *which))]
 
 
-# What waits in a job that goes on tells a checkpoint's state, else what ended last: an item that a stopped job has left
-# tells nothing. SQLite takes the other columns from the row with the maximum. Only vectors of its present weights count.
+# A checkpoint's state is that of its item in a job that waits or runs, else of the item that ended last; unfinished items of
+# stopped jobs are ignored. SQLite takes the other columns from the row with the maximum. Only vectors of the present weights
+# count.
 _CHECKPOINT_ROWS = """
 WITH item AS (
     SELECT checkpoint_id, status, error, hint, ended, status IN ('done', 'failed') AS is_over,
@@ -225,7 +229,7 @@ WHERE TRUE {only}
 ORDER BY {order}
 """
 _ORDER = "c.run, c.step IS NOT NULL, c.step, c.quantization <> 'none', c.quantization"
-# Checkpoints and scored ones by run and tags, which say what grid of interpolated models a checkpoint is a point of.
+# Numbers of checkpoints and of scored ones by run and tags; the tags tell grids of interpolated models apart.
 _COUNTS = """
 SELECT c.run, c.tags, COUNT(*), SUM(EXISTS (
     SELECT 1 FROM vector v {facts} WHERE v.checkpoint_id = c.id AND v.layer = -1 AND v.weights = c.weights
@@ -241,7 +245,7 @@ def _source_columns(source: Source) -> tuple[str, str, str]:
 
 
 def _details(checkpoint: Checkpoint) -> dict[str, object]:
-    """What a checkpoint's own columns have no place for, {} for most."""
+    """Fields of a checkpoint that have no column of their own; {} for most checkpoints."""
     source = checkpoint.source
     found: dict[str, object] = {"base": checkpoint.base}
     if isinstance(source, HubSource):
@@ -252,7 +256,7 @@ def _details(checkpoint: Checkpoint) -> dict[str, object]:
 
 
 def _with_details(row: CheckpointRow, details: Mapping[str, object]) -> CheckpointRow:
-    """The row with what `_details` gave for its checkpoint."""
+    """The row with the fields that `_details` stored in a record."""
     source = row.checkpoint.source
     if isinstance(source, HubSource):
         source = replace(source, file=str(details.get("file", "")))
@@ -267,7 +271,7 @@ def _tags(stored: str) -> tuple[str, ...]:
 
 
 def _word(stored: object) -> str:
-    """A word that many checkpoints share, kept once."""
+    """`stored` as an interned string, because many checkpoints share it."""
     return sys.intern(str(stored))
 
 
@@ -335,7 +339,11 @@ class Vectors:
         n_scored_N: NDArray[np.int32],
         job_id: int | None,
     ) -> None:
-        """Stores one vector, in place of an older one with the same key."""
+        """Stores one vector, replacing one with the same checkpoint, corpus, layer and key.
+
+        `layer` is None for the final vector; log-likelihoods are in nats, NaN for texts that were not scored; `n_scored_N` is
+        the number of scored tokens of each text.
+        """
         import numpy as np
 
         key_json = json.dumps(key, sort_keys=True)
@@ -368,7 +376,7 @@ class Vectors:
 
     @decoded
     def rows(self, current_only: bool = True) -> list[VectorRow]:
-        """Identity of every vector (of the checkpoints' present weights), oldest first, without the numbers."""
+        """Every vector without its values, oldest first; with `current_only`, only those of checkpoints' present weights."""
         self._checks.require("checkpoint", "vector")
         query = (
             "SELECT v.id, v.checkpoint_id, v.corpus_id, v.layer, v.settings, v.weights, v.key, v.mean_loglik,"
@@ -401,7 +409,7 @@ class Vectors:
     ) -> dict[int | None, str]:
         """Layers (None: final) stored for these weights under these settings, with the request that made each.
 
-        A vector whose numbers are damaged, or that has none, counts as not stored.
+        A vector that is damaged, or in which no text is scored, counts as not stored.
         """
         self._checks.require("vector")
         read = vector_reader(self._db, checked=self._checks.active)
@@ -421,10 +429,10 @@ class Vectors:
     def load(
         self, ids: Iterable[int], n: int, rows_in: BinaryIO | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """(loglik K x N float64 nats, n_scored K x N int32, not to be written) of the vectors `ids`, in that order.
+        """(loglik K x N float64 in nats, n_scored K x N int32, not to be modified) of the vectors `ids`, in that order.
 
-        With `rows_in`, an empty file, the log-likelihoods are written there and come back mapped from it, the counts from
-        a nameless one. Raises DamageError when a row's checksums do not match it.
+        With `rows_in`, an empty file, the log-likelihoods are written to it and returned as a memory map; so are the counts,
+        in a temporary file, if they differ between vectors. Raises DamageError if a vector is missing or damaged.
         """
         import numpy as np
 
@@ -434,7 +442,7 @@ class Vectors:
             return self._load_into(rows_in, id_list, n, read)
         shape, first = (len(id_list), n), b""
         loglik_KN = np.empty(shape, np.float64)
-        # Counts of one tokenizer are the same for all: they are kept once until one differs.
+        # The counts of one tokenizer are equal for all vectors: they are stored once until one differs.
         n_scored_KN: NDArray[np.int32] = np.zeros((0, n), np.int32)
         for row, vector_id in enumerate(id_list):
             values, counts = self._numbers(read, vector_id, n)
@@ -465,21 +473,22 @@ class Vectors:
             rows_in.flush()
             counts_in.flush()
             loglik_KN = np.memmap(rows_in, "<f8", "r", shape=shape)
-            if alike:  # as of one tokenizer: once in memory instead of a file to read
+            if alike:  # as for one tokenizer: one row in memory is enough
                 return loglik_KN, np.broadcast_to(np.frombuffer(first, "<i4"), shape)
             return loglik_KN, np.memmap(counts_in, "<i4", "r", shape=shape)
 
     def _numbers(self, read: VectorReader, vector_id: int, n: int) -> tuple[bytes, bytes]:
-        """The (values, counts) of one vector. Raises DamageError where they are not n of each."""
+        """The bytes (log-likelihoods, counts) of one vector of n texts. Raises DamageError if it is missing or damaged."""
         numbers = read(vector_id)
         if numbers is None or len(numbers[0]) != 8 * n or len(numbers[1]) != 4 * n:
             raise DamageError(
-                f"the workspace is damaged: the vector of {self._called(vector_id)} was altered",
+                f"the workspace is damaged: the vector of {self._name_of(vector_id)} was altered",
                 RESTORE,
             )
         return numbers
 
-    def _called(self, vector_id: int) -> str:
+    def _name_of(self, vector_id: int) -> str:
+        """The name of a vector for messages."""
         query = (
             "SELECT c.name, v.layer FROM vector v JOIN checkpoint c ON c.id = v.checkpoint_id WHERE v.id = ?"
         )

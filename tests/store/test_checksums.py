@@ -346,7 +346,7 @@ def test_odd_schemas_are_refused(folder: Path, odd: str) -> None:
     by_hand(folder, odd)
     before = (folder / "kltui.sqlite").read_bytes()
     for opened in (Store.read, Store.write, Workspace.open):
-        with pytest.raises(StoreError, match=r"the workspace's database (holds|does not hold)"):
+        with pytest.raises(StoreError, match=r"the workspace's database (contains|does not contain)"):
             opened(folder)
     assert {where for where, _ in found(folder)} == {"database"}
     assert (folder / "kltui.sqlite").read_bytes() == before
