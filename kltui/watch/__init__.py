@@ -1,1 +1,1 @@
-"""A run watched while it trains: each checkpoint is scored as it lands, and what is out of the ordinary is reported."""
+"""Watching a run during training: each checkpoint is scored once it is complete, and unusual values raise alerts."""

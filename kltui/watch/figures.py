@@ -1,4 +1,4 @@
-"""Figures of the runs of a workspace as they stand: loss, its change, KL to the checkpoint before."""
+"""Loss, change in loss and KL to the previous checkpoint, for the runs in a workspace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from kltui.workspace import Workspace
 
 
 def run_figures(workspace: Path, corpus: str, settings: str) -> dict[str, list[Figures]]:
-    """{run: its checkpoints by rising step} over one corpus under one group of settings; {} before two are scored."""
+    """{run: figures of its checkpoints by rising step} on the corpus with that SHA-256, scored with `settings`.
+
+    {} if nothing is scored there yet.
+    """
     with Workspace.open(workspace) as ws:
         try:
             shown = ws.map(corpus=corpus, settings=settings)

@@ -1,4 +1,4 @@
-"""What is out of the ordinary in a run, each rule with its figures: pure functions of a run's consecutive checkpoints."""
+"""The alert rules of a watch: pure functions of the figures of a run's consecutive checkpoints."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from kltui.analysis.stability import stabilisation
 from kltui.jobs.job_tables import WatchTable
 
 Rule = Literal["loss", "kl", "settled", "stopped"]
-STOPPED_AFTER = 3.0  # times the longest interval between two checkpoints so far
-STOPPED_MIN_S = 60.0
+STOPPED_AFTER = 3.0  # multiple of the longest interval between two checkpoints so far
+STOPPED_MIN_S = 60.0  # shortest time without a checkpoint that raises an alert
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A rule that holds at a checkpoint (of "stopped": since it): the value that was seen and the limit it passed."""
+    """An alert at a checkpoint (for "stopped": the last one): the value that was measured and the limit that it passed.
+
+    The unit is standard errors for "loss", a ratio for "kl", bits/byte for "settled" and seconds for "stopped".
+    """
 
     rule: Rule
     run: str
@@ -29,16 +32,16 @@ class Alert:
 
     @property
     def key(self) -> str:
-        """The key under which it is reported once: a run settles once, everything else belongs to a checkpoint."""
+        """The key by which an alert is reported only once: "settled" once per run, the others once per checkpoint."""
         return f"{self.rule} {self.run if self.rule == 'settled' else self.checkpoint}"
 
     def fields(self) -> dict[str, object]:
-        """The same as a JSON object."""
+        """The fields as a JSON object."""
         return asdict(self)
 
 
 def alerts(run: Sequence[Figures], table: WatchTable) -> list[Alert]:
-    """Every alert of a run's checkpoints, given by rising step (SPEC: `[watch]`)."""
+    """Every alert for the checkpoints of one run, which are given by rising step, with the limits of the `[watch]` table."""
     limits = {"loss": table.alert_loss_se, "kl": table.alert_kl_ratio}
     found = [
         Alert(s.rule, s.at.run, s.at.name, s.value, limits[s.rule], s.words())
@@ -48,14 +51,14 @@ def alerts(run: Sequence[Figures], table: WatchTable) -> list[Alert]:
 
 
 def _settled(run: Sequence[Figures], level: float) -> list[Alert]:
-    """That the KL between neighbours stays below the level, also when each is taken 1.96 standard errors higher."""
+    """An alert if the KL between neighbouring checkpoints stays below `level`, even if each is 1.96 standard errors higher."""
     if len(run) < MIN_BEFORE or level <= 0:
         return []
     pairs = run[1:]
     found = stabilisation(
         run[0].run, [f.step for f in run], [f.kl for f in pairs], [f.kl_se for f in pairs], level
     )
-    if found.latest is None or found.latest == run[-2].step:  # one pair alone settles nothing
+    if found.latest is None or found.latest == run[-2].step:  # a single pair is not enough
         return []
     last = run[-1]
     said = f"{last.run} has settled at step {found.step}: since then, the KL between neighbouring checkpoints stays below {level:g} bits/byte"
@@ -63,7 +66,10 @@ def _settled(run: Sequence[Figures], level: float) -> list[Alert]:
 
 
 def stopped(run: str, last: str, times_s: Sequence[float], now_s: float) -> Alert | None:
-    """That no checkpoint came for longer than STOPPED_AFTER times the longest interval so far; `times_s`: when they did."""
+    """An alert if the last checkpoint is older than STOPPED_AFTER times the longest interval so far; else None.
+
+    `times_s` are the times of the checkpoints and `now_s` the present time, in Unix seconds.
+    """
     ordered = sorted(times_s)
     if len(ordered) < MIN_BEFORE:
         return None

@@ -1,4 +1,4 @@
-"""`kltui --watch JOB`: scores what is there, then each checkpoint as it lands, and alerts to what is out of the ordinary."""
+"""`kltui --watch JOB`: scores existing checkpoints, then each new one once it is complete, and raises alerts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from kltui.registry.checkpoint import LocalSource
 from kltui.registry.gguf_file import is_gguf
 from kltui.sanitize import safe_text
 from kltui.store import Store
+from kltui.watch.completeness import SETTLED_S, CheckpointObserver, Signature, candidates
 from kltui.watch.figures import run_figures
-from kltui.watch.landing import SETTLED_S, Landings, Signature, candidates
 from kltui.watch.rules import Alert, alerts, stopped
 
-ALERTS = "alert"  # records of the workspace: what was reported, by its key
+ALERTS = "alert"  # kind of the records with the alerts that were reported, by `Alert.key`
 POLL_S = 1.0
-WITH_PARENT = "KLTUI_WITH_PARENT"  # where it is set, a watch ends with the process that started it
+WITH_PARENT = "KLTUI_WITH_PARENT"  # environment variable: if it is set, a watch ends when the process that started it ends
 COMMAND_LIMIT_S = 60.0
 
 
@@ -58,7 +58,10 @@ def run_watch(
 
 
 class _WatchReporter(ProgressReporter):
-    """Tells once of each checkpoint that is stored already: every round comes by them again. `scored`: names of those."""
+    """Reports only once that a checkpoint is stored already, because every round finds it again.
+
+    `scored` are the names of all checkpoints that are stored.
+    """
 
     def __init__(self, as_json: bool) -> None:
         super().__init__(as_json)
@@ -75,16 +78,16 @@ class _WatchReporter(ProgressReporter):
 
 
 class _Watch:
-    """One watch: looks at the folders, scores what has landed, looks at the figures."""
+    """One watch: repeatedly finds complete checkpoints, scores those that are not stored, and checks the alert rules."""
 
     def __init__(
         self, job: JobFile, store: Store, reporter: _WatchReporter, until_step: int | None, settled_s: float
     ) -> None:
         self._job, self._store, self._reporter, self._until = job, store, reporter, until_step
         self._corpus = read_corpus(job, reporter.say)
-        self._landings = Landings(settled_s)
-        self._scored: dict[Path, Signature] | None = None  # what the last round was about
-        self._told_figures: set[str] = set()
+        self._observer = CheckpointObserver(settled_s)
+        self._scored: dict[Path, Signature] | None = None  # the checkpoints of the last round
+        self._reported_figures: set[str] = set()
         self._known = set(store.records.all(ALERTS))
         self._writer: ResultWriter | None = None
         self._places = [Path(model.path) for model in job.models if model.path]
@@ -95,7 +98,7 @@ class _Watch:
         self._step = -1
 
     def run(self) -> int:
-        """The exit code, see `run_watch`."""
+        """Watches until the end; returns the exit code of `run_watch`."""
         places = self._places
         self._reporter.event(
             "watch", status="started", places=[str(p) for p in places], until_step=self._until
@@ -105,26 +108,28 @@ class _Watch:
         )
         with Signals() as signals:
             while True:
-                landed = self._landings.look(places, allow_bin=self._job.scoring.allow_bin)
-                self._at_first = frozenset(landed) if self._at_first is None and landed else self._at_first
-                if self._reached(landed):
+                complete = self._observer.look(places, allow_bin=self._job.scoring.allow_bin)
+                self._at_first = (
+                    frozenset(complete) if self._at_first is None and complete else self._at_first
+                )
+                if self._reached(complete):
                     return self._end("failed" if self._failed else "done", int(bool(self._failed)))
-                if landed != self._scored:
-                    ended = self._round(landed)
+                if complete != self._scored:
+                    ended = self._round(complete)
                     if ended is not None:
                         return self._end("stopped", ended)
                     if self._reached(
                         {}
                     ):  # a failed checkpoint counts if the next look finds its files unchanged
                         return self._end("failed" if self._failed else "done", int(bool(self._failed)))
-                self._tell_stopped(landed)
+                self._check_stopped(complete)
                 if signals.finish_current or signals.stop_now:
                     paused = signals.received == signal.SIGUSR1
                     return self._end("paused" if paused else "stopped", 128 + signals.received)
                 if self._parent not in (None, os.getppid()):
                     return self._end("stopped", 128 + signal.SIGHUP)
                 if self._writer is not None:
-                    self._writer.note({})  # the sign of life
+                    self._writer.note({})  # the heartbeat
                 time.sleep(POLL_S)
 
     def _end(self, status: str, code: int) -> int:
@@ -134,61 +139,64 @@ class _Watch:
         self._reporter.say("the watch has ended")
         return code
 
-    def _round(self, landed: Mapping[Path, Signature]) -> int | None:
-        """Scores what has landed and is not stored; the exit code where a signal ended it."""
-        self._scored = dict(landed)
-        plan = self._plan(landed)
+    def _round(self, complete: Mapping[Path, Signature]) -> int | None:
+        """Scores the complete checkpoints that are not stored; returns the exit code if a signal ended the watch, else None."""
+        self._scored = dict(complete)
+        plan = self._plan(complete)
         if plan is None:
             return None
         self._writer = ResultWriter(plan, self._store)
         code, status = BatchRun(plan, self._writer, self._reporter).run()
         if status in ("stopped", "paused"):
             return code
-        self._note_failed(plan, landed)
+        self._note_failed(plan, complete)
         self._note_step(plan)
         figures = run_figures(plan.workspace, self._corpus.sha256, settings_key(plan.settings))
         for run in figures.values():
-            self._tell_figures(run)
+            self._report_figures(run)
             for alert in alerts(run, self._job.watch):
                 self._alert(alert)
         self._writer.wait("watching for the next checkpoint")
         return None
 
-    def _plan(self, landed: Mapping[Path, Signature]) -> Plan | None:
-        """The job over what has landed, and over what lies elsewhere; None where there is nothing yet."""
-        here = [m for m in self._job.models if not m.path or _has_landed(Path(m.path), landed)]
+    def _plan(self, complete: Mapping[Path, Signature]) -> Plan | None:
+        """The plan for the complete checkpoints and for models outside the watched folders; None if there are none yet.
+
+        Raises KltuiError for a job that cannot be planned, unless an incomplete checkpoint may be the reason.
+        """
+        here = [m for m in self._job.models if not m.path or _is_complete(Path(m.path), complete)]
         if not here:
             return None
         try:
             plan = make_plan(self._job.model_copy(update={"models": tuple(here)}), corpus=self._corpus)
         except KltuiError as error:
-            if landed.keys() >= set(candidates(self._places)) - set(self._places):
+            if complete.keys() >= set(candidates(self._places)) - set(self._places):
                 raise
-            # What is half written, such as one of several GGUF files, may be the reason: the next look tells.
+            # An incomplete checkpoint, such as one of several GGUF files, may be the reason: try again later.
             self._reporter.say(f"not yet: {error.message}", "yellow")
             return None
         kept = [
             c for c in plan.checkpoints
-            if not isinstance(c.source, LocalSource) or c.name in plan.mixes or self._is_due(c.source.path, landed)
+            if not isinstance(c.source, LocalSource) or c.name in plan.mixes or self._is_due(c.source.path, complete)
         ]  # fmt: skip
         return replace(plan, job=self._job, checkpoints=tuple(kept)) if kept else None
 
-    def _is_due(self, path: Path, landed: Mapping[Path, Signature]) -> bool:
-        """Whether a checkpoint has landed, and has not failed as it stands.
+    def _is_due(self, path: Path, complete: Mapping[Path, Signature]) -> bool:
+        """Whether a checkpoint is complete and has not failed with its present files.
 
-        What does not lie in a watched folder, such as an adapter's base, is taken as it is.
+        True for what is not in a watched folder, such as an adapter's base.
         """
-        if path in landed:
-            return self._failed.get(path) != landed[path]
+        if path in complete:
+            return self._failed.get(path) != complete[path]
         return not {path, path.parent} & set(self._places)
 
-    def _note_failed(self, plan: Plan, landed: Mapping[Path, Signature]) -> None:
-        """Notes which checkpoints failed: they are tried again when their files change."""
+    def _note_failed(self, plan: Plan, complete: Mapping[Path, Signature]) -> None:
+        """Records which checkpoints failed; they are tried again when their files change."""
         failed = {row.name for row in self._store.checkpoints.all() if row.status == "failed"}
         for c in plan.checkpoints:
-            if isinstance(c.source, LocalSource) and c.source.path in landed:
+            if isinstance(c.source, LocalSource) and c.source.path in complete:
                 if c.name in failed:
-                    self._failed[c.source.path] = landed[c.source.path]
+                    self._failed[c.source.path] = complete[c.source.path]
                     self._failed_step[c.source.path] = -1 if c.step is None else c.step
                 else:
                     self._failed.pop(c.source.path, None)
@@ -202,36 +210,36 @@ class _Watch:
         ]  # fmt: skip
         self._step = max([self._step, *steps])
 
-    def _reached(self, landed: Mapping[Path, Signature]) -> bool:
-        """Whether a checkpoint of the step to stop at, or of a later one, is scored, or has failed with the files in `landed`."""
+    def _reached(self, complete: Mapping[Path, Signature]) -> bool:
+        """Whether a checkpoint of the step to stop at, or of a later one, is scored, or has failed with the files in `complete`."""
         failed = [
-            self._failed_step[path] for path, files in self._failed.items() if landed.get(path) == files
+            self._failed_step[path] for path, files in self._failed.items() if complete.get(path) == files
         ]
         return self._until is not None and max([self._step, *failed]) >= self._until
 
-    def _tell_figures(self, run: Sequence[Figures]) -> None:
+    def _report_figures(self, run: Sequence[Figures]) -> None:
         for figures in run:
-            if figures.name not in self._told_figures:
-                self._told_figures.add(figures.name)
+            if figures.name not in self._reported_figures:
+                self._reported_figures.add(figures.name)
                 self._reporter.event("figures", **_numbers(figures))
                 self._reporter.say(f"{safe_text(figures.name, 80)}: {figures.words()}")
 
-    def _tell_stopped(self, landed: Mapping[Path, Signature]) -> None:
-        """Alerts where a run that has grown meanwhile does so no longer."""
-        if self._at_first is None or self._at_first >= landed.keys():
+    def _check_stopped(self, complete: Mapping[Path, Signature]) -> None:
+        """Raises the alert "stopped" for runs that had new checkpoints during the watch and have had none for long."""
+        if self._at_first is None or self._at_first >= complete.keys():
             return
         by_run: dict[Path, list[Path]] = {}
-        for folder in (p for p in landed if not is_gguf(p)):
+        for folder in (p for p in complete if not is_gguf(p)):
             by_run.setdefault(folder.parent, []).append(folder)
         for run, folders in by_run.items():
-            times = {folder: max(mtime for _, _, mtime, _ in landed[folder]) / 1e9 for folder in folders}
+            times = {folder: max(mtime for _, _, mtime, _ in complete[folder]) / 1e9 for folder in folders}
             last = max(folders, key=lambda folder: times[folder])
             found = stopped(run.name, f"{run.name}/{last.name}", list(times.values()), time.time())
             if found is not None:
                 self._alert(found)
 
     def _alert(self, alert: Alert) -> None:
-        """Tells an alert once: as an event, a line, a record that the interface shows, and to the command."""
+        """Reports an alert once: as an event, on stderr, as a record that the interface shows, and to the job's command."""
         if alert.key in self._known:
             return
         self._known.add(alert.key)
@@ -243,11 +251,11 @@ class _Watch:
             self._run_command(alert)
 
     def _run_command(self, alert: Alert) -> None:
-        """Runs the job's command with the alert in its environment; no shell reads it."""
+        """Runs the job's command, without a shell, with the alert's fields in environment variables."""
         reported = {**alert.fields(), "workspace": self._job.workspace}
         environment = os.environ | {f"KLTUI_{name.upper()}": str(value) for name, value in reported.items()}
         command = list(self._job.watch.command)
-        # A file, no pipe: what the command leaves running would hold a pipe open, and be waited for.
+        # Not a pipe: a process that the command leaves running would keep it open, and reading would wait for it.
         with tempfile.TemporaryFile() as words:
             try:
                 done = subprocess.run(
@@ -264,7 +272,7 @@ class _Watch:
 
 
 def _numbers(figures: Figures) -> dict[str, object]:
-    """The figures as a JSON event has them: null for what is not defined."""
+    """The figures as the fields of a JSON event, None for NaN."""
     found = {
         "name": figures.name, "run": figures.run, "step": figures.step, "bits_per_byte": figures.loss,
         "bits_per_byte_se": figures.loss_se, "loss_change": figures.loss_change, "loss_change_se": figures.loss_change_se,
@@ -273,5 +281,5 @@ def _numbers(figures: Figures) -> dict[str, object]:
     return {k: None if isinstance(v, float) and v != v else v for k, v in found.items()}
 
 
-def _has_landed(place: Path, landed: Mapping[Path, Signature]) -> bool:
-    return place in landed or any(folder.parent == place for folder in landed)
+def _is_complete(place: Path, complete: Mapping[Path, Signature]) -> bool:
+    return place in complete or any(folder.parent == place for folder in complete)

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run have landed: all of their files there, whole, and unchanged for some seconds."""
+"""Which checkpoints of a run are complete: all of their files exist, are whole, and have not changed for some seconds."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SETTLED_S = 3.0
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
-class Landings:
-    """What has been seen of model folders, look by look. A folder has landed when two looks `settled_s` apart agree."""
+class CheckpointObserver:
+    """Observes model folders. One is complete if its files are whole and the same in observations `settled_s` seconds apart."""
 
     def __init__(self, settled_s: float = SETTLED_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._settled_s, self._clock = settled_s, clock
         self._seen: dict[Path, tuple[Signature, float]] = {}
 
     def look(self, places: Iterable[Path], *, allow_bin: bool = False) -> dict[Path, Signature]:
-        """{folder or GGUF file: what its files look like} of every checkpoint in `places` that has landed.
+        """{folder or GGUF file: signature of its files} of every complete checkpoint in `places`.
 
-        A place is a model folder, a GGUF file, or a folder with either in it; one that is not there holds none.
+        A place is a model folder, a GGUF file, or a folder of these; a place that does not exist has no checkpoints.
         """
-        landed: dict[Path, Signature] = {}
+        complete: dict[Path, Signature] = {}
         for folder in candidates(places):
             now = _signature(folder)
             before, since = self._seen.get(folder, (None, 0.0))
@@ -38,14 +38,14 @@ class Landings:
                 self._seen[folder] = (now, self._clock())
                 since = self._clock()
             if now and self._clock() >= since + self._settled_s and is_whole(folder, allow_bin=allow_bin):
-                landed[folder] = now
-        return landed
+                complete[folder] = now
+        return complete
 
 
 def candidates(places: Iterable[Path]) -> list[Path]:
-    """What may be a checkpoint: the places themselves, what lies in them under a step's name, and GGUF files.
+    """Paths that may be a checkpoint: the places themselves, and the step folders and GGUF files in them.
 
-    A trainer's staging folders and copies state no step (`registry.revisions.parse_step`).
+    Staging folders of trainers and copies do not count as step folders (`registry.revisions.parse_step`).
     """
     found: dict[Path, None] = {}
     for place in places:
@@ -54,7 +54,7 @@ def candidates(places: Iterable[Path]) -> list[Path]:
             continue
         try:
             inside = sorted(place.iterdir())
-        except OSError:  # not there yet, or gone for a while
+        except OSError:  # it does not exist yet, or not at the moment
             continue
         found.update((p, None) for p in inside if parse_step(p.name) is not None and p.is_dir())
         found.update((place / name, None) for name in first_names([p.name for p in inside if is_gguf(p)]))
@@ -64,10 +64,7 @@ def candidates(places: Iterable[Path]) -> list[Path]:
 
 
 def is_whole(folder: Path, *, allow_bin: bool = False) -> bool:
-    """Whether a folder's config can be read and its index, its shards and every byte that their headers state are there.
-
-    Of a GGUF file its parts.
-    """
+    """Whether a folder has a readable config and its weight files are as long as their headers state; for a GGUF file, its parts."""
     try:
         if is_gguf(folder):
             return bool(read_model(folder).parts)
@@ -82,7 +79,7 @@ def is_whole(folder: Path, *, allow_bin: bool = False) -> bool:
 
 
 def _signature(folder: Path) -> Signature:
-    """Name, size, time and inode of every file in a folder, of a GGUF's parts; () where it has none or cannot be listed."""
+    """(name, size, time, inode) of every file in a folder, or of a GGUF file's parts; () if there are none or on an error."""
     try:
         files = part_paths(folder) if is_gguf(folder) else sorted(p for p in folder.iterdir() if p.is_file())
         facts = [(p.name, p.stat()) for p in files]

@@ -1,4 +1,4 @@
-"""A checkpoint has landed when all of it is there and nobody writes to it any more."""
+"""A checkpoint is complete when all of it is there and nobody writes to it any more."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from gguf_files import write_gguf
 from tiny_models import write_model, write_run
 
-from kltui.watch.landing import Landings, candidates, is_whole
+from kltui.watch.completeness import CheckpointObserver, candidates, is_whole
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("landing") / "run", steps=(0,))[0]
+    return write_run(tmp_path_factory.mktemp("watched") / "run", steps=(0,))[0]
 
 
 class Clock:
@@ -25,24 +25,24 @@ class Clock:
         return self.now
 
 
-def test_only_what_is_whole_and_still_has_landed(model: Path, tmp_path: Path) -> None:
+def test_only_what_is_whole_and_unchanged_is_complete(model: Path, tmp_path: Path) -> None:
     clock, run = Clock(), tmp_path / "run"
-    landings = Landings(3.0, clock)
-    assert landings.look([run]) == {}  # not there yet
+    observer = CheckpointObserver(3.0, clock)
+    assert observer.look([run]) == {}  # not there yet
     shutil.copytree(model, run / "checkpoint-5")
-    assert landings.look([run]) == {}
+    assert observer.look([run]) == {}
     clock.now = 2.0
-    assert landings.look([run]) == {}
+    assert observer.look([run]) == {}
     clock.now = 3.0
-    assert list(landings.look([run])) == [run / "checkpoint-5"]
+    assert list(observer.look([run])) == [run / "checkpoint-5"]
     (run / "checkpoint-5" / "trainer_state.json").write_text("{}")
-    assert landings.look([run]) == {}  # written to again
+    assert observer.look([run]) == {}  # written to again
     clock.now = 6.0
-    assert list(landings.look([run])) == [run / "checkpoint-5"]
+    assert list(observer.look([run])) == [run / "checkpoint-5"]
     shutil.move(run, tmp_path / "away")
-    assert landings.look([run]) == {}
+    assert observer.look([run]) == {}
     shutil.move(tmp_path / "away", run)
-    assert list(landings.look([run])) == [run / "checkpoint-5"]
+    assert list(observer.look([run])) == [run / "checkpoint-5"]
 
 
 def test_staging_folders_and_copies_are_never_candidates(tmp_path: Path) -> None:
@@ -93,24 +93,24 @@ def test_what_is_not_all_there_has_not_landed(model: Path, tmp_path: Path, damag
 
 def test_gguf_files_land_one_by_one_and_whole(tmp_path: Path) -> None:
     clock, folder = Clock(), tmp_path / "quantised"
-    landings = Landings(3.0, clock)
+    observer = CheckpointObserver(3.0, clock)
     alone = folder / "m-F16.gguf"
-    assert landings.look([folder, alone]) == {}
+    assert observer.look([folder, alone]) == {}
     folder.mkdir()
     whole = write_gguf(tmp_path / "m-Q8_0.gguf", write_model(tmp_path / "m", "llama"), "Q8_0")
     (folder / whole.name).write_bytes(whole.read_bytes()[:-1])
     write_gguf(alone, tmp_path / "m", "F16")
-    landings.look([folder, alone])
+    observer.look([folder, alone])
     clock.now = 3.0
-    assert list(landings.look([folder, alone])) == [alone]
+    assert list(observer.look([folder, alone])) == [alone]
     shutil.copy(whole, folder)
-    assert list(landings.look([folder])) == [alone]
+    assert list(observer.look([folder])) == [alone]
     clock.now = 6.0
-    assert list(landings.look([folder])) == [alone, folder / whole.name]
+    assert list(observer.look([folder])) == [alone, folder / whole.name]
     write_gguf(folder / "big.gguf", tmp_path / "m", "F32", parts=2)
-    landings.look([folder])
+    observer.look([folder])
     clock.now = 9.0
     first = folder / "big-00001-of-00002.gguf"
-    assert first in landings.look([folder])
+    assert first in observer.look([folder])
     first.with_name("big-00002-of-00002.gguf").unlink()
-    assert first not in landings.look([folder])
+    assert first not in observer.look([folder])
