@@ -1,3 +1,3 @@
-"""One folder of work, opened: what the interfaces, reports and notebooks talk to."""
+"""An open workspace: what the interface, reports and notebooks query."""
 
 from kltui.workspace.workspace import Workspace as Workspace

@@ -1,7 +1,7 @@
 """Weight distances of adapters in a workspace: between the steps of a run, and from each to its base.
 
-Computed from the factors in the adapters' files. A distance is of what was scored: an adapter's files, with its base's
-fingerprint, are compared with the adapter's of then before and after.
+They are computed from the factors in the adapters' files. The files are checked against the fingerprint recorded at
+scoring, before and after the computation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Distances = dict[tuple[str, str], float]
 
 @dataclass
 class AdapterSweep:
-    """{(weights a, weights b): squared distance} of adapters, and problems met."""
+    """Computed distances of adapters {(weights a, weights b): squared distance}, and the problems met, one line each."""
 
     distances: Distances = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class AdapterSweep:
             try:
                 opened[row.name] = self._pairs(row, base, members[max(0, at - window) : at], opened)
             except (KltuiError, OSError) as error:
-                self.problems.append(_worded(row.name, error))
+                self.problems.append(_problem(row.name, error))
 
     def _pairs(
         self,
@@ -64,7 +64,10 @@ class AdapterSweep:
         before: Sequence[CheckpointRow],
         opened: Mapping[str, tuple[Change, CheckpointRow]],
     ) -> tuple[Change, CheckpointRow]:
-        """The change that an adapter makes, with its distances to its base and to those before it added."""
+        """The adapter's change and its base; adds the distances to its base and to the adapters `before` it.
+
+        Raises KltuiError or OSError if its files cannot be read or are not those that were scored.
+        """
         hashed = _checked(row, base)
         change = read_change(hashed.folder)
         tensors = _Base(base)
@@ -76,15 +79,15 @@ class AdapterSweep:
             try:
                 made[other.weights, row.weights] = sqdist(theirs, change, tensors)
             except KltuiError as error:
-                self.problems.append(_worded(f"{row.name} to {other.name}", error))
+                self.problems.append(_problem(f"{row.name} to {other.name}", error))
         if has_moved(hashed):
-            raise _moved(row)
+            raise _changed(row)
         self.distances |= {pair: value for pair, value in made.items() if pair[0] != pair[1]}
         return change, base
 
 
 def adapter_runs(rows: Sequence[CheckpointRow]) -> list[list[CheckpointRow]]:
-    """The adapters among `rows`, run by run."""
+    """The adapters among `rows`, one list for each run."""
     runs: dict[str, list[CheckpointRow]] = defaultdict(list)
     for row in rows:
         if is_adapter(row.checkpoint):
@@ -93,7 +96,7 @@ def adapter_runs(rows: Sequence[CheckpointRow]) -> list[list[CheckpointRow]]:
 
 
 def base_row(row: CheckpointRow, rows: Sequence[CheckpointRow]) -> CheckpointRow | None:
-    """The base of an adapter among `rows`, in the adapter's own variant."""
+    """The checkpoint among `rows` that is the base of an adapter, in the adapter's variant; None if there is none."""
     base, variant = row.checkpoint.base, row.checkpoint.quantization
     if not base:
         return None
@@ -105,7 +108,7 @@ def base_row(row: CheckpointRow, rows: Sequence[CheckpointRow]) -> CheckpointRow
 
 
 def _checked(row: CheckpointRow, base: CheckpointRow) -> Hashed:
-    """The adapter's files, if they are those that were scored on this base."""
+    """The adapter's files. Raises KltuiError unless they are those that were scored on this base."""
     folder = _folder(row.checkpoint.source)
     if folder is None:
         raise KltuiError(
@@ -114,25 +117,25 @@ def _checked(row: CheckpointRow, base: CheckpointRow) -> Hashed:
     own = own_tokenizer(folder)
     hashed = hash_files(folder, own if own != folder else None)
     if joined_weights(base.weights, hashed.weights) != row.weights:
-        raise _moved(row)
+        raise _changed(row)
     return hashed
 
 
-def _moved(row: CheckpointRow) -> KltuiError:
+def _changed(row: CheckpointRow) -> KltuiError:
     return KltuiError(
         "its files have changed since scoring, so it has no weight distances",
         "score it again, then compare its weights",
     )
 
 
-def _worded(name: str, error: KltuiError | OSError) -> str:
+def _problem(name: str, error: KltuiError | OSError) -> str:
     if isinstance(error, KltuiError):
         return f"{name}: {error.message} ({error.hint})"
     return f"{name}: {error.filename or ''}: {error.strerror or error}"
 
 
 class _Base:
-    """A base's tensors by name, from files that are checked once against what was scored."""
+    """Function that returns a tensor of a base by name; its files are first checked against what was scored."""
 
     def __init__(self, row: CheckpointRow) -> None:
         self._row = row
@@ -145,7 +148,7 @@ class _Base:
 
 
 def _folder(source: Source) -> Path | None:
-    """The folder of a source's files, of the hub's those in the cache; None where they are not found."""
+    """The folder of a source's files, for the hub in its cache; None if they are not there."""
     if isinstance(source, HubSource):
         from kltui.registry.hub import cached_folder
 
@@ -154,7 +157,7 @@ def _folder(source: Source) -> Path | None:
 
 
 def _base_folder(row: CheckpointRow) -> Path:
-    """The folder of a base's files. Raises KltuiError where they are not found, or others than were scored."""
+    """The folder of a base's files. Raises KltuiError if they are missing or are not those that were scored."""
     source = row.checkpoint.source
     if isinstance(source, HubSource):
         source = replace(source, commit=row.weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2])
@@ -163,5 +166,5 @@ def _base_folder(row: CheckpointRow) -> Path:
         raise KltuiError(f"the files of its base {row.name} are missing", "Fetch or copy them again.")
     outside = tokenizer_folder(folder, row.checkpoint.tokenizer)
     if not still_holds(folder, row.weights, None if outside == folder else outside):
-        raise _moved(row)
+        raise _changed(row)
     return folder

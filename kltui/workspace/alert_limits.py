@@ -1,4 +1,4 @@
-"""From when a watch alerts: what the newest job of a workspace says, else what watches usually take."""
+"""The limits of the alert rules for display: those of a workspace's newest job, else the defaults."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from kltui.store.rows import JobRow
 
 
 def alert_limits(jobs: Sequence[JobRow]) -> tuple[float, float]:
-    """(standard errors of a loss, ratio of a KL to the median before) of the newest of `jobs`, which comes first."""
-    usual = WatchTable()
+    """(alert_loss_se, in standard errors of the change in loss; alert_kl_ratio, a ratio of KLs) of `jobs[0]`, the newest job."""
+    default = WatchTable()
     try:
-        said = tomllib.loads(jobs[0].job_toml).get("watch", {}) if jobs else {}
+        stated = tomllib.loads(jobs[0].job_toml).get("watch", {}) if jobs else {}
     except tomllib.TOMLDecodeError:
-        said = {}
+        stated = {}
     return (
-        float(said.get("alert_loss_se", usual.alert_loss_se)),
-        float(said.get("alert_kl_ratio", usual.alert_kl_ratio)),
+        float(stated.get("alert_loss_se", default.alert_loss_se)),
+        float(stated.get("alert_kl_ratio", default.alert_kl_ratio)),
     )

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredLoss:
-    """Loss of one checkpoint in bits/byte, as in the report; `is_exact` is false if some texts were not scored.
+    """Loss of one checkpoint in bits/byte, as in the report; `vector` is the id of its vector.
 
-    Their length is then assumed to be the mean. `vector` is the id of the vector.
+    `is_exact` is false if some texts were not scored; the loss then assumes that they have the mean length.
     """
 
     bits_per_byte: float
@@ -30,7 +30,7 @@ class StoredLoss:
 
 
 def stored_losses(means: Mapping[int, tuple[float, int, int]], mean_bytes: float) -> dict[int, StoredLoss]:
-    """{checkpoint id: loss} from {id: (nats per scored text, texts not scored, vector id)} and the mean bytes of a text.
+    """{checkpoint id: loss} from {id: (nats per scored text, texts not scored, vector id)} and the mean bytes of a text; {} without texts.
 
     >>> stored_losses({3: (-8 * math.log(2), 0, 5)}, 8.0)
     {3: StoredLoss(bits_per_byte=1.0, is_exact=True, vector=5)}
@@ -44,7 +44,10 @@ def stored_losses(means: Mapping[int, tuple[float, int, int]], mean_bytes: float
 def read_losses(
     store: Store, corpus_id: int, text_ids_N: NDArray[np.intp] | None, vectors: Sequence[int]
 ) -> dict[int, tuple[float, float]]:
-    """{vector id: (loss, its standard error) in bits/byte} of final vectors over a corpus; damaged ones are left out."""
+    """{vector id: (loss, its standard error) in bits/byte} of final vectors on a corpus; damaged ones are left out.
+
+    `text_ids_N` numbers equal texts equally (`corpus.text_ids`; None: all differ), so that the error counts each once.
+    """
     from kltui.analysis.loss import bits_per_byte
 
     text_bytes_N, found = store.corpora.text_bytes(corpus_id), dict[int, tuple[float, float]]()

@@ -1,4 +1,4 @@
-"""What a map needs before it is made: vectors, and the device that they are centred and multiplied on."""
+"""The device for the matrix products of a map, and the error for a workspace without vectors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def gram_on(device: str) -> CentredGram | None:
-    """What centres and multiplies a map's vectors on `device` ("cuda", "cuda:1"); None, without torch, where the CPU does.
+    """The function that centres and multiplies a map's vectors on `device` ("cuda", "cuda:1"), or None for the CPU.
 
-    That is for "cpu", "auto", and "mps", which has no float64.
-    Raises KltuiError where torch has no such device.
+    The CPU is used, and torch is not imported, for "cpu", "auto", and "mps", which has no float64. Raises KltuiError if
+    torch has no such device.
     """
     if device in ("cpu", "auto", "mps"):
         return None

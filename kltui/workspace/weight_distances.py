@@ -1,4 +1,4 @@
-"""Squared distances between the weights of a workspace's checkpoints: stored ones, and newly computed ones."""
+"""Squared distances between the weights of a workspace's checkpoints, stored or computed from their files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kltui.store import CheckpointRow, Store
 
-WeightProgress = Callable[[str, int, int], None]
+WeightProgress = Callable[[str, int, int], None]  # (run, bytes read, bytes in all)
 
 
 class StoredDistances:
-    """What a workspace knows of the distances between weights; the part of `Workspace` that reads weight files."""
+    """The base class of `Workspace` with its methods for distances between weights.
+
+    `weight_problems` are the problems met by the last computation, one line each.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -19,7 +22,7 @@ class StoredDistances:
         self.weight_problems: list[str] = []
 
     def known_checkpoints(self) -> list[CheckpointRow]:
-        """Every registered checkpoint: which there are, not how they fare."""
+        """Every registered checkpoint; its state may be out of date."""
         return self._store.checkpoints.all()
 
     def weight_distances(
@@ -74,11 +77,11 @@ class StoredDistances:
         progress: WeightProgress | None,
         variants: Sequence[tuple[CheckpointRow, CheckpointRow]] = (),
     ) -> dict[tuple[str, str], float]:
-        """`stored` with what is missing, and without what was computed from files that others have overwritten."""
+        """`stored` with missing distances computed, and without those of weights whose files have been overwritten."""
         from kltui.workspace.weight_sweep import CHECKED, compute_missing
 
         at_hand = [r for r in rows if not r.weights.startswith("import:")]
-        # Earlier releases compared whatever lay in the folders: what they stored is computed anew where that can be.
+        # Earlier releases did not check the files: compute their distances again if the files are available.
         known = stored if self._store.records.all(CHECKED) else {}
         computed = compute_missing(
             self.path, at_hand, known, self._store.fingerprints.all(), window, progress, variants
@@ -91,9 +94,9 @@ class StoredDistances:
 def within_runs(
     rows: Sequence[CheckpointRow], stored: Mapping[tuple[str, str], float]
 ) -> dict[tuple[str, str], float]:
-    """{(name a, name b): distance} for pairs of checkpoints of a run, in the order of the rows.
+    """{(name a, name b): squared distance} for pairs of checkpoints of the same run, in the order of `rows`.
 
-    It iterates over the stored distances, because a large run has far more pairs than that.
+    It iterates over the stored distances, because a large run has far more pairs.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):

@@ -1,7 +1,7 @@
 """Weight distances in a separate process, because truncating a memory-mapped file kills the process that reads it.
 
-The kernel kills a process that reads a mapped page beyond the end of its file (SIGBUS). Reading into memory instead
-takes 75 % more time than the sweep through maps (measured), so the sweep runs where its end does no harm.
+The kernel kills a process that reads a mapped page beyond the end of its file (SIGBUS). Reading the files into memory
+instead takes 75 % more time (measured), so the computation runs in a process whose end does no harm.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from kltui.errors import KltuiError
 from kltui.jobs.process import python_command
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
 
 REPORT_EVERY_S = 0.1
 
 
 class BadFolderError(KltuiError):
-    """A folder whose weights cannot be read, by its index among the requested folders."""
+    """A folder whose weights cannot be read; `place` is its index among the requested folders."""
 
     def __init__(self, message: str, hint: str, place: int) -> None:
         super().__init__(message, hint)
@@ -38,7 +38,7 @@ class BadFolderError(KltuiError):
 
 
 class WeightProcess:
-    """Started when it is first asked, and again after it was ended; a context manager."""
+    """A process that computes weight distances; started at the first request, and again if it has ended. A context manager."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -58,13 +58,14 @@ class WeightProcess:
     ) -> tuple[NDArray[np.float64], int]:
         """((K, band) squared distances as `analysis.weights.banded_distances`, parameters of the first model).
 
-        Raises BadFolderError for a folder that cannot be read, and KltuiError where the process was ended.
+        `labels` name the models in messages. Raises BadFolderError for a folder that cannot be read, and KltuiError if the
+        models have different parameters or the process ends.
         """
         process = self._process = self._process or _started()
         asked = {"folders": [str(folder) for folder in folders], "band": band, "labels": list(labels)}
         reported = self._reported(process, json.dumps(asked), progress)
         if reported is None:
-            raise self._why_it_ended(process, folders)
+            raise self._error_at_end(process, folders)
         if "error" not in reported:
             return np.array(reported["band"], dtype=np.float64).reshape(len(folders), band), int(
                 reported["n_params"]
@@ -76,7 +77,7 @@ class WeightProcess:
     def _reported(
         self, process: subprocess.Popen[str], asked: str, progress: Progress | None
     ) -> dict[str, Any] | None:
-        """The last of what the process says to a question; None where it ended before."""
+        """Sends a request; passes progress on and returns the result, or None if the process ended before."""
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(asked + "\n")
@@ -87,11 +88,11 @@ class WeightProcess:
                     return reported
                 if progress:
                     progress(reported["done"], reported["total"])
-        except (BrokenPipeError, ValueError):  # ValueError: the end of a line never came
+        except (BrokenPipeError, ValueError):  # ValueError: the last line is incomplete
             pass
         return None
 
-    def _why_it_ended(self, process: subprocess.Popen[str], folders: Sequence[Path]) -> KltuiError:
+    def _error_at_end(self, process: subprocess.Popen[str], folders: Sequence[Path]) -> KltuiError:
         self._process = None
         status = self._end(process)
         for place, folder in enumerate(folders):
@@ -107,7 +108,7 @@ class WeightProcess:
         )
 
     def _end(self, process: subprocess.Popen[str]) -> int:
-        """Waits for the end of a process that has closed its output; its exit status, negative for a signal."""
+        """Waits for the end of a process; returns its exit status, negative for a signal."""
         assert process.stdin is not None and process.stdout is not None
         with suppress(BrokenPipeError):
             process.stdin.close()
@@ -120,15 +121,15 @@ def _started() -> subprocess.Popen[str]:
         python_command("kltui.workspace.weight_process", "main"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # the interface may be on the terminal that it would go to
+        stderr=subprocess.DEVNULL,  # the interface may be using the terminal
         text=True,
     )
 
 
 def _opened(folder: Path, names: Collection[str] = ()) -> Any:
-    """The tensors in a folder, or those of a GGUF file that have these names of its original's.
+    """{name: tensor} of a model folder, or those tensors of a GGUF file that correspond to `names` of the original model.
 
-    Raises KltuiError, also for what the system says of its files.
+    Raises KltuiError, also for errors of the file system.
     """
     from kltui.registry.gguf_file import is_gguf
     from kltui.registry.gguf_tensors import open_gguf
@@ -143,20 +144,22 @@ def _opened(folder: Path, names: Collection[str] = ()) -> Any:
 
 
 def main() -> int:
-    """Answers questions on standard input, one a line, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the whole process group: who asks decides what it means
-    # What libraries print must not mix with the answers.
+    """Reads requests from standard input, one JSON object per line, until it is closed, and answers them on standard output."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # ctrl-C reaches the whole process group; the parent handles it
+    # Output that libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
         for line in sys.stdin:
-            _say(answers, _answered(json.loads(line), answers))
+            _send(answers, _answered(json.loads(line), answers))
     except BrokenPipeError:
-        os._exit(0)  # nobody listens any more: there is nothing left to flush
+        os._exit(0)  # the parent has ended; flushing at exit would fail again
     return 0
 
 
-def _say(answers: Any, reported: dict[str, object]) -> None:
+def _send(answers: Any, reported: dict[str, object]) -> None:
     answers.write(json.dumps(reported) + "\n")
     answers.flush()
 
@@ -168,7 +171,7 @@ def _answered(asked: dict[str, Any], answers: Any) -> dict[str, object]:
     place: int | None = None
     try:
         opened: list[Any] = []
-        for place, folder in enumerate(asked["folders"]):  # noqa: B007 - where it stopped
+        for place, folder in enumerate(asked["folders"]):  # noqa: B007 - used below if opening fails
             opened.append(_opened(Path(folder), opened[0] if opened else ()))
         place = None
         progress = _DistanceReporter(answers)
@@ -183,7 +186,7 @@ def _answered(asked: dict[str, Any], answers: Any) -> dict[str, object]:
 
 
 class _DistanceReporter:
-    """Passes progress on, a few times a second."""
+    """Sends progress to the parent, at most once in REPORT_EVERY_S seconds."""
 
     def __init__(self, answers: Any) -> None:
         self._answers, self._next = answers, 0.0
@@ -192,4 +195,4 @@ class _DistanceReporter:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + REPORT_EVERY_S
-            _say(self._answers, {"done": done, "total": total})
+            _send(self._answers, {"done": done, "total": total})

@@ -1,7 +1,7 @@
-"""Weight distances of a workspace: computed from the available files and stored.
+"""Computes missing weight distances of a workspace from the available files, and stores them.
 
-Distances are between the weights that were scored: each checkpoint's files are checked against its fingerprint before a
-sweep and after it; checkpoints whose files differ are left out and reported.
+Distances are between the weights that were scored: each checkpoint's files are checked against its fingerprint before and
+after the computation; checkpoints whose files differ are left out and reported.
 """
 
 from __future__ import annotations
@@ -24,20 +24,18 @@ from kltui.store import CheckpointRow, Store
 from kltui.workspace.adapter_sweep import AdapterSweep, adapter_runs
 from kltui.workspace.weight_process import BadFolderError, WeightProcess
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]  # (run, bytes read, bytes in all)
 Distances = dict[tuple[str, str], float]
 
-CHECKED = (
-    "weight_distances"  # kind of the record that says that stored distances were computed from checked files
-)
+CHECKED = "weight_distances"  # kind of the record that states that stored distances were computed from checked files
 SCORE_AGAIN = "score it again, then compare its weights"
 
 
 @dataclass
 class Computed:
-    """{(weights a, weights b): squared distance}, problems met, and weights whose files are others by now.
+    """Computed distances {(weights a, weights b): squared distance}, problems met, and weights whose files have changed.
 
-    Distances of the latter that are stored may be those of the other files.
+    Stored distances of the `overwritten` weights may be wrong: they may have been computed from the changed files.
     """
 
     distances: Distances = field(default_factory=dict)
@@ -54,10 +52,11 @@ def compute_missing(
     progress: Progress | None,
     variants: Sequence[tuple[CheckpointRow, CheckpointRow]] = (),
 ) -> Computed:
-    """Squared distances, run by run, of the pairs up to `window` apart that are not `known`, and of each of `variants`.
+    """Computes the squared distances of pairs up to `window` apart in a run that are not in `known`, and of each of `variants`.
 
-    Every file is read once. `remembered`: fingerprints {(folder, stamps): sha256}, so that unchanged files
-    need not be hashed again. Results are stored immediately, unless another process is writing.
+    `rows` are the checkpoints in order, `variants` pairs (model, its GGUF file). Every file is read once. `remembered` are
+    fingerprints {(folder, stamps): sha256}, so that unchanged files need not be hashed again. Results are stored in the
+    workspace `folder` after each run, unless another process is writing to it.
     """
     computed = Computed()
     runs: dict[str, list[CheckpointRow]] = defaultdict(list)
@@ -73,22 +72,24 @@ def compute_missing(
             try:
                 n_params = sweep.run(process, window, progress)
             except KltuiError as error:
-                computed.problems.append(_worded(run, error))
+                computed.problems.append(_problem(run, error))
                 n_params = 0
             computed.distances |= sweep.distances
-            computed.problems += _keep(folder, sweep.distances, sweep.at_hand, n_params, computed.overwritten)
+            computed.problems += _store(
+                folder, sweep.distances, sweep.at_hand, n_params, computed.overwritten
+            )
     adapters = AdapterSweep()
     for members in adapter_runs(rows):
         adapters.run(members, rows, known, window)
     computed.distances |= adapters.distances
     computed.problems += adapters.problems
     if adapters.distances:
-        computed.problems += _keep(folder, adapters.distances, (), 0, set())
+        computed.problems += _store(folder, adapters.distances, (), 0, set())
     computed.problems = list(dict.fromkeys(computed.problems))
     return computed
 
 
-def _worded(name: str, error: KltuiError) -> str:
+def _problem(name: str, error: KltuiError) -> str:
     return f"{name}: {error.message}" + (f" ({error.hint})" if error.hint else "")
 
 
@@ -126,7 +127,7 @@ class _Sweep:
             )
 
     def run(self, process: WeightProcess, window: int, progress: Progress | None) -> int:
-        """Fills `distances`; number of parameters of the models."""
+        """Fills `distances`; returns the number of parameters of the models, 0 if nothing could be compared."""
         while len(self.at_hand) > 1:
             try:
                 band_Kb, n_params = process.banded_distances(
@@ -136,7 +137,7 @@ class _Sweep:
                     (lambda done, total: progress(self._run, done, total)) if progress else None,
                 )
             except BadFolderError as error:
-                self._computed.problems.append(_worded(self.at_hand.pop(error.place)[0].name, error))
+                self._computed.problems.append(_problem(self.at_hand.pop(error.place)[0].name, error))
                 continue
             if not self._drop_moved():
                 self.distances = self._pairs(band_Kb.shape[1], band_Kb)
@@ -155,7 +156,7 @@ class _Sweep:
     def _checked(
         self, row: CheckpointRow, folder: Path, remembered: Mapping[tuple[str, str], str]
     ) -> Hashed | None:
-        """The checkpoint's files, if they are those that were scored; else a problem, and None."""
+        """The checkpoint's files if they are those that were scored; otherwise records a problem and returns None."""
         try:
             outside = _tokenizer_of(row, folder)
             at_ns, seen = time.time_ns(), stamps(folder, outside)
@@ -171,7 +172,7 @@ class _Sweep:
         return None
 
     def _drop_moved(self) -> bool:
-        """Whether files moved while they were compared; those of such checkpoints are left out from now on."""
+        """Whether files changed during the comparison; removes the checkpoints concerned."""
         moved = [(row, hashed) for row, hashed in self.at_hand if has_moved(hashed)]
         for pair in moved:
             self.at_hand.remove(pair)
@@ -179,7 +180,7 @@ class _Sweep:
         return bool(moved)
 
     def _refuse(self, row: CheckpointRow) -> None:
-        """Leaves a checkpoint out and says so; of one that was never scored there is nothing to say."""
+        """Records that the files of a checkpoint have changed; does nothing if it was never scored."""
         if not row.scored:
             return
         self._computed.overwritten.add(row.weights)
@@ -189,33 +190,33 @@ class _Sweep:
 
 
 def _tokenizer_of(row: CheckpointRow, folder: Path) -> Path | None:
-    """The folder of the checkpoint's tokenizer where that is another one."""
+    """The folder of the checkpoint's tokenizer, None if it is the model's own."""
     found = tokenizer_folder(folder, row.checkpoint.tokenizer)
     return None if found == folder else found
 
 
 def _files(row: CheckpointRow) -> Path | None:
-    """Folder with the checkpoint's weights, if they are on this machine."""
+    """Folder with the checkpoint's weights; None if they are not on this machine."""
     source = row.checkpoint.source
     if isinstance(source, HubSource):
         from kltui.registry.hub import cached_folder
 
-        # The commit that was scored, whatever the revision means by now.
+        # The commit that was scored; the revision may refer to another one by now.
         commit = row.weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2]
         return cached_folder(replace(source, commit=commit))
     return source.path if isinstance(source, LocalSource) and source.exists else None
 
 
-def _keep(
+def _store(
     folder: Path,
     distances: Distances,
     at_hand: Sequence[tuple[CheckpointRow, Hashed]],
     n_params: int,
     overwritten: set[str],
 ) -> list[str]:
-    """Keeps the distances and the fingerprints that were checked; why that could not be: they are shown all the same.
+    """Stores the distances and the fingerprints that were checked; returns a problem, in a list, if that is impossible.
 
-    Where there are none, nothing is opened: who writes verifies every row first.
+    Opens the store only if there is something to store, because opening it for writing verifies all rows.
     """
     if not (distances or at_hand or overwritten):
         return []

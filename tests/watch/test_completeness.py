@@ -84,7 +84,7 @@ def _lost_shard(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _header_only, _no_config, _half_config, _lost_shard])
-def test_what_is_not_all_there_has_not_landed(model: Path, tmp_path: Path, damage: object) -> None:
+def test_what_is_not_all_there_is_not_complete(model: Path, tmp_path: Path, damage: object) -> None:
     folder = shutil.copytree(model, tmp_path / "step5")
     assert is_whole(folder)
     damage(folder)  # type: ignore[operator]
