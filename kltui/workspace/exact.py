@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from kltui.jobs.prepare import Ready
 
 KIND = "exact"  # of the records that hold results
-# What `_settings` understands: any other word says that something else was scored.
+# Words of settings that `_settings` handles; any other word means that the vectors were scored in another way.
 KNOWN_SETTINGS = {"bos", "dtype", "overlong", "kind", "template", "values"}
 POLL_S = 0.2
-Said = Callable[[str, float], None]  # (stage, share of the positions done, NaN where that is not known)
+ExactProgress = Callable[[str, float], None]  # (stage, share of the positions done, NaN if unknown)
 
 
 def silent(_stage: str, _share: float) -> None:
-    """Says nothing."""
+    """Ignores progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ExactSide:
 
     @property
     def identity(self) -> str:
-        """What changes this side of a result: the weights and their variant."""
+        """The weights and their variant, which determine this side of a result."""
         return f"{self.vector.weights} {self.row.checkpoint.quantization}"
 
 
@@ -62,7 +62,7 @@ class ExactRequest:
 
     @property
     def key(self) -> dict[str, object]:
-        """Everything that changes the result, the same whichever way round the two are named."""
+        """Everything that determines the result, in an order that does not depend on which of the two is `a`."""
         sides = sorted((self.a, self.b), key=lambda side: side.identity)
         return {
             "models": [side.identity for side in sides],
@@ -84,7 +84,7 @@ class ExactRequest:
 
 
 def stored(records: Mapping[str, Mapping[str, Any]], asked: ExactRequest) -> NextTokenKL | None:
-    """The stored result for two checkpoints, without the estimate; None if there is none."""
+    """The stored result for two checkpoints, without the estimate from their vectors; None if there is none."""
     record = records.get(_name(asked.key))
     if record is None or record.get("key") != asked.key:
         return None
@@ -98,7 +98,7 @@ def names_in(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def check(asked: ExactRequest) -> None:
-    """Raises KltuiError if the exact KL of these two cannot be computed, as far as the workspace knows without their files."""
+    """Raises KltuiError if the exact KL of the two cannot be computed, as far as is known without reading their files."""
     for side in (asked.a, asked.b):
         if side.vector.is_imported:
             raise KltuiError(
@@ -116,8 +116,8 @@ def check(asked: ExactRequest) -> None:
                 f"{side.row.name} is a served model, and a server does not return full next-token distributions",
                 "Score the model from its own files to compare it exactly.",
             )
-    strange = set(comparable.words(asked.a.vector.settings)) - KNOWN_SETTINGS
-    if strange:
+    unknown = set(comparable.words(asked.a.vector.settings)) - KNOWN_SETTINGS
+    if unknown:
         raise KltuiError(
             f"{asked.a.row.name} was scored with {asked.a.vector.settings}, which this version of kltui"
             " does not fully support",
@@ -138,7 +138,7 @@ def check(asked: ExactRequest) -> None:
 
 
 def exact_kl_of(
-    store: Store, asked: ExactRequest, device: str = "auto", progress: Said = silent
+    store: Store, asked: ExactRequest, device: str = "auto", progress: ExactProgress = silent
 ) -> NextTokenKL:
     """Computes and stores the exact KL of two checkpoints; returns it without the estimate.
 
@@ -150,7 +150,7 @@ def exact_kl_of(
 
     check(asked)
     with _writing(store.folder):
-        pass  # said now, not after hours of work that nobody could keep
+        pass  # fails now instead of after the computation, whose result could not be stored
     texts = tuple(store.corpora.texts(asked.corpus.id))
     prompts = store.corpora.prompts(asked.corpus.sha256) if asked.are_answers else ()
     settings = _settings(asked, device, [job.job_toml for job in store.jobs.all()])
@@ -171,7 +171,7 @@ def exact_kl_of(
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[Store]:
-    """The workspace's store, open for writing. Raises StoreError saying what it would be written for."""
+    """Context with the workspace's store, open for writing. Raises StoreError that says what cannot be stored."""
     try:
         store = Store.write(folder)
     except StoreError as error:
@@ -186,21 +186,23 @@ def _writing(folder: Path) -> Iterator[Store]:
 
 
 def _settings(asked: ExactRequest, device: str, jobs: Sequence[str]) -> ScoringSettings:
-    """The settings that both vectors were scored under, on `device`; pickled weights are read where a job allowed that."""
-    said = comparable.words(asked.a.vector.settings)
+    """The settings with which both vectors were scored, on `device`; pickled weights are allowed if a job allowed them."""
+    stated = comparable.words(asked.a.vector.settings)
     allowed = any(tomllib.loads(toml).get("scoring", {}).get("allow_bin", False) for toml in jobs if toml)
     return ScoringSettings(
         device=device,
-        dtype=said.get("dtype", "float32"),  # type: ignore[arg-type]  # a job file's own words
-        bos=said.get("bos", "auto"),  # type: ignore[arg-type]
-        overlong=said.get("overlong", "error"),  # type: ignore[arg-type]
+        dtype=stated.get("dtype", "float32"),  # type: ignore[arg-type]  # checked when the job file was read
+        bos=stated.get("bos", "auto"),  # type: ignore[arg-type]
+        overlong=stated.get("overlong", "error"),  # type: ignore[arg-type]
         allow_bin=allowed,
-        template=said.get("template", "") if asked.are_answers else "",
+        template=stated.get("template", "") if asked.are_answers else "",
     )
 
 
-def _prepared(store: Store, asked: ExactRequest, allow_bin: bool, progress: Said) -> tuple[Ready, Ready]:
-    """Both checkpoints' files, here and those that were scored."""
+def _prepared(
+    store: Store, asked: ExactRequest, allow_bin: bool, progress: ExactProgress
+) -> tuple[Ready, Ready]:
+    """Both checkpoints' files, downloaded if necessary. Raises KltuiError if they are not those that were scored."""
     from kltui.jobs.prepare import NotReady, Preparer, remembered
 
     preparer = Preparer(
@@ -232,8 +234,10 @@ def _error(message: str, hint: str, retry: bool) -> KltuiError:
     return TryAgainError(message, hint) if retry else KltuiError(message, hint)
 
 
-def _scored(setup: Setup, asked: ExactRequest, ready: tuple[Ready, Ready], progress: Said) -> ExactKL:
-    """Both checkpoints run over the texts in a process of their own, which ends with it."""
+def _scored(
+    setup: Setup, asked: ExactRequest, ready: tuple[Ready, Ready], progress: ExactProgress
+) -> ExactKL:
+    """Runs both models over the texts in a separate process; returns the sums for every text."""
     from kltui.jobs.executors.local import LocalExecutor
     from kltui.jobs.messages import PairTask
     from kltui.jobs.prepare import task_of
@@ -250,9 +254,9 @@ def _waited(
     submit: Callable[[PairTask], None],
     wait: Callable[[float], list[Message]],
     task: PairTask,
-    progress: Said,
+    progress: ExactProgress,
 ) -> ExactKL:
-    """The result of a task; what comes meanwhile is passed on. Raises KltuiError where it fails."""
+    """Submits a task, passes progress on and returns the result. Raises KltuiError if the task fails."""
     from kltui.jobs.messages import Died, Failed, PairCompared, TaskProgress
 
     progress("load", math.nan)
@@ -318,13 +322,13 @@ def _name(key: Mapping[str, object]) -> str:
 
 
 def _as_record(asked: ExactRequest, made: NextTokenKL) -> dict[str, object]:
-    kept = made.swapped() if asked.is_turned else made
-    values = {name: value for name, value in asdict(kept).items() if name != "estimate"}
+    oriented = made.swapped() if asked.is_turned else made
+    values = {name: value for name, value in asdict(oriented).items() if name != "estimate"}
     return {"key": asked.key, "kltui": __version__, **_finite(values)}
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with None for NaN, which JSON lacks."""
+    """`values` with None for NaN and infinities, which JSON lacks."""
     return {
         name: _finite(v)
         if isinstance(v, Mapping)
@@ -337,7 +341,7 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @decoded
 def _parsed(record: Mapping[str, Any], asked: ExactRequest) -> NextTokenKL:
-    """A kept result under the names that the two have now."""
+    """A stored result, with the checkpoints' present names."""
     a, b = (asked.b, asked.a) if asked.is_turned else (asked.a, asked.b)
     forward, reverse = (
         Direction(**{name: _number(v) for name, v in record[way].items()}) for way in ("forward", "reverse")

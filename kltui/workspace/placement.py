@@ -1,4 +1,4 @@
-"""One model on the workspace's map: scored by the map's rules on its texts or on a draw of them, and where it then stands."""
+"""`kltui --place`: scores one model with the settings of the workspace's map, and determines its position on the map."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ METHOD = "ls"
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A vector of the map by its KL to the model in bits/byte.
+    """A vector of the map, and its KL to the placed model in bits/byte.
 
     `se` is the standard error of that KL: over texts or, if texts were drawn, the sampling error of the draw;
-    `se_whole` is the error over the whole corpus.
+    `se_whole` is the standard error that scoring the whole corpus would give.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Near:
 class Placement:
     """The position of a model on a map of `n_vectors` others.
 
-    `n_texts` is how many different texts it was scored on, of `n_corpus`; `drawn` how many draws those were, 0 for all
-    texts. `nearest` has the nearest vectors, `scale` where the KL to `scale_to` lies among the published medians: the
-    nearest that is not the same but for rounding. (x, y) is the place in the map's PCA picture, `ellipse` its error (one standard deviation, sqrt(bits/byte)). `leakage` is
-    None without benchmark scores. KLs below `floor` are rounding.
+    It was scored on `n_texts` different texts of `n_corpus`, which came from `drawn` draws (0: all texts). `nearest` are the
+    nearest vectors. `scale` compares the KL to `scale_to`, the nearest vector that differs by more than rounding, with the
+    published medians. (x, y) is the position in the map's PCA plot and `ellipse` its error (one standard deviation), in
+    sqrt(bits/byte). `leakage` is None without benchmark scores. KLs below `floor`, in bits/byte, are rounding.
     """
 
     name: str
@@ -81,11 +81,11 @@ class Placement:
 
     @property
     def suspicious(self) -> bool:
-        """Whether its likelihood is far above what its scores let expect."""
+        """Whether its log-likelihood is far higher than its benchmark scores predict (z above SUSPICIOUS)."""
         return self.leakage is not None and self.leakage.z > SUSPICIOUS
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain data."""
+        """The fields as JSON data."""
         return {**asdict(self), "unit": "bits/byte", "suspicious": self.suspicious}
 
 
@@ -130,7 +130,7 @@ def place(
 
 
 def _draw(ws: Workspace, sha256: str, settings: str, n: int) -> tuple[Any, subsample.TextDraw]:
-    """(file, record) of n texts of the map's, those drawn before where there are such: their models can be compared."""
+    """(file, record) of n drawn texts of the map; earlier draws of n texts are used again, so that models are comparable."""
     for made in reversed(subsample.text_draws(ws)):
         path = ws.path / subsample.FOLDER / f"{made.name}.jsonl"
         if (made.of, made.n_drawn, made.clip_threshold) == (sha256, n, None) and path.is_file():
@@ -203,7 +203,7 @@ def placed(
 
 
 def _on_drawn(ws: Workspace, whole: Map, rest: Map, name: str, drawn: subsample.TextDraw) -> Drawn:
-    """The model and the map's other vectors at the drawn texts. Raises KltuiError where the model is not among those."""
+    """The model and the map's other vectors at the drawn texts. Raises KltuiError if the model cannot join the map."""
     scored, why = subsample.scored_on(ws, whole, drawn)
     if name not in scored:
         reason = why.get(name, "it was not scored on the drawn texts")
@@ -214,7 +214,7 @@ def _on_drawn(ws: Workspace, whole: Map, rest: Map, name: str, drawn: subsample.
 
 
 def _near_by_all(whole: Map, name: str, others: Sequence[int]) -> list[Near]:
-    """The map's vectors by rising KL over all texts; undefined ones left out."""
+    """The map's other vectors by rising KL over all texts; those with an undefined KL are left out."""
     row = whole.row(name)
     found = [(whole.names[k], whole.pair_rows(row, k)) for k in others]
     near = [Near(other, kl.value, kl.se, kl.se) for other, kl in found if math.isfinite(kl.value)]
@@ -228,7 +228,7 @@ def _near_by_drawn(known: Drawn, names: Sequence[str]) -> list[Near]:
 
 
 def _key_on_drawn(ws: Workspace, drawn: subsample.TextDraw, name: str) -> Mapping[str, str]:
-    """The key of the vector over the drawn texts."""
+    """The key of the model's vector over the drawn texts; {} if there is none."""
     row = next(row for row in ws.checkpoints() if row.name == name)
     ids = {c.id for c in ws.corpora() if c.sha256 == drawn.corpus}
     found = [g for g in ws.vector_groups() if g.corpus_id in ids]
@@ -240,7 +240,7 @@ def _key_on_drawn(ws: Workspace, drawn: subsample.TextDraw, name: str) -> Mappin
 
 
 def _scores(ws: Workspace, rest: Map, name: str) -> dict[str, dict[str, float]]:
-    """{task: {vector: score}} of the map's models and of the one that is placed, where it has scores."""
+    """{task: {vector: score}} of the map's models and, if it has scores, of the placed one."""
     last: dict[str, Point] = {}
     for p in rest.points:
         held = last.get(p.run)
@@ -260,7 +260,7 @@ def _text_notes(whole: Map, known: Drawn, drawn: subsample.TextDraw | None) -> l
 
 
 def _floor(whole: Map, record: Mapping[str, object]) -> float:
-    """KL in bits/byte that rounding alone makes; NaN where it is unknown."""
+    """KL in bits/byte that rounding alone causes; NaN if unknown."""
     floor = coarsest_floor(comparable.dtypes_of(record), whole.mean_bytes)
     if not math.isnan(floor):
         return floor

@@ -1,4 +1,4 @@
-"""Draws of texts for new models: stored as a corpus file and a record, and used to place models on the map.
+"""Texts drawn for new models: stored as a corpus file and a record, and used to place models on the map.
 
 Source: arXiv 2505.15428. A new model is scored only on the drawn texts, and its values are clipped at the map's threshold.
 """
@@ -30,17 +30,18 @@ if TYPE_CHECKING:
 
 Values = NDArray[np.float64]
 
-KIND = "draw"
-RELEASED = "samples"  # kind of the records of draws that came with a release
+KIND = "draw"  # of the records that describe draws
+RELEASED = "samples"  # kind of the records of draws that were imported with a release
 FOLDER = "draws"
-_OTHER_MAP = 0.1  # share of the draws by which a map that they were not made for is known
+_OTHER_MAP = 0.1  # relative error of the number of draws from which they are taken to belong to another map
 
 
 @dataclass(frozen=True)
 class TextDraw:
-    """Texts drawn for one map. `index` are places in corpus `of`; `corpus` is the hash of the drawn texts themselves.
+    """Texts drawn for one map. `index` are the drawn texts' positions in the corpus with SHA-256 `of`.
 
-    `weight` and `count` (times drawn) go with `index`; `n_texts` and `mean_bytes` are those of the texts drawn from.
+    `corpus` is the SHA-256 of the drawn texts. `weight` and `count` (times drawn) have the order of `index`; `n_texts` and
+    `mean_bytes` are those of the texts drawn from, `n_drawn` is the number of draws.
     """
 
     name: str
@@ -59,20 +60,20 @@ class TextDraw:
 
     @property
     def draw(self) -> TextSample:
-        """The same as the analysis takes it."""
+        """The drawn texts in the form that `analysis.resample` uses."""
         index, weight = np.array(self.index, dtype=np.intp), np.array(self.weight)
         return TextSample(index, weight, self.n_drawn, self.n_texts, self.method, self.seed)
 
     def clipped(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values raised to the map's clip threshold, where it had one."""
+        """`values` (nats) raised to the map's clip threshold, if it has one."""
         return values if self.clip_threshold is None else np.maximum(values, self.clip_threshold)
 
 
 @dataclass(frozen=True, eq=False)
 class Added:
-    """M models scored only on a draw's texts, and their KL to every vector of the map (M x K, bits/byte).
+    """M models scored only on drawn texts, and their KL to every vector of the map (M x K, bits/byte).
 
-    `left_out` is the reason for each vector over the drawn texts that is not included.
+    `left_out` is {name: reason} of the vectors over the drawn texts that are not included.
     """
 
     draw: TextDraw
@@ -84,7 +85,8 @@ class Added:
 def draw_texts(ws: Workspace, m: Map, n: int, method: str = "ls", seed: int = 42) -> tuple[Path, TextDraw]:
     """Draws n texts for map `m` of the workspace and stores them; returns (corpus file, record).
 
-    Raises StoreError while another process writes to the workspace.
+    `method` is one of METHODS or the name of released draws. Raises UsageError for an invalid request, StoreError if another
+    process writes to the workspace.
     """
     if n < 1:
         raise UsageError(f"--draw {n} draws no text", "Give at least 1.")
@@ -107,7 +109,7 @@ def draw_texts(ws: Workspace, m: Map, n: int, method: str = "ls", seed: int = 42
 
 
 def _row(corpus: Corpus, k: int) -> dict[str, object]:
-    """A text as a row of a corpus file, or a pair."""
+    """Text k, or pair k, as a row of a corpus file."""
     domain = {"domain": corpus.domains[k]}
     if not corpus.prompts:
         return {"text": corpus.texts[k], **domain}
@@ -116,6 +118,7 @@ def _row(corpus: Corpus, k: int) -> dict[str, object]:
 
 
 def _drawn(ws: Workspace, m: Map, n: int, method: str, seed: int) -> tuple[TextDraw, Corpus]:
+    """(record of the draw, corpus of the different texts that were drawn)."""
     used = complete_texts(m.loglik_KN)
     if method in METHODS:
         p = sampling_probabilities(double_centre(m.loglik_KN[:, used]), method)
@@ -133,7 +136,7 @@ def _drawn(ws: Workspace, m: Map, n: int, method: str, seed: int) -> tuple[TextD
     threshold = record.get("clip_threshold") if isinstance(record, dict) else None
     return (
         TextDraw(
-            # what is drawn depends on the map, and models may stand on an earlier draw: its file stays
+            # The hash is part of the name, so that an earlier draw for another map keeps its file.
             name=f"{method}-{n}-seed{seed}-{drawn[:8]}",
             of=sha256,
             corpus=drawn,
@@ -155,7 +158,7 @@ def _drawn(ws: Workspace, m: Map, n: int, method: str, seed: int) -> tuple[TextD
 def _released(
     ws: Workspace, m: Map, used: NDArray[np.intp], n: int, name: str, seed: int
 ) -> tuple[TextSample, Values]:
-    """(draw, probabilities p_N) of released draws called `name`, for n texts and a seed. Raises UsageError for none such."""
+    """(draw, probabilities p_N) of the released draws `name`, for n texts and a seed. Raises UsageError if there are none."""
     records = ws.records(RELEASED)
     if name not in records:
         known = ", ".join((*METHODS, *records))
@@ -174,7 +177,7 @@ def _released(
             f"{name} draws from texts that differ from the {len(used)} that every vector of this map has",
             "Use released draws with the release's own vectors and texts, without preprocessing.",
         )
-    # Which way they were drawn by is the beginning of their name: kls, lss, uniform.
+    # Their name begins with the method: kls, lss, uniform.
     way = next((known for known in METHODS if name.startswith(known)), "ls")
     p = sampling_probabilities(double_centre(m.loglik_KN), way)
     order = np.argsort(index)
@@ -208,9 +211,9 @@ def added_models(ws: Workspace, whole: Map, d: TextDraw) -> Added | None:
     scored, left_out = scored_on(ws, whole, d)
     if not scored and not left_out:
         return None
-    held = set(whole.names) & scored.keys()
-    left_out |= dict.fromkeys(sorted(held), "the map already has a vector with its name, over all texts")
-    new = {name: values for name, values in scored.items() if name not in held}
+    on_map = set(whole.names) & scored.keys()
+    left_out |= dict.fromkeys(sorted(on_map), "the map already has a vector with its name, over all texts")
+    new = {name: values for name, values in scored.items() if name not in on_map}
     kl = KLToMap(*np.empty((2, 0, len(whole))))
     if new:
         kl = kl_to_drawn(whole, d, np.array(list(new.values())))
@@ -218,7 +221,7 @@ def added_models(ws: Workspace, whole: Map, d: TextDraw) -> Added | None:
 
 
 def scored_on(ws: Workspace, whole: Map, d: TextDraw) -> tuple[dict[str, Values], dict[str, str]]:
-    """({name: values (u)} of the vectors over the drawn texts that may join map `whole`, {name: why} of the others)."""
+    """({name: values, u nats} of the vectors over the drawn texts that may join map `whole`, {name: reason} of the others)."""
     scored: dict[str, Values] = {}
     left_out: dict[str, str] = {}
     target = str(whole.record["settings"])
@@ -240,17 +243,17 @@ def scored_on(ws: Workspace, whole: Map, d: TextDraw) -> tuple[dict[str, Values]
 
 
 def kl_to_drawn(whole: Map, d: TextDraw, new_Mu: Values) -> KLToMap:
-    """The KL of M vectors over the drawn texts to every vector of the map, M x K in bits/byte."""
+    """The KL of M vectors over the u drawn texts to every vector of the map, M x K in bits/byte."""
     return kl_to_map(on_drawn(whole, d), d.clipped(new_Mu), d.draw, np.array(d.count), d.mean_bytes)
 
 
 def on_drawn(whole: Map, d: TextDraw) -> Values:
-    """The map's vectors at the drawn texts, K x u, clipped as the draw's map was. Raises KltuiError for gaps."""
+    """The map's values at the drawn texts, K x u nats, clipped as the draw's map. Raises KltuiError if a value is missing."""
     old = whole.loglik_KN[:, list(d.index)]
     if not np.isfinite(old).all():
         raise KltuiError(
             f"the map has vectors that lack some of the texts of {d.name}",
-            "draw texts again: kltui --draw N WORKSPACE",
+            "Draw texts again: kltui --draw N WORKSPACE",
         )
     return d.clipped(old)
 

@@ -1,4 +1,4 @@
-"""One folder of work, opened: what the interfaces, reports and notebooks talk to."""
+"""An open workspace: what the interface, reports and notebooks query."""
 
 from __future__ import annotations
 
@@ -42,12 +42,11 @@ if TYPE_CHECKING:
     from kltui.analysis.kl import KL, CentredGram
     from kltui.analysis.map import Map
     from kltui.corpus.corpus import Prompt
-    from kltui.workspace.exact import ExactRequest
-    from kltui.workspace.exact import Said as ExactProgress
+    from kltui.workspace.exact import ExactProgress, ExactRequest
 
-MAX_AT_ONCE = 5000  # checkpoints that a list waits for: more are shown before all are read
+MAX_AT_ONCE = 5000  # with more checkpoints, a list first shows its beginning (`beginning`)
 
-# Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
+# Fields of a vector's key that identify it, as opposed to those that say how it was scored.
 _OF_ONE_VECTOR = {
     "weights",
     "base",
@@ -64,7 +63,7 @@ _OF_ONE_VECTOR = {
 
 @dataclass(frozen=True, slots=True)
 class VectorGroup:
-    """Vectors that may share a map: one corpus, one BOS and length policy, one dtype."""
+    """Vectors that may share a map: one corpus and one group of settings (`store.comparable`)."""
 
     corpus_id: int
     settings: str
@@ -72,16 +71,19 @@ class VectorGroup:
 
 
 class Workspace(StoredDistances):
-    """A workspace folder opened read-only; nothing here imports torch."""
+    """A workspace folder opened read-only. Torch is not imported unless a map is computed on a GPU.
+
+    Methods that read the store raise DamageError if what they read is damaged.
+    """
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.name = store.folder.resolve().name
-        self.over = ""  # hash of the corpus that is meant where none is named; "": that of most checkpoints
-        self.settings = ""  # scoring settings that are meant where none are named; "": the fullest's
-        self.values = pair_values.CONDITIONAL  # of pairs: what a map is made of
+        self.over = ""  # SHA-256 of the default corpus; "": the one with the most checkpoints
+        self.settings = ""  # default settings; "": those with the most checkpoints
+        self.values = pair_values.CONDITIONAL  # default values of maps of pairs
         self._text_ids: dict[int, NDArray[np.intp] | None] = {}
-        # What was read last, and the generation it is of: a map asks for them several times.
+        # The rows read last with their generation, because one map needs them several times.
         self._last_checkpoints: tuple[int, list[CheckpointRow]] = (-1, [])
         self._last_vectors: tuple[int, list[VectorRow]] = (-1, [])
         self._comparable = comparable.Comparable()
@@ -122,28 +124,28 @@ class Workspace(StoredDistances):
         self.close()
 
     def generation(self) -> int:
-        """A number that changes when another process has committed: cheap to poll."""
+        """A number that changes when another process has written to the workspace; cheap to poll."""
         return self._store.generation()
 
     def checkpoints(self) -> list[CheckpointRow]:
-        """Every registered checkpoint, by run, step and variant; one that is as it was is the very same object."""
-        generation = self.generation()  # read first: what is newer than it is read again
+        """Every registered checkpoint, by run, step and variant. Unchanged ones are the same objects as in the last call."""
+        generation = self.generation()  # read before the rows, so that rows written meanwhile are read again
         known = {row.id: row for row in self._last_checkpoints[1]}
         rows = [kept if (kept := known.get(row.id)) == row else row for row in self._store.checkpoints.all()]
         self._last_checkpoints = generation, rows
         return list(rows)
 
     def beginning(self, n: int) -> Beginning | None:
-        """The first n checkpoints and how many there are of each run, not verified; None where `checkpoints` is as quick."""
+        """The first n checkpoints and the numbers of all runs, not verified; None in small workspaces (up to MAX_AT_ONCE)."""
         return self._store.checkpoints.beginning(n) if self._store.checkpoints.count() > MAX_AT_ONCE else None
 
     def known_checkpoints(self) -> list[CheckpointRow]:
-        """Those read last, where no other process has committed since: which there are, not how they fare."""
+        """The checkpoints as read last, if no other process has written since; otherwise they are read again."""
         generation, rows = self._last_checkpoints
         return rows if generation == self.generation() else self.checkpoints()
 
     def _vector_rows(self) -> list[VectorRow]:
-        """What identifies every stored vector, read again where another process has committed."""
+        """Every stored vector without its values, read again only if another process has written."""
         generation = self.generation()
         if self._last_vectors[0] != generation:
             self._last_vectors = generation, self._store.vectors.rows()
@@ -154,7 +156,7 @@ class Workspace(StoredDistances):
         return self._store.checkpoints.run_numbers()
 
     def losses(self) -> dict[int, StoredLoss]:
-        """{checkpoint id: loss over the corpus that is meant}, without reading a vector; {} where nothing is scored."""
+        """{checkpoint id: loss on the default corpus}, without reading a vector; {} if nothing is scored."""
         try:
             corpora = self.corpora()
             corpus = corpora[0] if len(corpora) == 1 and not self.over else self.corpus()
@@ -163,16 +165,19 @@ class Workspace(StoredDistances):
         return stored_losses(self._store.vectors.means(corpus.id), corpus.mean_bytes)
 
     def losses_of(self, vectors: Sequence[int]) -> dict[int, tuple[float, float]]:
-        """{vector id: (loss, its standard error)} of final vectors over the corpus that is meant; see `read_losses`."""
+        """{vector id: (loss, its standard error) in bits/byte} of final vectors on the default corpus."""
         corpus_id = self.corpus().id
         return read_losses(self._store, corpus_id, self._ids_of_texts(corpus_id), vectors)
 
     def corpora(self) -> list[CorpusRow]:
-        """Every corpus scored here, oldest first."""
+        """Every corpus of the workspace, oldest first."""
         return self._store.corpora.all()
 
     def corpus(self, sha256: str | None = None) -> CorpusRow:
-        """The corpus with that hash (a prefix will do), or the one chosen, or that which most checkpoints were scored on."""
+        """The corpus whose SHA-256 begins with `sha256`; by default the chosen one, or that with the most checkpoints.
+
+        Raises UsageError unless exactly one corpus matches, StoreError if the workspace has none.
+        """
         corpora, sha256 = self.corpora(), sha256 or self.over
         if sha256:
             found = [c for c in corpora if c.sha256.startswith(sha256)]
@@ -193,20 +198,20 @@ class Workspace(StoredDistances):
         return self._store.corpora.texts(self.corpus(sha256).id)
 
     def prompts(self, sha256: str | None = None) -> tuple[Prompt, ...]:
-        """What the texts of a corpus answer, where they are the responses of pairs: (role, content) by turn; else none."""
+        """The prompt of every text of a corpus of pairs, each with (role, content) of its turns; () for a corpus of texts."""
         return self._store.corpora.prompts(self.corpus(sha256).sha256)
 
     def copies(self, sha256: str | None = None) -> int:
-        """How many texts of a corpus are copies of another one."""
+        """Number of texts of a corpus that are copies of an earlier one."""
         ids = self._ids_of_texts(self.corpus(sha256).id)
         return 0 if ids is None else len(ids) - len(set(ids.tolist()))
 
     def same_weights(self) -> list[tuple[Point, ...]]:
-        """Groups of scored checkpoints that hold the same weights."""
+        """Groups of scored checkpoints that have the same weights."""
         return same_weights.in_store(self._store, self.known_checkpoints(), self._vector_rows())
 
     def domains(self, sha256: str | None = None) -> list[str]:
-        """The domain of every text of a corpus, "" where it has none."""
+        """The domain of every text of a corpus, "" for a text without one."""
         return self._store.corpora.domains(self.corpus(sha256).id)
 
     def jobs(self) -> list[JobRow]:
@@ -218,7 +223,7 @@ class Workspace(StoredDistances):
         return self._store.jobs.items(job_id)
 
     def vector_groups(self) -> list[VectorGroup]:
-        """Groups of final vectors that may share a map, the fullest (then newest) first; those on drawn texts last."""
+        """Groups of final vectors that may share a map, that with most checkpoints (then the newest) first; drawn texts last."""
         drawn = {str(record.get("corpus", "")) for record in self.records("draw").values()}
         on_drawn = {c.id for c in self.corpora() if c.sha256 in drawn} if drawn else set()
         return [VectorGroup(*found) for found in self._comparable.fullest(self._vector_rows(), on_drawn)]
@@ -242,13 +247,14 @@ class Workspace(StoredDistances):
         device: str = "cpu",
         values: str = "",
     ) -> Map:
-        """The vectors of the chosen checkpoints over one corpus (layers=True: their lens vectors too).
+        """The map of the chosen checkpoints' vectors on one corpus (layers=True: with their lens vectors).
 
-        `values` of pairs: "conditional" log p(response | prompt), "unconditional" log p(response), or "pmi", the difference
-        (pointwise mutual information; arXiv 2603.18593); "": as this workspace was opened.
-        Without a choice: the fullest group of vectors that may be compared. With `device` "cuda" or "cuda:1" what is
-        large is centred and multiplied on that GPU. Raises KltuiError when nothing is scored or torch has no such
-        GPU, and UsageError naming the differing key when chosen vectors cannot share a map.
+        By default it has the vectors of the comparable group with most checkpoints. `runs` and `names` select runs and
+        checkpoints, `corpus` is the beginning of a SHA-256, `settings` how vectors were scored, `preprocess` a mode of
+        `Map.preprocessed`. `values` of pairs: "conditional" log p(response | prompt), "unconditional" log p(response), or
+        "pmi", the difference (pointwise mutual information; arXiv 2603.18593); "": as the workspace was opened. With `device`
+        "cuda" or "cuda:1", large matrices are centred and multiplied on that GPU. Raises KltuiError if nothing is scored or
+        torch has no such GPU, and UsageError that names the differing settings if chosen vectors cannot share a map.
         """
         gram = gram_on(device)
         chosen = self._choose(runs, names, layers, corpus, settings)
@@ -260,10 +266,9 @@ class Workspace(StoredDistances):
         return result if preprocess == "none" else result.preprocessed(preprocess)
 
     def map_in_file(self, rows_in: BinaryIO) -> Map:
-        """The map that `map()` gives, its K x N float64 written to an empty file and mapped from there.
+        """The result of `map()`, with its K x N float64 written to an empty file and memory-mapped, to save memory.
 
-        For vectors that memory should not hold. The file holds them in the map's order, unless some were left out or those
-        of pairs are differences: then they are in memory.
+        The values are in memory nevertheless if vectors are left out of the map, or if `self.values` is not "conditional".
         """
         if self.values != pair_values.CONDITIONAL:
             return self.map()
@@ -272,10 +277,10 @@ class Workspace(StoredDistances):
     def _of_pairs(
         self, chosen: Sequence[tuple[CheckpointRow, VectorRow]], values: str, gram: CentredGram | None
     ) -> Map:
-        """The map of the same responses scored without their prompts, or of what the prompts change."""
-        held, lacking = pair_values.matched(chosen, self._store.vectors.rows(), values)
-        minuend = [v for _, v, _ in held] if values == pair_values.PMI else None
-        return self._assemble([(row, u) for row, _, u in held], gram, minuend, values, lacking)
+        """The map of unconditional values, or of the differences "pmi", for the chosen vectors."""
+        found, lacking = pair_values.matched(chosen, self._store.vectors.rows(), values)
+        minuend = [v for _, v, _ in found] if values == pair_values.PMI else None
+        return self._assemble([(row, u) for row, _, u in found], gram, minuend, values, lacking)
 
     def vectors(
         self,
@@ -290,7 +295,7 @@ class Workspace(StoredDistances):
         return {layer_name(row.name, v.layer): v for row, v in chosen}
 
     def benchmark_scores(self) -> dict[str, dict[str, float]]:
-        """Scores as they were imported, {checkpoint or run: {task: score}}."""
+        """Imported benchmark scores, {checkpoint or run: {task: score}}."""
         return self._store.benchmark_scores.all()
 
     def saved_maps(self) -> list[SavedMap]:
@@ -298,7 +303,7 @@ class Workspace(StoredDistances):
         return saved_maps.listed(self._store.records.all(saved_maps.KIND))
 
     def saved_map(self, name: str, *, prepared: bool = True, device: str = "cpu") -> Map:
-        """The named map exactly as it was saved, or its vectors before preprocessing; `device` as in `map`.
+        """The saved map `name`; with `prepared=False` its vectors before preprocessing. `device` as in `map`.
 
         Raises UsageError if there is none, or if a vector has changed since it was saved.
         """
@@ -314,7 +319,10 @@ class Workspace(StoredDistances):
         return result.preprocessed(p.mode, exclude=p.exclude) if prepared and p != Preparation() else result
 
     def save_map(self, name: str, preparation: Preparation | None = None) -> Map:
-        """Saves the map of all comparable vectors with `preparation` under `name`, with the key of every vector; returns it."""
+        """Saves the map of all comparable vectors with `preparation` under `name`; returns the preprocessed map.
+
+        Raises UsageError for an invalid name, StoreError if another process writes to the workspace.
+        """
         pair_values.check_kept(self.values)
         p = preparation or Preparation()
         rows, whole = self.vectors(), self.map()
@@ -328,7 +336,7 @@ class Workspace(StoredDistances):
         return made
 
     def released_pictures(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """K x 2 (or 3) coordinates of `names` by each picture that came with a release, NaN where it has none of a name."""
+        """{"released NAME": K x 2 (or 3) coordinates of `names`} of every imported picture; NaN for names that it lacks."""
         import numpy as np
 
         found = {}
@@ -341,7 +349,7 @@ class Workspace(StoredDistances):
         return found
 
     def type_colours(self) -> dict[str, str]:
-        """{model type: colour} as a release gives them, #rrggbb; empty without."""
+        """{model type: colour} as imported with a release, #rrggbb or a colour's name; {} if there are none."""
         record = self.records("colours").get("type", {})
         return cast("dict[str, str]", record.get("colours", {}))
 
@@ -362,8 +370,8 @@ class Workspace(StoredDistances):
         """Exact next-token KL of two scored checkpoints with the same tokenizer, and the estimate from their vectors.
 
         For pairs it covers the responses' tokens, given their prompts or, with `values` "unconditional", without them.
-        It is computed once, in a separate process on `device`, and stored; with compute=False only a stored result is returned (None:
-        none). Raises UsageError for names that are not scored, and KltuiError if it cannot be computed.
+        It is computed once, in a separate process on `device`, and stored; with compute=False only a stored result is
+        returned, or None. Raises UsageError for names that are not scored, and KltuiError if it cannot be computed.
         """
         from dataclasses import replace
 
@@ -376,13 +384,13 @@ class Workspace(StoredDistances):
         return found and replace(found, estimate=self._estimate(asked))
 
     def check_exact(self, a: str, b: str, *, corpus: str | None = None) -> None:
-        """Raises KltuiError where `exact_kl` could not be had, as far as that is known without the models' files."""
+        """Raises KltuiError if `exact_kl` cannot be computed, as far as is known without the models' files."""
         from kltui.workspace import exact
 
         exact.check(self._asked_exactly(a, b, corpus))
 
     def exact_pairs(self) -> list[tuple[str, str]]:
-        """Names of the pairs whose exact KL was worked out here, oldest first, as they were named then."""
+        """(name, name) of the pairs whose exact KL is stored, oldest first, as named when it was computed."""
         from kltui.workspace import exact
 
         return [exact.names_in(record) for record in self.records(exact.KIND).values()]
@@ -404,7 +412,7 @@ class Workspace(StoredDistances):
         return ExactRequest(chosen[a], chosen[b], row)
 
     def _estimate(self, asked: ExactRequest) -> KL:
-        """The KL of the two vectors, as the map has it."""
+        """The KL estimated from the two vectors, as on the map."""
         from kltui.analysis.kl import kl_pair
 
         text_bytes_N = self._store.corpora.text_bytes(asked.corpus.id)
@@ -444,8 +452,8 @@ class Workspace(StoredDistances):
         if not rows:
             raise nothing_scored()
         group = self._one_group(rows, of, strict=names is not None)
-        # Rows come oldest first, so that the newest vector of a checkpoint and layer is the one kept; where one has the
-        # very settings asked for, that one is.
+        # Rows are sorted by age, so that the newest vector of each checkpoint and layer is chosen; one with exactly the
+        # requested settings takes precedence.
         rows = sorted((v for v in rows if of[v.id] == group), key=lambda v: v.settings == (settings or group))
         newest = {(v.checkpoint_id, v.layer): v for v in rows}
         order = {cid: i for i, cid in enumerate(by_id)}
@@ -483,7 +491,7 @@ class Workspace(StoredDistances):
         best = max(by_group, key=lambda g: (len(by_group[g]), newest[g]))
         everyone = {row.checkpoint_id for row in rows}
         if strict and by_group[best] != everyone:
-            # What can be scored anew is to be scored as what others scored.
+            # The hint names the settings of imported vectors, because these cannot be scored again.
             kept = next((of[row.id] for row in rows if row.is_imported), best)
             other = next(g for g in by_group if g != kept)
             raise UsageError(
@@ -501,7 +509,11 @@ class Workspace(StoredDistances):
         lacking: Mapping[str, str] | None = None,
         rows_in: BinaryIO | None = None,
     ) -> Map:
-        """The map of these vectors; with `minuend`, of those minus these (pmi = l(y | x) - l(y))."""
+        """The map of the chosen vectors; with `minuend`, of those minus the chosen ones (pmi = l(y | x) - l(y)).
+
+        `lacking` are reasons for vectors that are left out, `rows_in` a file for the values. Raises KltuiError if no vector
+        remains.
+        """
         from kltui.analysis.emptying import LEFT_OUT, all_complete, all_left_out, emptying
         from kltui.analysis.map import Map, shared_counts
 
@@ -556,7 +568,7 @@ class Workspace(StoredDistances):
         return self._comparable.groups(self._vector_rows())[vector.corpus_id, vector.settings]
 
     def _ids_of_texts(self, corpus_id: int) -> NDArray[np.intp] | None:
-        """A number for every text of a corpus, the same for equal texts; None where all differ."""
+        """A number for every text of a corpus, the same for equal texts, shape (N,); None if all differ."""
         if corpus_id not in self._text_ids:
             from kltui.corpus.corpus import text_ids
 
@@ -571,7 +583,11 @@ class Workspace(StoredDistances):
         noise_corrected: bool = False,
         progress: WeightProgress | None = None,
     ) -> list[Exponent]:
-        """Diffusion exponents of every run and start, in likelihood and (where known) weight space."""
+        """Diffusion exponents of every run and starting step, in log-likelihood space and, if known, in weight space.
+
+        `window` is the number of checkpoints after a starting step that are used, `from_step` the first starting step (None:
+        chosen for each run); `compute_weights` computes missing weight distances. Otherwise as `Map.diffusion`.
+        """
         distances = self.weight_distances(compute_weights, window, progress)
         return self.map().diffusion(
             distances or None, window=window, from_step=from_step, noise_corrected=noise_corrected
@@ -579,7 +595,7 @@ class Workspace(StoredDistances):
 
 
 def _blocks_of(rows_in: BinaryIO, n_texts: int) -> Iterator[NDArray[np.float64]]:
-    """Rows of a file of float64, some at a time: read, not mapped, so that they are let go."""
+    """Rows of a file of float64, 256 at a time; they are read, not memory-mapped, so that their memory is freed."""
     import numpy as np
 
     rows_in.seek(0)
