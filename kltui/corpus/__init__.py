@@ -1,4 +1,4 @@
-"""Texts: load, chunk, draw, fingerprint."""
+"""The texts of a corpus: reading, cutting, sampling, hashing."""
 
 from kltui.corpus.chunk import chunk_document, cut_document
 from kltui.corpus.corpus import Corpus

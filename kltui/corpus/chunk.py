@@ -10,9 +10,9 @@ LONGEST_CODE_POINT = 4  # bytes in UTF-8
 
 
 def chunk_document(text: str, max_bytes: int = 1024, min_bytes: int = 256) -> list[str]:
-    """The chunks of `text` that are kept: at most `max_bytes` and more than `min_bytes` UTF-8 bytes each ([M]).
+    """Cuts `text` into chunks of at most `max_bytes` UTF-8 bytes; those of `min_bytes` or less are dropped (arXiv 2502.16173).
 
-    No code point is cut. A lone surrogate, which UTF-8 cannot represent, becomes U+FFFD.
+    No code point is cut. A lone surrogate, which UTF-8 cannot represent, becomes U+FFFD. Raises UsageError for invalid bounds.
 
     >>> [len(chunk.encode()) for chunk in chunk_document("é" * 600)]   # the 176 bytes left over are dropped
     [1024]
@@ -21,7 +21,7 @@ def chunk_document(text: str, max_bytes: int = 1024, min_bytes: int = 256) -> li
 
 
 def kept_chunks(pieces: Iterable[str], max_bytes: int = 1024, min_bytes: int = 256) -> Iterator[str]:
-    """Chunks of the document that `pieces` join to, short ones left out."""
+    """The chunks of the document that consists of `pieces`, as `chunk_document`."""
     check_chunk_bytes(max_bytes, min_bytes)
     for chunk in _cut(pieces, max_bytes):
         if len(chunk) > min_bytes:
@@ -29,13 +29,13 @@ def kept_chunks(pieces: Iterable[str], max_bytes: int = 1024, min_bytes: int = 2
 
 
 def cut_document(text: str, max_bytes: int = 1024) -> list[str]:
-    """All chunks of `text`, short ones too: joined they are the document."""
+    """All chunks of `text`, including short ones; joined, they are the document."""
     check_chunk_bytes(max_bytes, 0)
     return [chunk.decode() for chunk in _cut([text], max_bytes)]
 
 
 def check_chunk_bytes(max_bytes: int, min_bytes: int) -> None:
-    """Raises UsageError unless every code point fits a chunk and some chunk can be kept."""
+    """Raises UsageError unless every code point fits into a chunk, and a chunk can be longer than `min_bytes`."""
     if max_bytes < LONGEST_CODE_POINT:
         raise UsageError(
             f"max_bytes = {max_bytes}: a UTF-8 code point takes up to {LONGEST_CODE_POINT} bytes",
@@ -58,7 +58,7 @@ def well_formed(text: str) -> str:
 
 
 def _cut(pieces: Iterable[str], max_bytes: int) -> Iterator[bytes]:
-    """Consecutive UTF-8 chunks, each as long as `max_bytes` and whole code points allow."""
+    """Consecutive chunks of UTF-8, each as many whole code points as fit into `max_bytes`."""
     rest = b""
     for piece in pieces:
         data = rest + well_formed(piece).encode()

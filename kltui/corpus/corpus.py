@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 Turn = tuple[str, str]  # role, content
 Prompt = tuple[Turn, ...]
-_PAIRS = b"kltui pairs 1\n"  # the first word of what is hashed of pairs
+_PAIRS = b"kltui pairs 1\n"  # hashed first for a corpus of pairs
 
 
 def text_ids(texts: Sequence[object]) -> NDArray[np.intp] | None:
-    """The place of the first equal text for every text, shape (N,); None where all differ.
+    """For every text the index of the first equal text, shape (N,); None if all texts differ.
 
     >>> text_ids(["a", "b", "a"]).tolist()
     [0, 1, 0]
@@ -34,9 +34,9 @@ def text_ids(texts: Sequence[object]) -> NDArray[np.intp] | None:
 
 @dataclass(frozen=True)
 class Corpus:
-    """N texts in order, their optional domains (length N or empty), and a record of every rule applied.
+    """N texts in order, their domains (length N, or empty), and a record of how they were read and sampled.
 
-    Of pairs the texts are the responses, and `prompts` (length N, else empty) what each of them answers.
+    For pairs, `texts` are the responses and `prompts` (length N, otherwise empty) their prompts.
     """
 
     texts: tuple[str, ...]
@@ -66,6 +66,7 @@ class Corpus:
 
     @property
     def _hashed(self) -> Iterator[bytes]:
+        """What the hash covers: the texts as UTF-8, for pairs each prompt as JSON and then its response."""
         if not self.prompts:
             yield from (text.encode() for text in self.texts)
         for prompt, response in zip(self.prompts, self.texts if self.prompts else (), strict=True):

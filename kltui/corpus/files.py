@@ -1,4 +1,4 @@
-"""Files of others opened with care, decompressed by suffix: only regular ones, never more than memory holds."""
+"""Opens files that kltui did not write: only regular ones, decompressed by suffix, at most as large as memory allows."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _KINDS = {
 
 
 class UnreadableFileError(KltuiError):
-    """A path at which there is nothing that can be read as a file."""
+    """Raised for a path that cannot be read as a regular file."""
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """The regular file at `path`, open for reading bytes. Raises UnreadableFileError; a pipe or device is never waited for."""
+    """The regular file at `path`, open for reading bytes. Raises UnreadableFileError without waiting, also for a pipe or a device."""
     try:
-        _check_kind(path, path.stat().st_mode)  # to open some devices does something already
-        # What stands there may have changed meanwhile: without O_NONBLOCK a pipe would wait for its writer.
+        _check_kind(path, path.stat().st_mode)  # opening a device may already have an effect
+        # The path may have changed in the meantime: without O_NONBLOCK, opening a pipe would wait for its writer.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         file = os.fdopen(handle, "rb")
     except OSError as error:
@@ -77,7 +77,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _unpacker(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
-    """(what makes of a packed file one that is read unpacked, or None; what it raises for a damaged one)."""
+    """(function that wraps a compressed file in one that decompresses, or None; exceptions that it raises for damage)."""
     suffix = path.suffix.lower()
     if suffix not in COMPRESSED:
         return None, ()
@@ -93,22 +93,22 @@ def _unpacker(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
             f"{safe_text(str(path))} is compressed with zstandard, which Python supports only from 3.14 on",
             "pip install '.[corpora]' (in kltui's folder) adds support; or decompress it: zstd -d FILE",
         ) from None
-    # Large sets are packed with `zstd --long=31`, a window of up to 2 GiB; by itself zstd unpacks one of 128 MiB.
+    # Large datasets are compressed with `zstd --long=31`, a window of up to 2 GiB; by default zstd allows 128 MiB.
     widest = zstd.DecompressionParameter.window_log_max
     options: dict[int, int] = {widest: widest.bounds()[1]}
     return (lambda file: zstd.ZstdFile(file, options=options)), (EOFError, zstd.ZstdError)
 
 
 def read_whole(path: Path) -> bytes:
-    """The bytes of a file that is read as one. Raises UnreadableFileError where they are more than half of this machine's memory."""
-    maximum, held, blocks = memory_bytes() // 2, 0, []
+    """All bytes of a file, decompressed. Raises UnreadableFileError if they are more than half of this machine's memory."""
+    maximum, n_bytes, blocks = memory_bytes() // 2, 0, []
     with opened(path) as file:
         if os.fstat(file.fileno()).st_size > maximum:
             raise _too_large(path, maximum)
         while block := file.read(BLOCK_BYTES):
             blocks.append(block)
-            held += len(block)
-            if held > maximum:
+            n_bytes += len(block)
+            if n_bytes > maximum:
                 raise _too_large(path, maximum)
     return b"".join(blocks)
 
@@ -121,7 +121,7 @@ def _too_large(path: Path, maximum: int) -> UnreadableFileError:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, bytes with the line's end) of every line. Raises UnreadableFileError at one beyond LINE_MAX_BYTES."""
+    """(number from 1, bytes including the newline) of every line. Raises UnreadableFileError if one exceeds LINE_MAX_BYTES."""
     with opened(path) as file:
         number = 0
         while line := file.readline(LINE_MAX_BYTES):
@@ -135,5 +135,5 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def memory_bytes() -> int:
-    """Bytes of this machine's memory."""
+    """Size of this machine's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Files of a dataset on the hub, in the cache that all Hugging Face tools share."""
+"""Downloads files of a dataset on the hub into the cache that all Hugging Face tools share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REFS = re.compile(r"^(refs/(?:convert|pr)/[^/]+)/(.*)$")
 
 @dataclass(frozen=True, slots=True)
 class DatasetAddress:
-    """`hf://datasets/OWNER/NAME[@REV]/PATTERN` in its parts; the pattern is "*" where there is none."""
+    """The parts of `hf://datasets/OWNER/NAME[@REV]/PATTERN`; defaults are revision "main" and pattern "*"."""
 
     repo: str
     revision: str
@@ -29,16 +29,16 @@ class DatasetAddress:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The pattern, and the same with each `**/` for no folder at all, as in patterns of files here."""
+        """The pattern, and the pattern without `**/`, which as in local patterns also matches no folder."""
         return tuple(dict.fromkeys((self.pattern, self.pattern.replace("**/", ""))))
 
-    def means(self, name: str) -> bool:
-        """Whether a file of the dataset is meant."""
+    def matches(self, name: str) -> bool:
+        """Whether the pattern matches a file of the dataset."""
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
 
 def parse_address(source: str) -> DatasetAddress:
-    """The parts of a dataset's address. Raises UsageError for one that cannot be meant.
+    """The parts of a dataset's address. Raises UsageError for an invalid one.
 
     >>> parse_address("hf://datasets/o/n@v1/data/*.parquet")
     DatasetAddress(repo='o/n', revision='v1', pattern='data/*.parquet')
@@ -63,16 +63,17 @@ def parse_address(source: str) -> DatasetAddress:
 
 
 def fetch_dataset(source: str, say: Callable[[str], None]) -> tuple[Path, list[Path], str]:
-    """(folder, files of the pattern in it in their order, commit) of a dataset's address, fetched where they are not here.
+    """(folder, files in it that match the pattern, sorted, commit) of a dataset's address; missing files are downloaded.
 
-    Raises TryAgainError where the hub is away, KltuiError where it has no such dataset, revision or file.
+    `say` receives lines of progress. Raises TryAgainError if the hub cannot be reached, KltuiError if it has no such
+    dataset, revision or file.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     from kltui.registry.hub import default_cache
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs addresses, signed ones among them
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs addresses, some of them signed
     address = parse_address(source)
     where = safe_text(source, 200)
     say(f"fetching {where}")
@@ -97,9 +98,9 @@ def fetch_dataset(source: str, say: Callable[[str], None]) -> tuple[Path, list[P
             f"{where} could not be fetched: {safe_text(str(error), 200)}", "Check the network and the disk."
         ) from None
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    meant = [p for p in files if address.means(p.relative_to(folder).as_posix())]
-    _check_all_here(address, where, folder, meant, listed)
-    if not meant:
+    matching = [p for p in files if address.matches(p.relative_to(folder).as_posix())]
+    _check_all_here(address, where, folder, matching, listed)
+    if not matching:
         raise KltuiError(
             f"no file of {safe_text(address.repo)} at {safe_text(address.revision)} matches "
             f"{safe_text(address.pattern)}",
@@ -107,9 +108,9 @@ def fetch_dataset(source: str, say: Callable[[str], None]) -> tuple[Path, list[P
         )
     if listed is None:
         say(
-            f"{where}: the hub could not be reached; the cache has {len(meant):,} file{'s' * (len(meant) != 1)} of it"
+            f"{where}: the hub could not be reached; the cache has {len(matching):,} file{'s' * (len(matching) != 1)} of it"
         )
-    return folder, meant, folder.name
+    return folder, matching, folder.name
 
 
 def _endpoint() -> str | None:
@@ -117,9 +118,9 @@ def _endpoint() -> str | None:
 
 
 def _listed(address: DatasetAddress) -> list[str] | None:
-    """Names of the files that the hub has and the address means; None where the hub is not or cannot be asked.
+    """Names of the dataset's files on the hub that match the pattern; None if offline or if the hub cannot be reached.
 
-    Raises HfHubHTTPError where it refuses.
+    Raises HfHubHTTPError if the hub refuses.
     """
     from huggingface_hub import HfApi
 
@@ -134,15 +135,15 @@ def _listed(address: DatasetAddress) -> list[str] | None:
         if is_transport(error):
             return None
         raise
-    return [s.rfilename for s in info.siblings or [] if address.means(s.rfilename)]
+    return [s.rfilename for s in info.siblings or [] if address.matches(s.rfilename)]
 
 
 def _check_all_here(
-    address: DatasetAddress, where: str, folder: Path, meant: list[Path], listed: list[str] | None
+    address: DatasetAddress, where: str, folder: Path, matching: list[Path], listed: list[str] | None
 ) -> None:
-    """Raises TryAgainError where a fetch that was cut left a part of the files: half a corpus is another corpus."""
+    """Raises TryAgainError if some files are missing after an interrupted download: part of a corpus is another corpus."""
     if listed is not None:
-        lost = set(listed) - {p.relative_to(folder).as_posix() for p in meant}
+        lost = set(listed) - {p.relative_to(folder).as_posix() for p in matching}
         if lost:
             raise TryAgainError(
                 f"{len(lost)} of {len(listed)} files of {where} could not be fetched", "Run again."
@@ -155,6 +156,7 @@ def _check_all_here(
 
 
 def _refused(where: str, error: Exception) -> KltuiError:
+    """The error for a request that the hub refused."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):
@@ -175,7 +177,7 @@ def _refused(where: str, error: Exception) -> KltuiError:
 
 
 def _progress(say: Callable[[str], None], where: str) -> type:
-    """A progress bar that draws nothing and says every other second how much is there."""
+    """A class of progress bars that instead pass a line to `say` every two seconds."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     class DownloadLines(tqdm):

@@ -1,4 +1,4 @@
-"""A corpus from its source: items or chunks, drawn with a seed, with a record of every rule applied."""
+"""Loads a corpus from its source: items or chunks, sampled with a seed, with a record of how it was done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kltui.corpus.sources import SourceFiles, source_files
 from kltui.errors import KltuiError, UsageError
 from kltui.sanitize import safe_text
 
-# What is done with each odd text; stored with the corpus.
+# What is done with irregular texts; stored with the corpus.
 RULES = {
     "empty": "kept as an item (nothing to score: unscored, never 0); chunking makes none",
     "duplicates": "kept",
@@ -26,12 +26,12 @@ RULES = {
     "crlf": "kept, no newline is changed",
     "one_token": "kept; unscored where nothing is left to score",
     "longer_than_context": "kept; scoring.overlong decides",
-    "blank_lines": "passed over in .jsonl, .csv and .tsv",
-    "null_rows": "passed over in .parquet where the text is null",
+    "blank_lines": "skipped in .jsonl, .csv and .tsv",
+    "null_rows": "skipped in .parquet where the text is null",
 }
 
-# What of that is told when a job is planned: it changes texts, or what is counted of them.
-_TOLD = (
+# (part of the record, count in it, message) of what is reported when a job is planned.
+_REPORTED = (
     ("in_use", "empty", "{n} of the texts {are} empty, and not scored"),
     ("in_use", "duplicates", "{n} of the texts {repeat} another one: errors count it once"),
     ("in_use", "nul", "{n} of the texts {have} NUL characters: the source may not be text"),
@@ -43,7 +43,7 @@ _SINGULAR = {"are": "is", "repeat": "repeats", "have": "has"}
 
 TEXT_MAX_CHARACTERS = 1 << 28
 
-Text = tuple[str, str, Prompt]  # text, domain, what it answers
+Text = tuple[str, str, Prompt]  # text, domain, prompt (or ())
 
 
 SAY_EVERY_S = 2.0
@@ -51,7 +51,7 @@ SAY_EVERY_S = 2.0
 
 @dataclass
 class _Reading:
-    """One corpus as it is read: its files (None: the demo's), how rows are read, and what was odd in them."""
+    """A corpus while it is read: its files (None: the demo's), how rows are read, and counts of irregularities in `seen`."""
 
     source: Path | str
     files: SourceFiles | None
@@ -66,7 +66,7 @@ class _Reading:
         return safe_text(str(self.source))
 
     def texts(self, doing: str) -> Iterator[Text]:
-        """Every text with its domain: the kept chunks of each item, or the item itself."""
+        """Every text with its domain and prompt: the chunks of each item, or the item itself. `doing` begins lines of progress."""
         count = 0
         for item in read_items(self.files, self.seen, self.fields):
             parts = (
@@ -81,7 +81,7 @@ class _Reading:
         self.seen["texts"] += count
 
     def _whole(self, pieces: Iterable[str]) -> str:
-        """The pieces as one text, unless it is longer than anything that is scored as one."""
+        """The pieces joined to one text. Raises KltuiError if it has more than TEXT_MAX_CHARACTERS."""
         joined, length = [], 0
         for piece in pieces:
             joined.append(piece)
@@ -94,7 +94,7 @@ class _Reading:
         return "".join(joined)
 
     def drawn(self, sample: int, seed: int) -> list[Text]:
-        """`sample` texts in the order drawn; equal to `random.Random(seed).sample(all_texts, sample)`."""
+        """`sample` texts, equal to `random.Random(seed).sample(all_texts, sample)`. Raises KltuiError if there are too few."""
         n_texts = sum(1 for _ in self.texts("counting"))
         if n_texts < sample:
             what = "chunks" if self.bounds else "texts"
@@ -134,7 +134,8 @@ def load_corpus(
     With `chunk` every item is a document and is cut; without it every item is a text as it stands (a .txt file is
     one item). `sample` draws that many without replacement, in the order of `random.Random(seed).sample`; the
     source is then read twice, so that only the drawn texts are ever in memory. `say` gets a line every other second.
-    `template` goes into the record of a corpus of pairs: how prompts are written.
+    `template` says how prompts of pairs are written, for the record. Raises KltuiError if the source cannot be read or has no
+    texts, and UsageError for invalid settings.
     """
     if chunk:
         check_chunk_bytes(max_bytes, min_bytes)
@@ -199,9 +200,9 @@ def _corpus(texts: list[Text], seen: Counter[str], settings: dict[str, object]) 
 
 
 def odd_words(record: Mapping[str, object]) -> list[str]:
-    """A line for each unusual property of a corpus that the user may not know of, from its record."""
+    """One line for each irregularity of a corpus that the user may not know of, from its record."""
     found = []
-    for part, name, words in _TOLD:
+    for part, name, words in _REPORTED:
         counts = record.get(part)
         n = counts.get(name, 0) if isinstance(counts, dict) else 0
         if n:

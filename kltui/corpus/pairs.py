@@ -1,4 +1,4 @@
-"""Pairs of a prompt and its response, out of the rows of a file."""
+"""Pairs of a prompt and its response, from the rows of a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLE = (
 def pairs_of(
     rows: Iterable[Row], seen: Counter[str], path: Path
 ) -> Iterator[tuple[Prompt, str, dict[str, object]]]:
-    """(Prompt, response, row) of every row. After the last row, raises KltuiError with all rows that are not pairs."""
+    """(prompt, response, row) of every row. After the last row, raises KltuiError that lists the rows that are not pairs."""
     for row in usable(rows, problem, path, EXAMPLE):
         assert isinstance(row, dict)
         turns = [(str(m["role"]), str(m["content"])) for m in _messages(row)]
@@ -31,7 +31,7 @@ def pairs_of(
 
 
 def _messages(row: dict[str, object]) -> list[dict[str, object]]:
-    """The messages of a row that is a pair: a prompt of its own is one of the user's."""
+    """The messages of a valid row; its "prompt" is a message of the user, its "response" one of the assistant."""
     if "messages" in row:
         assert isinstance(row["messages"], list)
         return row["messages"]
@@ -42,12 +42,12 @@ def _messages(row: dict[str, object]) -> list[dict[str, object]]:
 
 
 def are_pairs(keys: Container[str]) -> bool:
-    """Whether rows of these keys are pairs and no texts."""
+    """Whether rows with these keys are pairs, not texts."""
     return "text" not in keys and ("messages" in keys or ("prompt" in keys and "response" in keys))
 
 
 def problem(row: object) -> str:
-    """What keeps a row from being a pair, "" if nothing does."""
+    """Why a row is not a pair, in words; "" if it is one."""
     if not isinstance(row, dict):
         return f"{json_kind(row)}, not an object"
     if row.get("messages") is not None:

@@ -1,4 +1,4 @@
-"""Source files read as a stream of items: one document each, with its domain, and a count of what was odd."""
+"""Reads source files as a stream of items, one document each with its domain, and counts irregularities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kltui.corpus.text_files import decode, decoded
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 
-# Where a row's domain stands where the job names no field: at the top or, as the Pile has it, under `meta`.
+# Fields in which a row's domain is looked for if the job names none; the Pile has it under `meta`.
 DOMAIN_FIELDS = ("domain", "pile_set_name", "meta.domain", "meta.pile_set_name")
 
 
@@ -32,9 +32,9 @@ class SourceItem:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Where a row has its text and its domain, by names that may be dotted; no domain: the first of DOMAIN_FIELDS.
+    """The fields of a row with its text and its domain (dotted names are nested); domain "": the first of DOMAIN_FIELDS.
 
-    `pairs`: rows are of a prompt and a response, which is then the text.
+    `pairs`: every row is a prompt and a response, which is the text.
     """
 
     text: str = "text"
@@ -42,7 +42,7 @@ class Fields:
     pairs: bool = False
 
     def domain_of(self, row: object) -> str:
-        """The domain that a row states, "" where it states none. A number is written out where its field was named."""
+        """The domain that a row states, or "". If the field was named, a number is converted to text."""
         for name in (self.domain,) if self.domain else DOMAIN_FIELDS:
             value = value_at(row, name)
             if isinstance(value, str):
@@ -52,7 +52,7 @@ class Fields:
         return ""
 
     def problem(self, row: object) -> str:
-        """What keeps a row from being a text, "" if nothing does."""
+        """Why a row has no text, in words; "" if it has one."""
         if not isinstance(row, dict):
             return f'{json_kind(row)}, not an object with "{safe_text(self.text, 80)}"'
         value = value_at(row, self.text)
@@ -70,9 +70,9 @@ class Fields:
 
 
 def read_items(source: SourceFiles | None, seen: Counter[str], fields: Fields) -> Iterator[SourceItem]:
-    """Items of `source` (None: the demo's) in their order; what is odd in them is added to `seen`.
+    """Items of `source` (None: the demo's) in order; irregularities are counted in `seen`.
 
-    Holds one item at a time: consume an item's pieces before asking for the next one.
+    Only one item is in memory: consume an item's pieces before the next item. Raises KltuiError for malformed rows.
     """
     if source is None:
         from kltui.demo.texts import corpus_items
@@ -96,7 +96,7 @@ def _item(text: str, domain: str, seen: Counter[str]) -> SourceItem:
 
 
 def _whole_file(path: Path, domain: str, seen: Counter[str]) -> Iterator[SourceItem]:
-    """The whole file as one item, its newlines untouched."""
+    """The whole file as one item, with its newlines unchanged."""
     with opened(path) as file:
         seen["items"] += 1
         yield SourceItem(decoded(file, path, seen), domain)
@@ -112,7 +112,7 @@ def _pairs(path: Path, seen: Counter[str], fields: Fields) -> Iterator[SourceIte
 
 
 def _rows(path: Path, seen: Counter[str], fields: Fields) -> Iterator[SourceItem]:
-    """The texts of a file's rows; the strings of a JSON list are texts themselves."""
+    """The texts of a file's rows; strings of a JSON list are texts themselves."""
     listed = kind_of(path) == ".json"
 
     def problem(row: object) -> str:

@@ -1,4 +1,4 @@
-"""Rows of a file: JSON lines, a JSON list, comma- or tab-separated values, Parquet; one at a time, with where they stand."""
+"""The rows of a file, one at a time with their position: JSON lines, a JSON list, CSV, TSV or Parquet."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from kltui.corpus.text_files import decode, without_bom
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 
-Row = tuple[str, object]  # where it stands ("line 3"), and its value: an object, a string, or Malformed
+Row = tuple[str, object]  # its position ("line 3"), and its value: an object, a string, or Malformed
 Reader = Callable[[Path, Counter[str], Sequence[str]], Iterator[Row]]
 
 MALFORMED_SHOWN = 5
 CELL_MAX_CHARACTERS = 1 << 28
 PARQUET_BATCH_ROWS = 256
-SAID = {",": "commas", "\t": "tabs"}
+DELIMITER_NAMES = {",": "commas", "\t": "tabs"}
 
 
 class Malformed(str):
-    """Why a row cannot be read."""
+    """The reason why a row cannot be read."""
 
 
 def kind_of(path: Path) -> str:
-    """The suffix of a file without that of its packing, such as ".jsonl" of `a.jsonl.gz`."""
+    """The suffix of a file before that of its compression, such as ".jsonl" for `a.jsonl.gz`."""
     name = path.name.lower()
     for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
@@ -45,7 +45,7 @@ def read_rows(path: Path, seen: Counter[str], columns: Sequence[str] = ()) -> It
 
 
 def value_at(row: object, name: str) -> object:
-    """What a row has under `name`, or under its parts where the name is dotted; None where it has nothing.
+    """The value of the field `name` of a row, or of the nested field if the name is dotted; None if there is none.
 
     >>> value_at({"meta": {"set": "wiki"}}, "meta.set"), value_at({"a.b": 1}, "a.b"), value_at({}, "a.b")
     ('wiki', 1, None)
@@ -59,7 +59,7 @@ def value_at(row: object, name: str) -> object:
 
 
 def json_kind(value: object) -> str:
-    """What JSON calls a value, such as "a JSON list"."""
+    """The JSON type of a value in words, such as "a JSON list"."""
     names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
     return f"a JSON {names.get(type(value), 'null')}"
 
@@ -67,7 +67,9 @@ def json_kind(value: object) -> str:
 def usable(
     rows: Iterable[Row], problem: Callable[[object], str], path: Path, example: str
 ) -> Iterator[object]:
-    """The values of `rows` for which `problem` gives "". After the last row, KltuiError names all the others."""
+    """The values of `rows` up to the first for which `problem` is not "". After the last row, raises KltuiError that counts
+    the malformed rows, names the first MALFORMED_SHOWN of them, and has `example` as its hint.
+    """
     malformed: list[str] = []
     for where, row in rows:
         wrong = str(row) if isinstance(row, Malformed) else problem(row)
@@ -92,7 +94,7 @@ def _json_lines(path: Path, seen: Counter[str], columns: Sequence[str]) -> Itera
 
 
 def _json(path: Path, seen: Counter[str], columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a .json file: those of its list, or of its lines where each is an object (C4 and Dolma name them so)."""
+    """The rows of a .json file: a list, or JSON lines, as C4 and Dolma name them."""
     with opened(path) as file:
         lines = file.read(len(BOM_UTF8) + 1).removeprefix(BOM_UTF8)[:1] == b"{"
     if lines:
@@ -123,7 +125,7 @@ def _parsed(text: str) -> object:
 
 
 def _separated(delimiter: str) -> Reader:
-    """The reader of a table of values with a line of names; a quoted value may hold delimiters and newlines."""
+    """The reader of a table whose first line has the column names; quoted values may contain delimiters and newlines."""
 
     def read(path: Path, seen: Counter[str], columns: Sequence[str]) -> Iterator[Row]:
         csv.field_size_limit(CELL_MAX_CHARACTERS)
@@ -137,7 +139,7 @@ def _separated(delimiter: str) -> Reader:
                     path,
                     names,
                     columns[0],
-                    f"; the first line of such a file must have the column names, separated by {SAID[delimiter]}",
+                    f"; the first line of such a file must have the column names, separated by {DELIMITER_NAMES[delimiter]}",
                 )
             for cells in table:
                 where = f"line {table.line_num}"
@@ -166,7 +168,7 @@ def _no_table(path: Path, why: str) -> KltuiError:
 
 
 def _parquet(path: Path, seen: Counter[str], columns: Sequence[str]) -> Iterator[Row]:
-    """Rows in batches; a row whose `columns` are all null is passed over and counted."""
+    """The rows of a Parquet file; a row whose first column of `columns`, the text, is null is skipped and counted."""
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -195,7 +197,7 @@ def _parquet(path: Path, seen: Counter[str], columns: Sequence[str]) -> Iterator
 
 
 def _chosen(path: Path, names: Sequence[str], columns: Sequence[str]) -> list[str] | None:
-    """The columns to read: `columns`, or the first part of their dotted names. Raises KltuiError where one is not there."""
+    """The columns to read: `columns`, or the first parts of dotted names. Raises KltuiError if the first does not exist."""
     if not columns:
         return None
     found = [c if c in names else c.partition(".")[0] for c in columns]

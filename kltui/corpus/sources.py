@@ -13,7 +13,7 @@ from kltui.sanitize import safe_text
 
 HUB = "hf://datasets/"
 TEXT = ".txt"
-# What is taken of a folder. A .json there is more often a description than a list of texts: it is named by itself.
+# Suffixes that are read from a folder. A .json file in a folder is more often a description than a list of texts.
 IN_FOLDERS = (TEXT, ".jsonl", ".parquet", ".csv", ".tsv")
 FORMATS = (
     "Name a .txt, .jsonl, .csv, .tsv or .parquet file (all except .parquet may be compressed as .gz or .zst), a .json list, a folder "
@@ -23,9 +23,9 @@ FORMATS = (
 
 @dataclass(frozen=True, slots=True)
 class SourceFiles:
-    """The files of a source in their order, each with the domain that its folder gives; `format` names their kind.
+    """The files of a source in order, each with the domain that its folder states (or ""); `format` names their kind.
 
-    `commit` is that of a dataset on the hub.
+    `commit` is that of a dataset on the hub, "" for files on this machine.
     """
 
     files: tuple[tuple[Path, str], ...]
@@ -75,7 +75,7 @@ def _several(files: list[tuple[Path, str]]) -> SourceFiles:
 
 
 def _folder(folder: Path) -> SourceFiles:
-    """Every file of texts below `folder`, by relative path; the sub-folder of a .txt is its domain."""
+    """Every file of texts below `folder`, by relative path; the domain of a .txt file is its sub-folder."""
     files = sorted(
         (p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(folder).as_posix()
     )
@@ -93,7 +93,7 @@ def _sub_folder(path: Path, folder: Path) -> str:
 
 def _pattern(pattern: Path) -> SourceFiles:
     found = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - the pattern is absolute
-    # `**` comes by a file twice where it stands twice, or where a link leads back: each counts once.
+    # A pattern with `**` may find a file more than once, also through links: use each once.
     once: dict[Path, Path] = {}
     for p in found:
         once.setdefault(p.parent.resolve() / p.name, p)

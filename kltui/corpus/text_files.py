@@ -1,4 +1,4 @@
-"""Text of files: UTF-8 in blocks or as a whole, without a leading BOM; invalid bytes are replaced and counted."""
+"""Decodes UTF-8 files, in blocks or as a whole, without a leading BOM; invalid bytes are replaced and counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def decoded(file: BinaryIO, path: Path, seen: Counter[str]) -> Iterator[str]:
-    """Pieces of a UTF-8 file: a leading BOM is stripped, each invalid sequence becomes U+FFFD."""
+    """The text of a UTF-8 file in pieces, without a leading BOM; each invalid sequence becomes U+FFFD and is counted in `seen`."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     block = without_bom(file.read(BLOCK_BYTES), path, seen)
     while True:
@@ -44,7 +44,7 @@ def without_bom(head: bytes, path: Path, seen: Counter[str]) -> bytes:
 
 
 def decode(data: bytes, seen: Counter[str]) -> str:
-    """The bytes as text, each invalid sequence as U+FFFD."""
+    """UTF-8 `data` as text; each invalid sequence becomes U+FFFD, and `seen` counts one."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -53,5 +53,5 @@ def decode(data: bytes, seen: Counter[str]) -> str:
 
 
 def _every_other_is_nul(head: bytes) -> bool:
-    """Whether bytes are Western text in UTF-16, which without a mark is valid UTF-8 too: a NUL beside each character."""
+    """Whether bytes look like Western text in UTF-16 without a BOM, in which every other byte is NUL."""
     return len(head) > 3 and any(head[k::2].count(0) > 0.8 * len(head[k::2]) for k in (0, 1))
