@@ -1,1 +1,1 @@
-"""What others have released, read into plain data: modelmap's files and lm-evaluation-harness samples."""
+"""Reads vectors and benchmark scores of other programs: modelmap, lm-evaluation-harness, tables, and kltui's own exports."""

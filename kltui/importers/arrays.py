@@ -1,4 +1,4 @@
-"""Arrays of an .npz within bounds: every claim of the archive and of each header is checked before memory is taken for it."""
+"""Reads the arrays of an .npz safely: sizes stated by the archive and by each header are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kltui.importers.imported import ImportFormatError
 from kltui.sanitize import safe_text
 
 MAX_ARRAYS = 200_000
-FREE_BYTES = 64 << 20  # a small archive may be packed as tightly as it likes
-MAX_RATIO = 50  # float64 log-likelihoods pack to 0.9 of their size
+FREE_BYTES = 64 << 20  # up to this size any compression ratio is allowed
+MAX_RATIO = 50  # float64 log-likelihoods are compressed to 0.9 of their size
 KINDS = "biufUS"  # numbers and text: no objects, no structures
 _HINT = "fetch or export the file again"
 
 
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], bytes]:
-    """({name: array}, the archive's comment) of an .npz. Raises ImportFormatError naming what is wrong with it."""
+    """({name: array}, the archive's comment) of an .npz. Raises ImportFormatError that says what is wrong with it."""
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             _check_archive(archive, path.stat().st_size)
@@ -72,7 +72,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     if len(data) != n_bytes:
         raise ValueError(f"{safe_text(member.filename, 60)} does not fill its shape")
     if dtype.kind == "U":
-        # numpy would make strings of them that no other code can bear.
+        # numpy would return invalid strings, on which other code fails.
         codes = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
         if codes.size and codes.max() > sys.maxunicode:
             raise ValueError(f"{safe_text(member.filename, 60)} holds text that is not valid")

@@ -1,4 +1,4 @@
-"""Logged samples of lm-evaluation-harness: a rolling log-likelihood task as a vector over the texts that it logged."""
+"""Logged samples of lm-evaluation-harness: a rolling log-likelihood task gives a vector over its texts."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SOURCE = "lm-eval"  # who scored such vectors
 
 
 class OtherTaskError(ImportFormatError):
-    """Samples of a task that gives no text one log-likelihood: nothing is wrong with them."""
+    """Raised for valid samples of a task that does not give one log-likelihood for each text."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """One document as it was scored: nats, the text where it was logged, and the filter that the value went through."""
+    """One document: its log-likelihood in nats, its text (None if not logged), and the filter applied to the value."""
 
     value: float
     text: str | None
@@ -40,8 +40,9 @@ class _Sample:
 def read_samples(path: Path, model: str = "") -> Imported:
     """One model's samples of a rolling task: log-likelihoods in nats over the documents' texts, by doc_id.
 
-    The model's name is the folder's ("__" stands for "/") unless given. Several filters repeat a document: the first
-    counts. The harness scores the first token after a prefix token, so these vectors keep apart from others.
+    The model's name is that of the folder ("__" stands for "/") unless `model` is given. Several filters repeat a document:
+    the first counts. The harness scores the first token after a prefix token, so these vectors share no map with others.
+    Raises OtherTaskError for another task, ImportFormatError for invalid samples.
     """
     found = _samples(path)
     docs = sorted(found)
@@ -67,9 +68,9 @@ def read_samples(path: Path, model: str = "") -> Imported:
 
 
 def _values(samples: list[_Sample]) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], list[str]]:
-    """(nats, NaN where nothing was scored; words on what was made NaN)."""
+    """(nats, NaN for texts that were not scored; notes on values that became NaN)."""
     infinite = [not math.isfinite(s.value) for s in samples]
-    # A sum over no tokens is 0. That is no log-likelihood: a text has none where nothing of it was scored.
+    # The sum over no tokens is 0, which is not a log-likelihood: such a text is unscored.
     empty = [not bad and (s.value == 0 or s.text == "") for s, bad in zip(samples, infinite, strict=True)]
     gone = [a or b for a, b in zip(infinite, empty, strict=True)]
     loglik = np.array([math.nan if out else s.value for s, out in zip(samples, gone, strict=True)])
@@ -83,7 +84,9 @@ def _values(samples: list[_Sample]) -> tuple[np.ndarray[tuple[int], np.dtype[np.
 
 
 def _samples(path: Path) -> dict[int, _Sample]:
-    """{doc_id: its sample}; a document that comes twice by one filter, with another value or text, is an error."""
+    """{doc_id: its first sample}. Raises ImportFormatError if a document is repeated with another text, or with another value
+    by the same filter.
+    """
     found: dict[int, _Sample] = {}
     for number, row in json_lines(path):
         doc = row.get("doc_id")
@@ -109,7 +112,10 @@ def _same(a: float, b: float) -> bool:
 
 
 def _loglik(row: dict[str, object], path: Path, number: int) -> float:
-    """The one number of a sample's responses: [[-12.5]], ["-12.5"] or [["(-12.5,)"]]."""
+    """The log-likelihood in a sample's responses, which are [[-12.5]], ["-12.5"] or [["(-12.5,)"]].
+
+    Raises OtherTaskError if the first line has none, ImportFormatError if a later line has none.
+    """
     value: object = row.get("filtered_resps", row.get("resps"))
     for _ in range(8):
         if isinstance(value, str):
@@ -145,7 +151,7 @@ def _literal(text: str) -> object:
 
 
 def _text(row: dict[str, object]) -> str | None:
-    """The scored text: the first argument of the first request."""
+    """The scored text: the first argument of the first request; None if it is not logged."""
     value = row.get("arguments")
     for _ in range(4):
         if isinstance(value, dict) and value:

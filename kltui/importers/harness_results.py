@@ -13,7 +13,7 @@ from kltui.sanitize import safe_text
 
 _EXPECTED = "expected results_DATE.json as lm_eval writes it with --output_path"
 _METRIC = re.compile(r"(?P<metric>[^,]+),(?P<filter>[^,]+)")
-# Metrics that are no share: perplexities, bits, counts and sums.
+# Metrics that are not shares: perplexities, bits, counts and sums.
 _OTHER = re.compile(r"perplexity|bits_per_byte|likelihood|length|count|stderr|ter$|chrf|bleu", re.IGNORECASE)
 
 
@@ -27,10 +27,10 @@ def is_results(data: object) -> bool:
 
 
 def read_results(paths: Sequence[Path]) -> Imported:
-    """Scores of every model among `paths`, in percent, by `task`, or `task metric` where a task has several.
+    """Scores of every model among `paths`, in percent, by `task`, or by `task metric` if a task has several metrics.
 
-    The model's name is the folder's ("__" stands for "/"), as for its samples. Of one task in several files the newest
-    counts: their names state the date. Raises ImportFormatError where one holds no results.
+    The model's name is that of the file's folder ("__" stands for "/"), as for samples. If several files have results of
+    one task, the newest counts, by the date in their names. Raises ImportFormatError if a file contains no results.
     """
     scores: dict[str, dict[str, float]] = {}
     left: list[str] = []
@@ -39,13 +39,13 @@ def read_results(paths: Sequence[Path]) -> Imported:
         if not is_results(data):
             raise ImportFormatError(f"{safe_text(str(path))} contains no results of tasks", _EXPECTED)
         name = released(path.resolve().parent.name.replace("__", "/")).name
-        held = scores.setdefault(name, {})
+        of_model = scores.setdefault(name, {})
         for task, found in data["results"].items():
             shares = _shares(found) if isinstance(found, dict) else {}
             if not shares:
                 left.append(str(task))
             for metric, share in shares.items():
-                held[str(task) if len(shares) == 1 else f"{task} {metric}"] = 100 * share
+                of_model[str(task) if len(shares) == 1 else f"{task} {metric}"] = 100 * share
     notes: tuple[str, ...] = ()
     if left:
         notes = (
@@ -55,7 +55,7 @@ def read_results(paths: Sequence[Path]) -> Imported:
 
 
 def _shares(found: dict[str, object]) -> dict[str, float]:
-    """{metric: its value} of those between 0 and 1; a filter other than "none" stands behind its metric."""
+    """{metric: value} of the metrics between 0 and 1; a filter other than "none" is appended to the metric's name."""
     shares = {}
     for key, value in found.items():
         named = _METRIC.fullmatch(str(key))

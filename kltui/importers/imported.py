@@ -1,4 +1,4 @@
-"""What an import yields: vectors with their lineage and what they are over, corpora, weight distances, benchmark scores."""
+"""The result of an import: vectors with lineage and texts, corpora, weight distances and benchmark scores."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _PLAIN_SIZE = re.compile(r"^\d+(?:\.\d+)?[mb](?=$|[-_])", re.IGNORECASE)
 
 
 class ImportFormatError(KltuiError):
-    """A file that is in none of the formats that can be imported, or is damaged."""
+    """Raised for a file that is damaged or in an unknown format."""
 
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """What a vector is over, as far as its file says: the texts, or each one's SHA-256, or no more than their lengths."""
+    """The texts of a vector as far as its file states them: a corpus, or the SHA-256 or only the length of each text."""
 
     corpus: Corpus | None = None
     digests: tuple[bytes, ...] = ()
@@ -41,12 +41,12 @@ class Texts:
 
     @property
     def known(self) -> tuple[bytes, ...]:
-        """SHA-256 of every text in order, () where the file does not say which they are."""
+        """SHA-256 of every text in order, () if the file does not identify them."""
         return self.corpus.digests if self.corpus else self.digests
 
     @cached_property
     def in_any_order(self) -> bytes:
-        """What two of these share where their texts are the same, in whatever order; empty where they are not known."""
+        """A hash that does not depend on the order of the texts; empty if they are unknown."""
         return hashlib.sha256(b"".join(sorted(self.known))).digest() if self.known else b""
 
 
@@ -54,10 +54,10 @@ class Texts:
 class ImportedVector:
     """One vector: `loglik` (N float64, nats, NaN where unscored) and, where known, scored tokens (N int32).
 
-    `source` tells who scored it: vectors of different sources share no map, for their first tokens may differ, unless
-    it is known how they were scored. That is in `key`, as far as it is known by the release or on record in the file
-    (`on_record`, with its `settings`). `texts` is what it is over where its own file says so, and `origin` the file or
-    folder that was asked for. `named_here` says that the file has names as they are made here, `run@step+variant#layer`.
+    `source` says which program scored it: vectors of different sources share no map, because they may treat the first
+    token differently, unless it is known how they were scored. `key` says that, as far as the release or the file states
+    it (`on_record`; then also `settings`). `texts` are its texts if its own file states them, `origin` is the file or
+    folder that was requested. `named_here`: names in the file have kltui's form, `run@step+variant#layer`.
     """
 
     point: Point
@@ -77,22 +77,22 @@ class ImportedVector:
 
     @property
     def is_raw(self) -> bool:
-        """Whether the values are as they were scored: prepared ones never join a map of raw ones."""
+        """Whether the values are not preprocessed; preprocessed ones never join a map of others."""
         return not self.source.startswith("imported-")
 
     @property
     def identity(self) -> tuple[str, str, bytes]:
-        """What two vectors must not share: name and scorer, over the same texts."""
+        """(name, source, hash of the texts), which must be different for different vectors."""
         return self.point.name, self.source, self.texts.in_any_order if self.texts else b""
 
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """Everything found: vectors, texts given by themselves, distances and scores, notes of what was odd, and what was left.
+    """Everything that was found: vectors, corpora, weight distances, benchmark scores, and notes for the user.
 
-    `named` are the corpora that came as files of texts: what vectors without texts of their own may be over.
+    `named` are the corpora read from files of texts; vectors whose own file has no texts may belong to them.
     `weight_sqdist` is {(run, earlier step, later step): squared distance}; `scores` is {name: {benchmark: score}};
-    `left` gives the reason for each file that could not be read; `side` is what a release holds besides.
+    `left` has the reason for each file that could not be read; `side` are the other files of a release.
     """
 
     vectors: tuple[ImportedVector, ...] = ()
@@ -105,13 +105,13 @@ class Imported:
 
     @property
     def corpora(self) -> tuple[Corpus, ...]:
-        """Every corpus among these, each once."""
+        """Every corpus, those of vectors included, each once."""
         own = [v.texts.corpus for v in self.vectors if v.texts and v.texts.corpus]
         return tuple({corpus.sha256: corpus for corpus in (*self.named, *own)}.values())
 
     @property
     def corpus(self) -> Corpus | None:
-        """The only corpus, None where there are none or several."""
+        """The only corpus; None if there are none or several."""
         return self.corpora[0] if len(self.corpora) == 1 else None
 
     @property
@@ -122,7 +122,7 @@ class Imported:
         return len(self.named[0]) if self.named else 0
 
     def joined(self, other: Imported) -> Imported:
-        """Both imports as one; a vector is left out where one of its name over the same texts is there already."""
+        """Both imports as one; a vector of `other` with the same identity as one of these is skipped, with a note."""
         have = {v.identity for v in self.vectors}
         twice = [v.point.name for v in other.vectors if v.identity in have]
         notes = [*self.notes, *other.notes]
@@ -130,7 +130,7 @@ class Imported:
             such = safe_text(twice[0], 80)
             notes.append(f"{len(twice)} vectors are duplicates and were skipped, such as {such}")
         named = {corpus.sha256: corpus for corpus in (*other.named, *self.named)}
-        for corpus in other.named:  # of the same texts, those with domains say more
+        for corpus in other.named:  # of two corpora with the same texts, keep the one with domains
             if corpus.domains and not named[corpus.sha256].domains:
                 named[corpus.sha256] = corpus
         order = dict.fromkeys(corpus.sha256 for corpus in (*self.named, *other.named))
@@ -145,7 +145,7 @@ class Imported:
         )
 
     def checked(self) -> Imported:
-        """Itself, when what one file or folder holds fits together; else ImportFormatError naming the first that does not."""
+        """Returns itself. Raises ImportFormatError if vectors of one file or folder have different lengths or equal names."""
         without = [v for v in self.vectors if v.texts is None or not v.texts.known]
         if len(self.named) <= 1 and without:
             n = len(self.named[0]) if self.named else len(without[0].loglik)
@@ -167,14 +167,14 @@ class Imported:
 
 
 class Gathering:
-    """Parts of an import as they come: one that cannot be read is named in `left`, and the others are taken."""
+    """Joins the parts of an import; a part that cannot be read is listed in `left`."""
 
     def __init__(self) -> None:
         self._found = Imported()
         self._errors: list[KltuiError] = []
 
     def take(self, path: Path, read: Callable[[], Imported]) -> None:
-        """Joins what `read` finds at `path`. Only a question to the user (UsageError) is passed on."""
+        """Joins the result of `read` for `path`. Raises only UsageError, which asks the user for something."""
         try:
             with naming(path):
                 self._found = self._found.joined(read())
@@ -184,7 +184,7 @@ class Gathering:
             self._errors.append(error)
 
     def result(self) -> Imported:
-        """Everything taken. Raises the first complaint where nothing could be."""
+        """Everything that was joined. If that is nothing, raises the first error."""
         found = self._found
         if self._errors and not (
             found.vectors or found.named or found.weight_sqdist or found.scores or found.side
@@ -192,16 +192,16 @@ class Gathering:
             first, more = self._errors[0], len(self._errors) - 1
             also = f" ({more} more could not be read either)" if more else ""
             raise type(first)(first.message + also, first.hint)
-        return self.whatever()
+        return self.gathered()
 
-    def whatever(self) -> Imported:
-        """Everything taken, be it nothing, with what was left."""
+    def gathered(self) -> Imported:
+        """Everything that was joined, possibly nothing; errors are listed in `left`."""
         return replace(self._found, left=self._found.left + tuple(error.message for error in self._errors))
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turns whatever a malformed file makes its reader raise into an ImportFormatError with the file's name."""
+    """Context in which any error of a file's reader is raised as an ImportFormatError that names the file."""
     try:
         yield
     except KltuiError as error:
@@ -220,7 +220,7 @@ def naming(path: Path) -> Iterator[None]:
 def lineage(
     run: str, step: int | None = None, *, quantization: str = "none", layer: int | None = None
 ) -> Point:
-    """The point of a released vector; `pythia-` is put before a bare size, size and seed read from a Pythia name.
+    """The point of a released vector. `pythia-` is put before a bare size; size and seed are read from the name of a Pythia.
 
     >>> p = lineage("410m-seed3", 1000)
     >>> p.name, p.size, p.seed, p.type
@@ -237,7 +237,7 @@ def lineage(
 
 
 def point_name(run: str, step: int | None, quantization: str, layer: int | None) -> str:
-    """`run@step+variant#layer`, each part where there is one."""
+    """`run@step+variant#layer`, without the parts that are None or "none"."""
     name = run if step is None else f"{run}@{step}"
     name += "" if quantization == "none" else f"+{quantization}"
     return name + ("" if layer is None else f"#{layer}")
@@ -246,7 +246,7 @@ def point_name(run: str, step: int | None, quantization: str, layer: int | None)
 def with_metadata(
     vectors: tuple[ImportedVector, ...], types: Mapping[str, object], parents: Mapping[str, object]
 ) -> tuple[ImportedVector, ...]:
-    """Vectors with the type of `types` and the parent of `parents` by run; several parents (a merge) are joined by commas."""
+    """The vectors with types {run: type} and parents {run: parent or list of parents}; several are joined by commas."""
     out = []
     for v in vectors:
         kind, parent = types.get(v.point.run), parents.get(v.point.run)
@@ -262,7 +262,7 @@ def with_metadata(
 
 
 def variants_like_models(vectors: tuple[ImportedVector, ...]) -> tuple[ImportedVector, ...]:
-    """Vectors whose variants and layers have type, size, seed and parent of their model, where they state none."""
+    """The vectors; variants and layers without a type, size, seed or parent get those of their model."""
     plain = {v.point.base: v.point for v in vectors if v.point.name == v.point.base}
     out = []
     for v in vectors:

@@ -1,4 +1,4 @@
-"""modelmap's released files (GitHub shimo-lab/modelmap): texts, vectors, layers, matrices, lineage, weight distances."""
+"""Reads modelmap's released files (GitHub shimo-lab/modelmap): texts, vectors, layers, lineage, weight distances."""
 
 from __future__ import annotations
 
@@ -53,30 +53,30 @@ _LAYOUTS = (
 _EIGHT = re.compile(r"8[-_]?bit", re.IGNORECASE)
 _FOUR = re.compile(r"4[-_]?bit", re.IGNORECASE)
 MAX_UNLISTED = (
-    1_000_000  # texts up to the largest index that a file need not list, and a hundred for each it does
+    1_000_000  # texts that a file may leave unlisted, besides a hundred for each text that it lists
 )
 _DTYPE = re.compile(r"_(float16|float32|bfloat16|float64)$")
-# How the released vectors were scored: each tokenizer's own special tokens, texts cut to the context, models in float16.
+# How the released vectors were scored: with each tokenizer's own special tokens, truncated to the context, in float16.
 SCORED = {"bos": "auto", "dtype": "float16", "overlong": "truncate", "tokenizer": "own"}
-_OF_RELEASE = ("logp", "log-likelihood")  # folders, and ends of names, of released vectors
+_OF_RELEASE = ("logp", "log-likelihood")  # folders of released vectors; their files' names may end in _logp
 
 
 def read_vectors_pickle(path: Path, names: Sequence[str] = (), numbered: str = "") -> Imported:
-    """Vectors of a released pickle, whichever it is; see `read_vectors`."""
+    """Vectors of a pickle in one of the released layouts; see `read_vectors`."""
     data = load_pickle(path)
     found = read_vectors(path, data, names, numbered)
     return scored_as_released(found) if _is_released(path, data) else found
 
 
 def _is_released(path: Path, data: object) -> bool:
-    """Whether a pickle is one of the released ones, by its records' names or by where it lies and what it is called."""
+    """Whether a pickle is one of modelmap's, by the names of its fields, its folder or its own name."""
     if isinstance(data, list) and data and isinstance(data[0], dict):
         return any(field in data[0] for field in VECTOR_FIELDS[:2])
     return path.parent.name in _OF_RELEASE or path.stem.endswith("_logp")
 
 
 def scored_as_released(found: Imported, dtype: str = "") -> Imported:
-    """The import with what is known of how the release was scored; `dtype` where a file says it."""
+    """The import whose vectors have the settings of modelmap's release in their keys; `dtype` if the file states it."""
     key = {**SCORED, "dtype": dtype or SCORED["dtype"]}
     return replace(found, vectors=tuple(v if v.key else replace(v, key=key) for v in found.vectors))
 
@@ -85,8 +85,8 @@ def read_vectors(path: Path, data: object, names: Sequence[str] = (), numbered: 
     """Vectors of plain data in one of the released layouts.
 
     {name: vector}, {run: {step: vector}}, {model: {layer: vector}}, a K x N matrix (with `names` of its rows), a list
-    of records with "model_name", or one list of numbers. None stands for a model that failed: noted, left out.
-    `numbered` ("steps" or "layers") says what inner keys are where nothing in the file does.
+    of records with "model_name", or one list of numbers. A vector None, of a model that failed, is left out with a note.
+    `numbered` ("steps" or "layers") is the meaning of inner keys if the file does not state it. Raises ImportFormatError.
     """
     if isinstance(data, np.ndarray):
         return _matrix(path, data, names)
@@ -138,7 +138,7 @@ def _nested(path: Path, data: Mapping[object, Any], numbered: str) -> Imported:
 
 
 def _numbered(path: Path, run: object, of_run: object) -> dict[int, object]:
-    """{number: vector} of one run; JSON writes the numbers as text."""
+    """{number: vector} of one run; the numbers may be text, as in JSON."""
     rows: dict[int, object] = {}
     for key, vector in of_run.items() if isinstance(of_run, dict) else ():
         number = (
@@ -165,7 +165,7 @@ def _matrix(path: Path, data: NDArray[Any], names: Sequence[str]) -> Imported:
 
 
 def _records(path: Path, data: Sequence[Mapping[object, object]]) -> Imported:
-    """A list of records, one per model: its vector, type, benchmark scores, and base model by its tags."""
+    """A list of records, one per model, with its vector, type and benchmark scores, and its base model in the tags."""
     found, scores = [], {}
     for i, row in enumerate(data):
         name = row.get("model_name")
@@ -188,7 +188,7 @@ def _records(path: Path, data: Sequence[Mapping[object, object]]) -> Imported:
 
 
 def _base_model(tags: object) -> str:
-    """Parent by hub tags `base_model:NAME`; several (a merge) joined by commas."""
+    """The parent from hub tags `base_model:NAME`; several (of a merge) are joined by commas."""
     plain = (
         [t.split(":", 1)[1] for t in tags if isinstance(t, str) and t.startswith("base_model:")]
         if isinstance(tags, list)
@@ -198,7 +198,7 @@ def _base_model(tags: object) -> str:
 
 
 def _vector(value: object, path: Path, name: object) -> Values:
-    """`value` as N float64; infinities and None become NaN."""
+    """`value` as N float64; infinities and None become NaN. Raises ImportFormatError if it is not a vector of numbers."""
     if isinstance(value, list) and None in value:
         value = [math.nan if x is None else x for x in value]
     try:
@@ -222,9 +222,9 @@ def _failed(path: Path, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_weight_distances(path: Path, steps: Sequence[int] = PYTHIA_STEPS) -> Imported:
-    """weight_distance.pkl: {run: S x S}, squared distances above the diagonal of a band, zeros elsewhere.
+    """weight_distance.pkl: {run: S x S matrix} of squared distances in a band above the diagonal, zeros elsewhere.
 
-    A row's band ends at its last positive entry; a zero inside it is a true zero (steps 0 and 1 are one model).
+    A row's band ends at its last positive entry; a zero inside it is a distance of 0 (steps 0 and 1 are one model).
     """
     data = load_pickle(path)
     if not isinstance(data, dict):
@@ -256,11 +256,11 @@ def read_weight_distances(path: Path, steps: Sequence[int] = PYTHIA_STEPS) -> Im
 
 
 def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | None = None) -> Imported:
-    """One model's JSONL of {"index", "num-tokens", "log-likelihood"}: its vector, unlisted texts unscored.
+    """One model's JSONL of {"index", "num-tokens", "log-likelihood"}: its vector, NaN for texts that are not listed.
 
-    The file is named MODEL_DTYPE.jsonl with "/" written as "--". N is `n_texts`, else the largest index + 1. The
-    first token was not scored: scored tokens are num-tokens - 1. `places` is where the text of each index is in its
-    corpus, which may hold its texts in another order.
+    The file is named MODEL_DTYPE.jsonl with "/" written as "--". N is `n_texts`, otherwise the largest index + 1. The
+    first token was not scored: the number of scored tokens is num-tokens - 1. `places` is {index: position in the corpus},
+    if the corpus has its texts in another order. Raises ImportFormatError.
     """
     rows: dict[int, tuple[float, int]] = {}
     for number, row in json_lines(path):
@@ -303,7 +303,7 @@ def _as_float(value: object) -> float:
 
 
 def places_of(path: Path) -> dict[int, int] | None:
-    """{index: place in the file} of a JSONL corpus whose rows state an index; None where they do not all, or it is the place."""
+    """{index: position} of a JSONL corpus whose rows state an index; None if not all do, or if all indices are positions."""
     places: dict[int, int] = {}
     for place, (_, row) in enumerate(json_lines(path)):
         index = row.get("index")
@@ -314,7 +314,7 @@ def places_of(path: Path) -> dict[int, int] | None:
 
 
 def json_lines(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
-    """(line number, object) of every line that is not blank."""
+    """(line number, object) of every line that is not blank. Raises ImportFormatError for a line that is no JSON object."""
     for number, line in read_lines(path):
         text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace")
         if text.strip():
@@ -328,7 +328,7 @@ def json_lines(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """The JSON value of a file, of the Python type `kind`; an object may not name a key twice."""
+    """The JSON value of a file. Raises ImportFormatError unless it has the Python type `kind` and no key occurs twice."""
     try:
         value = json.loads(read_whole(path).decode("utf-8-sig"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as e:
@@ -342,10 +342,11 @@ def read_json(path: Path, kind: type) -> Any:
 
 
 def read_release(folder: Path, numbered: str = "") -> Imported:
-    """A release folder as modelmap lays it out, everything in it joined.
+    """Everything in a folder with the layout of modelmap's release.
 
     texts.json or texts*.jsonl; logp/*.pkl or log-likelihood/*.pkl or *.pkl; model_info/{model_list, modelname2type,
-    sibling_info}.json; weight_distance/weight_distance.pkl. What is absent is skipped, other pickles are noted.
+    sibling_info}.json; weight_distance/weight_distance.pkl. All are optional; files that cannot be read are listed in
+    `left`. Raises ImportFormatError if nothing can be imported.
     """
     parts = Gathering()
     info = [folder / "model_info", folder]
@@ -375,7 +376,7 @@ def read_release(folder: Path, numbered: str = "") -> Imported:
 
 
 def read_side_file(path: Path) -> Imported:
-    """A pickle that a release holds beside vectors; see `kltui.importers.side_files`."""
+    """A pickle of a release that contains no vectors; see `kltui.importers.side_files`."""
     data = load_pickle(path)
     try:
         return Imported(side=read_side_pickle(path, data, side_name))
@@ -403,7 +404,7 @@ def _no_side_file(path: Path, error: Exception) -> ImportFormatError:
 
 
 def _first(parts: Gathering, folders: Sequence[Path], name: str, kind: type) -> Any:
-    """The value of the first file of that name; None where there is none, or it is no such JSON and so is left."""
+    """The value of the first file called `name` in `folders`; None if there is none or it cannot be read."""
     found: list[Any] = []
 
     def read(path: Path) -> Imported:
@@ -426,7 +427,7 @@ def _release_texts(folder: Path) -> Path | None:
 
 def _pickles(folder: Path) -> list[Path]:
     found = (p for pattern in ("*.pkl", "*/*.pkl") for p in folder.glob(pattern) if p.is_file())
-    # Of vectors that two files hold, those beside types, tags and scores are the ones to keep.
+    # If two files contain the same vectors, those with types, tags and scores are kept.
     return sorted(found, key=lambda path: ("metadata" not in path.parent.name, path))
 
 

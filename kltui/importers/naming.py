@@ -1,4 +1,4 @@
-"""Names of released models as names of runs here: what would read as a step, variant, layer or second parent is encoded."""
+"""Names of released models as names of runs. Characters that separate step, variant, layer or parents are encoded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MAX_WORD = 200
 
 
 def released(name: str, quantization: str = "none") -> Point:
-    """The point of a model as others call it: `RUN@STEP` is read as run and step, any other name is a run's.
+    """The point of a released model: a name `RUN@STEP` is read as run and step, any other name is that of a run.
 
-    Whatever else it holds belongs to the run's name, encoded by `plainly_named`: a model called `k@400#1` is not
+    Other separators belong to the run's name and are encoded by `plainly_named`: a model called `k@400#1` is not
     layer 1 of `k@400`.
     """
     parts = made_name(name)
@@ -26,14 +26,14 @@ def released(name: str, quantization: str = "none") -> Point:
 
 
 def side_name(model: str, quantization: str, layer: int | None) -> str:
-    """The name here of a model that a side file names as others call it."""
+    """The name, as in the workspace, of a model that a side file names by its released name."""
     p = replace(released(model, quantization), layer=layer)
     run = p.run if not run_problem(p.run) else plain_run(p.run)
     return point_name(run, p.step, p.quantization, p.layer)
 
 
 def plainly_named(found: Imported) -> Imported:
-    """The import with runs and lineage that may stand in names; a note says what became of names that may not."""
+    """The import with valid names of runs, sizes, types, parents and tasks; a note says which names were encoded."""
     renamed: dict[str, str] = {}
     vectors = []
     for vector in found.vectors:
@@ -54,20 +54,20 @@ def plainly_named(found: Imported) -> Imported:
     before, now = next((b, n) for b, n in renamed.items())
     n_runs = len({v.point.run for v in found.vectors if _run(v) != v.point.run})
     note = (
-        f"{n_runs} name{'s' * (n_runs > 1)} hold{'s' * (n_runs == 1)} what names are made with here (@ # + ,), invisible"
-        f" characters or over 200 bytes: percent-encoded, such as {safe_text(now, 80)} for {safe_text(before, 80)}"
+        f"{n_runs} name{'s' * (n_runs > 1)} with reserved characters (@ # + ,), invisible characters or more than 200 bytes:"
+        f" percent-encoded, such as {safe_text(now, 80)} for {safe_text(before, 80)}"
     )
     return replace(found, vectors=made, scores=scores, notes=(*found.notes, note))
 
 
 def _run(vector: ImportedVector) -> str:
-    """What the vector's run is called here; a name that was made here is encoded already where it had to be."""
+    """The name of the vector's run in the workspace. A name in a file that kltui wrote is encoded already."""
     run = vector.point.run
     return run if vector.named_here and not run_problem(run) else plain_run(run)
 
 
 def _cleaned(p: Point, run: str) -> Point:
-    """The point with another run, its words printable."""
+    """The point with the run `run`, and with printable size, type, parent and tags of limited length."""
     return replace(
         p,
         run=run,

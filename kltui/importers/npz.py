@@ -1,4 +1,4 @@
-"""Arrays that kltui exports, taken back in: loglik.npz, and logp.npz in the layout of modelmap's pickles."""
+"""Imports arrays that kltui has exported: loglik.npz, and logp.npz in the layout of modelmap's pickles."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _LAYOUTS = "expected loglik.npz (loglik K x N, names K) or logp.npz (one vector 
 
 
 def read_npz(path: Path, numbered: str = "") -> Imported:
-    """Vectors of an .npz, whose names tell run, step and variant; nothing in it is unpickled.
+    """Vectors of an .npz; run, step and variant are read from their names, and nothing is unpickled.
 
-    `numbered` ("steps" or "layers") says what the numbers in names like RUN/3 are where nothing in the file does.
+    `numbered` ("steps" or "layers") is the meaning of numbers in names like RUN/3 if the file does not state it. Raises
+    UsageError if it is unknown, ImportFormatError for an invalid file.
     """
     arrays, comment = read_arrays(path)
     if {"loglik", "names"} <= arrays.keys():
@@ -63,7 +64,7 @@ def _matrix(path: Path, arrays: dict[str, NDArray[Any]]) -> Imported:
 
 
 def _keys(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> list[tuple[dict[str, str], str]]:
-    """(key, settings) of each of n vectors as it was scored; empty where the file has none."""
+    """(key, settings) of each of n vectors, which say how it was scored; ({}, "") if the file has none."""
     keys, settings = arrays.get("keys"), arrays.get("settings")
     if keys is None or settings is None:
         return [({}, "")] * n
@@ -99,7 +100,7 @@ def _key(path: Path, text: str) -> dict[str, str]:
 
 
 def _texts(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> Texts | None:
-    """What the file says of its texts: each one's SHA-256, in bytes."""
+    """The SHA-256 and length in bytes of every text, as far as the file states them; None if it states neither."""
     digests, lengths = arrays.get("text_sha256"), arrays.get("text_bytes")
     if digests is not None and (digests.shape != (n,) or digests.dtype.kind not in "SU"):
         raise ImportFormatError(
@@ -120,7 +121,7 @@ def _texts(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> Texts | None:
 
 
 def _by_name(path: Path, arrays: dict[str, NDArray[Any]], numbered: str) -> Imported:
-    """One array a vector, called RUN, RUN+VARIANT or either with /NUMBER."""
+    """One vector per array; the array's name is RUN, RUN+VARIANT, or one of these followed by /NUMBER."""
     runs: dict[str, list[int]] = {}
     for name in arrays:
         if found := _NUMBERED.fullmatch(name):
@@ -145,7 +146,7 @@ def _numbered_point(name: str, layers: bool) -> Point:
 
 
 def _point(name: str) -> Point:
-    """The point of a name as they are made here, `run@step+variant#layer`; any other is a run's as it stands."""
+    """The point of a vector called `run@step+variant#layer`, as kltui names them; any other name is that of a run."""
     parts = made_name(name)
     if parts is None or run_problem(parts[0]):
         return lineage(name)
@@ -154,7 +155,7 @@ def _point(name: str) -> Point:
 
 
 def _vector(path: Path, name: str, value: NDArray[Any]) -> NDArray[np.float64]:
-    """N float64; infinities become NaN."""
+    """`value` as N float64; infinities become NaN. Raises ImportFormatError if it is not a vector of numbers."""
     if value.ndim != 1 or value.dtype.kind not in "fiu":
         raise ImportFormatError(
             f"{safe_text(str(path))}: {safe_text(name, 80)} is not a vector of numbers", _LAYOUTS

@@ -1,4 +1,4 @@
-"""Whether the numbers under which a file keeps a run's vectors are steps of training or layers of one model."""
+"""Whether the numbers of the vectors in a file are training steps or layers of one model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _STEPS = re.compile(r"step|pre-?train|checkpoint|trajector", re.IGNORECASE)
 
 
 def steps_or_layers(path: Path, numbers: Mapping[str, Sequence[int]], asked: str) -> str:
-    """ "steps" or "layers": what the numbers or the file's name tell, else what was `asked`. Raises UsageError for neither.
+    """ "steps" or "layers", by the numbers {run: numbers} or the file's name, otherwise `asked`. Raises UsageError if unknown.
 
-    No model has layers by the hundred; 0, 1, 2, 3 may be either, and a wrong guess would be no error but another figure.
+    Numbers from MAX_LAYERS are steps. 0, 1, 2, 3 may be either; a wrong guess would not raise an error but give wrong results.
     """
     if not numbers or max(n for of_run in numbers.values() for n in of_run) >= MAX_LAYERS:
         return "steps"

@@ -1,7 +1,7 @@
-"""A pickle's instructions read before any is carried out: what they claim must be there, and nests within bounds.
+"""Checks a pickle's instructions before it is loaded: stated lengths must fit the file, and nesting is bounded.
 
-CPython's unpickler believes what a pickle says: a length makes it allocate that much, a place in the memo makes it
-allocate all places before, and a key of tuples within tuples is hashed by recursion in C, which ends the process.
+CPython's unpickler trusts a pickle: it allocates any stated length, and all memo places up to a stated one, and it hashes
+a key of nested tuples by recursion in C, which can end the process.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 
 MAX_DEPTH = 64
-MAX_CONTAINERS = 4_000_000  # the largest release has some thousands, and four for each array
-MEMO_GAP = 1024  # places are given one after the other by every pickler
+MAX_CONTAINERS = 4_000_000  # the largest released file has some thousands, and four for each array
+MEMO_GAP = 1024  # every pickler numbers its memo places consecutively
 MAX_INTEGER_BYTES = 64
-_FLOATS = re.compile(rb"(?:G.{8})+", re.DOTALL)  # lists of numbers are nothing but these
+_FLOATS = re.compile(rb"(?:G.{8})+", re.DOTALL)  # a list of numbers consists of these
 
 _FIXED = {b"N": 0, b"\x88": 0, b"\x89": 0, b"K": 1, b"M": 2, b"J": 4, b"G": 8}
 _PREFIXED = {
@@ -25,12 +25,12 @@ _INTEGERS = (b"\x8a", b"\x8b")
 
 
 def scan(data: bytes) -> None:
-    """Raises ValueError unless the pickle's claims fit its bytes and what it builds is bounded in depth and number."""
+    """Raises ValueError unless all stated lengths fit `data`, and depth and number of containers are within bounds."""
     _Scan(data).run()
 
 
 class _Scan:
-    """A walk over the instructions with a stack of depths: 0 for what holds nothing, for a container 1 + its items' most."""
+    """Interprets the instructions on a stack of nesting depths: 0 for a plain value, 1 + the maximum of its items for a container."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at, self._containers, self._puts = data, 0, 0, 0
@@ -62,7 +62,7 @@ class _Scan:
         self._steps = steps
 
     def run(self) -> None:
-        """Walks to the instruction that ends the pickle."""
+        """Checks all instructions up to the one that ends the pickle. Raises ValueError."""
         try:
             while (op := self._take(1)) != b".":
                 if op in _FIXED:
@@ -123,7 +123,7 @@ class _Scan:
             raise ValueError(f"it claims {n:,} bytes where {len(self._data) - self._at:,} are left")
 
     def _pop_one(self) -> None:
-        # A mark on top is what is taken off, as by the unpickler.
+        # As in the unpickler, a mark on top of the stack is removed instead of a value.
         if self._marks and self._marks[-1] == len(self._stack):
             self._marks.pop()
         else:

@@ -1,8 +1,8 @@
-"""Pickles without trust: numpy arrays and plain containers come out, everything else is refused by name.
+"""Loads untrusted pickles: only numpy arrays and plain containers; anything else is an error that names it.
 
-A pickle is a program. This one may call nothing of numpy or Python: constructors are replaced by stand-ins that check
-what they are given and make arrays from bytes, and any other name is refused before it is looked up. Its claims are
-checked against its bytes before any of it is carried out (`pickle_scan`).
+A pickle is a program. Here it can call no function of numpy or Python: constructors are replaced by stand-ins that check
+their arguments and make arrays from bytes, and any other name is refused before it is looked up. Stated lengths are
+checked before the pickle is loaded (`pickle_scan`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _KINDS = "biufc"  # booleans, integers, floats, complex: no objects, no structur
 
 
 class _RefusedError(Exception):
-    """A name that the pickle wanted to load."""
+    """Raised with a name that the pickle tries to load."""
 
 
 class _DType:
-    """Stand-in for numpy.dtype: remembers a plain number type."""
+    """Stand-in for numpy.dtype, only for plain number types."""
 
     __slots__ = ("dtype",)
 
@@ -51,7 +51,7 @@ class _DType:
 
 
 class _Array:
-    """Stand-in for a numpy array under construction; `value` is made from raw bytes when they come."""
+    """Stand-in for a numpy array under construction; `__setstate__` makes `value` from raw bytes."""
 
     __slots__ = ("value",)
 
@@ -127,7 +127,7 @@ class _Factory:
 
 
 class _Set:
-    """Stand-in for set and frozenset, which older pickles call with a list of what is in them."""
+    """Stand-in for set and frozenset, which older pickles call with a list of the items."""
 
     __slots__ = ()
 
@@ -177,14 +177,16 @@ _ALLOWED: dict[tuple[str, str], object] = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        module = "builtins" if module == "__builtin__" else module  # as Python 2 wrote it
+        module = "builtins" if module == "__builtin__" else module  # the name in Python 2
         if (module, name) not in _ALLOWED:
             raise _RefusedError(f"{module}.{name}")
         return _ALLOWED[module, name]
 
 
 def load_pickle(path: Path) -> object:
-    """What the pickle at `path` holds, arrays and plain containers only; a KltuiError names what else it wanted."""
+    """The contents of the pickle at `path`, only arrays and plain containers. Raises ImportFormatError that names what else it
+    tries to load, or that says why it cannot be read.
+    """
     try:
         data = read_whole(path)
         scan(data)
@@ -204,10 +206,10 @@ def load_pickle(path: Path) -> object:
 
 
 class _Plain:
-    """Values with their stand-ins replaced by arrays; containers are made new, so that nothing of the pickle stays.
+    """Replaces stand-ins by arrays, and copies all containers.
 
-    No more values and numbers come out than the pickle has bytes: one that names the same thing again and again would
-    otherwise grow without end.
+    It makes at most as many values as the pickle has bytes, because a pickle that refers to the same container repeatedly
+    could otherwise grow exponentially.
     """
 
     def __init__(self, n_bytes: int) -> None:
@@ -224,7 +226,7 @@ class _Plain:
         if isinstance(value, dict):
             return {_key(k): self.of(v, depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple):
-            if {*map(type, value)} <= {float, int}:  # a vector as a list: no call for each number
+            if {*map(type, value)} <= {float, int}:  # fast path for a vector as a list
                 self._spend(len(value))
                 return value if isinstance(value, tuple) else [*value]
             made = [self.of(v, depth + 1) for v in value]

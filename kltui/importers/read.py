@@ -1,4 +1,4 @@
-"""Everything that can be imported, by one entry: the kind of a path is found from its name and content."""
+"""Reads any file or folder that can be imported; its format is recognised by name and contents."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _OF_A_MODEL = {"index", "log-likelihood"}
 
 
 def read_paths(paths: Sequence[Path], numbered: str = "") -> Imported:
-    """Everything that can be imported from `paths`, files and folders; what of it cannot be read is listed in `left`.
+    """Everything that can be imported from `paths`, files and folders; files that cannot be read are listed in `left`.
 
-    `numbered` ("steps" or "layers") says under which a file keeps a run's vectors that does not say it itself. Raises
-    UsageError where that is not known, ImportFormatError where nothing can be read.
+    `numbered` ("steps" or "layers") is the meaning of the numbers of a run's vectors if a file does not state it. Raises
+    UsageError if it is unknown, ImportFormatError if nothing can be read.
     """
     parts = Gathering()
     models = [path for path in paths if _is_model_lines(path)]
@@ -45,12 +45,12 @@ def read_paths(paths: Sequence[Path], numbered: str = "") -> Imported:
 
 
 def read(path: Path, numbered: str = "") -> Imported:
-    """Everything that can be imported from `path`, a file or a folder."""
+    """Everything that can be imported from `path`, a file or a folder; see `read_paths`."""
     return read_paths([path], numbered)
 
 
 def _with_numbers(found: Imported) -> Imported:
-    """The import without vectors that hold not one number: those of a model that failed."""
+    """The import without vectors in which every value is missing, as of a model that failed; they are listed in `left`."""
     gone = [v.point.name for v in found.vectors if not np.isfinite(v.loglik).any()]
     vectors = tuple(v for v in found.vectors if np.isfinite(v.loglik).any())
     found = replace(found, vectors=vectors, notes=(*found.notes, *_gaps(vectors)))
@@ -61,7 +61,7 @@ def _with_numbers(found: Imported) -> Imported:
 
 
 def _gaps(vectors: Sequence[ImportedVector]) -> list[str]:
-    """A note of values that are none, in files that do not count them themselves as the harness' samples do."""
+    """A note on missing values of vectors, except for those of the harness, whose reader has its own; [] if there are none."""
     lacking = [v for v in vectors if v.source != harness.SOURCE and not np.isfinite(v.loglik).all()]
     n = sum(int((~np.isfinite(v.loglik)).sum()) for v in lacking)
     if not n:
@@ -131,7 +131,7 @@ def _read_json(path: Path, numbered: str) -> Imported:
         try:
             data = modelmap.read_json(path, object)
         except ImportFormatError:
-            if not head.startswith("["):  # the corpus reader has rules for what is odd in a list of texts
+            if not head.startswith("["):  # the corpus reader reports what is wrong in a list of texts
                 raise
             data = []
         if is_results(data):
@@ -158,7 +158,7 @@ def _are_vectors(data: object) -> bool:
 
 
 def _harness(paths: Sequence[Path], results: Sequence[Path]) -> Imported:
-    """Samples and results of several models and tasks: each task is over its own texts; samples of other tasks are passed over."""
+    """Samples and results of several models and tasks, each task over its own texts; samples of other tasks are skipped."""
     parts, others = Gathering(), []
     for path in paths:
 
@@ -174,7 +174,7 @@ def _harness(paths: Sequence[Path], results: Sequence[Path]) -> Imported:
         parts.take(results[0].parent, partial(read_results, results))
     found = parts.result()
     if not found.vectors and not found.scores and others:
-        return harness.read_samples(paths[0])  # which says what it lacks
+        return harness.read_samples(paths[0])  # raises the error for its kind of task
     note = f"{len(others)} files of tasks that are not rolling log-likelihoods are skipped, such as "
     return replace(found, notes=(*found.notes, note + safe_text(others[0], 80))) if others else found
 
@@ -184,11 +184,14 @@ def _texts(path: Path, *, pairs: bool = False) -> Imported:
 
 
 def _models(paths: Sequence[Path], corpora: Sequence[Path], *, named: bool = True) -> Imported:
-    """Per-model JSONL files over one corpus: N is the corpus', else the largest of all; places go by its rows' index."""
+    """Per-model JSONL files over one corpus. N is that of the corpus, otherwise the largest of all files.
+
+    If the rows of the corpus state an index, it determines to which text a value belongs.
+    """
     parts = Gathering()
     for path in corpora:
         parts.take(path, partial(_texts, path))
-    texts = parts.whatever()
+    texts = parts.gathered()
     n, places = 0, None
     if len(texts.named) == 1:
         n = len(texts.named[0])
@@ -199,12 +202,12 @@ def _models(paths: Sequence[Path], corpora: Sequence[Path], *, named: bool = Tru
     found = Gathering()
     for path in paths:
         found.take(path, partial(modelmap.read_model_jsonl, path, n, places))
-    vectors = _as_long_as_the_longest(found.result())
+    vectors = _padded(found.result())
     return (texts.joined(vectors) if named else vectors).checked()
 
 
-def _as_long_as_the_longest(found: Imported) -> Imported:
-    """Vectors whose last texts are unscored, and so unlisted, with NaN there: all have the indices of one corpus."""
+def _padded(found: Imported) -> Imported:
+    """The vectors padded with NaN to the length of the longest, because files do not list unscored texts at their end."""
     n = max(len(v.loglik) for v in found.vectors)
     made = []
     for v in found.vectors:

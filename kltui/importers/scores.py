@@ -1,4 +1,4 @@
-"""Benchmark scores as people keep them: a table with a name and one column per task, or name, task, score rows."""
+"""Benchmark scores from a table with a name and one column per task, or with the columns name, task and score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Scores = dict[str, dict[str, float]]
 
 
 def read_scores_csv(path: Path) -> Imported:
-    """Scores of a .csv or .tsv with a header; an empty cell is no score."""
+    """Scores of a .csv or .tsv with a header; an empty cell means no score. Raises ImportFormatError."""
     text = read_whole(path).decode("utf-8-sig", errors="replace")
     try:
         table = csv.DictReader(
@@ -41,7 +41,7 @@ def read_scores_csv(path: Path) -> Imported:
 
 
 def read_scores_json(path: Path, data: object) -> Imported:
-    """Scores of a JSON value: {name: {task: score}}, or a list of objects with a name."""
+    """Scores of a JSON value: {name: {task: score}}, or a list of objects with a name. Raises ImportFormatError."""
     if isinstance(data, dict):
         if not all(isinstance(v, dict) for v in data.values()):
             raise ImportFormatError(f"{safe_text(str(path))} is not {{name: {{task: score}}}}", _EXPECTED)
@@ -51,7 +51,7 @@ def read_scores_json(path: Path, data: object) -> Imported:
 
 
 def are_scores(data: object) -> bool:
-    """Whether a JSON value looks like scores and not like a list of texts."""
+    """Whether a JSON value looks like scores rather than a list of texts."""
     if isinstance(data, dict):
         return True
     if not isinstance(data, list) or not data:
@@ -88,7 +88,7 @@ def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
                     f"{safe_text(task, 60)} than an earlier row",
                     "each model must have one score per task",
                 )
-    # a column of other numbers, such as parameter counts, is no task
+    # A column with other numbers, such as parameter counts, is not a task.
     odd = {t for tasks in scores.values() for t, score in tasks.items() if not 0.0 <= score <= 100.0}
     scores = {n: {t: s for t, s in tasks.items() if t not in odd} for n, tasks in scores.items()}
     scores = {name: tasks for name, tasks in scores.items() if tasks}
@@ -100,7 +100,7 @@ def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
 
 
 def _words_among_numbers(rows: Sequence[Mapping[str, Any]], scores: Scores) -> list[str]:
-    """A note of cells that were passed over in columns of scores, such as "45.3%"; none where there are none."""
+    """A note on cells in columns of scores that are not numbers, such as "45.3%", and were skipped; [] if there are none."""
     tasks = {task for held in scores.values() for task in held}
     odd = [
         (number, str(c).strip(), value)
@@ -116,7 +116,7 @@ def _words_among_numbers(rows: Sequence[Mapping[str, Any]], scores: Scores) -> l
 
 
 def _fractions(scores: Scores) -> list[str]:
-    """A note of tasks whose every score would be 1 % or less: more likely they are shares of 1."""
+    """A note on tasks whose scores are all 1 or less, and so are probably fractions, not percent; [] if there are none."""
     by_task: dict[str, list[float]] = {}
     for held in scores.values():
         for task, score in held.items():
@@ -131,14 +131,14 @@ def _fractions(scores: Scores) -> list[str]:
 
 
 def _name_of(row: Mapping[str, Any]) -> str | None:
-    """The column that names the model, None where there is none or it is empty."""
+    """The column with the model's name; None if there is none or its cell is empty."""
     lowered = {str(c).strip().lower(): c for c in row if c is not None}
     found = next((lowered[c] for c in NAME_COLUMNS if c in lowered), None)
     return found if found is not None and str(row[found] or "").strip() else None
 
 
 def _tasks(row: Mapping[str, Any], name_column: str) -> list[tuple[str, Any]]:
-    """(task, value) of one row; words in other columns (an architecture, a licence) are no scores."""
+    """(task, value) of one row; cells without a number (an architecture, a licence) are not scores."""
     lowered = {str(c).strip().lower(): c for c in row if c is not None}
     if {"task", "score"} <= lowered.keys():
         return [(str(row[lowered["task"]]).strip(), row[lowered["score"]])]

@@ -1,7 +1,7 @@
-"""What a release holds beside vectors: t-SNE pictures, resampled texts with weights, types with colours, parents.
+"""Reads the files of a release other than vectors: t-SNE pictures, resampled texts with weights, types, colours, parents.
 
 Layouts of GitHub shimo-lab/modelmap: tsne/*.pkl and tsne_Q.pkl, *-uniq-idx-weight.pkl, type2color.json and pickles of names,
-types and colours, modelname2type.json, sibling_info.json. Names come out as they are made here.
+types and colours, modelname2type.json, sibling_info.json. Models get the names that they have in a workspace.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from kltui.sanitize import safe_text
 MAX_WORD = 200
 _VARIANTS = ("original", "quantized")
 
-Name = Callable[[str, str, int | None], str]  # of a model, its variant and layer, as it is made here
+Name = Callable[[str, str, int | None], str]  # (released name, variant, layer) -> name in a workspace
 
 
 class SideFileError(ValueError):
-    """A side file in no layout that is known."""
+    """Raised for a side file whose layout is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReleasedPicture:
-    """A released picture: coordinates by name, and rows of runs whose steps the file does not say, in order of step."""
+    """A released picture: {name: 2 or 3 coordinates}, and {run: coordinates of its steps, in order} if steps are not stated."""
 
     points: Mapping[str, tuple[float, ...]]
     runs: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -36,14 +36,14 @@ class ReleasedPicture:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Resampled texts: {(seed, draws): (places of different texts, weights)}."""
+    """Resampled texts: {(seed, number of draws): (indices of the different texts, their weights)}."""
 
     sets: Mapping[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True, eq=False)
 class ReleaseSideFiles:
-    """Everything that came beside vectors; pictures and samples by the file's name, the others by model or type."""
+    """The side files of a release: pictures and samples by file name, types and parents by model, colours by type."""
 
     pictures: Mapping[str, ReleasedPicture] = field(default_factory=dict)
     samples: Mapping[str, Samples] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class ReleaseSideFiles:
     parents: Mapping[str, str] = field(default_factory=dict)
 
     def joined(self, other: ReleaseSideFiles) -> ReleaseSideFiles:
-        """Both; what is here already stays."""
+        """Both together; on a conflict, the entry of this one is kept."""
         return ReleaseSideFiles(
             *(
                 {**getattr(other, f), **getattr(self, f)}
@@ -65,7 +65,7 @@ class ReleaseSideFiles:
 
 
 def kind_of(path: Path) -> str:
-    """ "picture", "samples" or "colours" by a pickle's name and folder, "" for any other."""
+    """ "picture", "samples" or "colours", by a pickle's name and folder; "" for any other file."""
     whole = f"{path.parent.name}/{path.stem}".lower()
     if "uniq-idx-weight" in whole:
         return "samples"
@@ -86,7 +86,7 @@ def _picture(data: Any, path: Path, name: Name) -> ReleasedPicture:
         raise SideFileError("it holds no {name: coordinates}")
     if "embedding" in data and isinstance(data.get("metadata"), Mapping):
         return _of_runs(_matrix(data["embedding"]), data["metadata"])
-    if set(data) == {"name", "tsne"}:  # by number of drawn texts: the most
+    if set(data) == {"name", "tsne"}:  # the picture from the largest number of drawn texts
         data = data["tsne"][max(data["tsne"], key=lambda n: int(str(n)))]
     variant = "bnb-8bit" if "8bit" in path.stem else "bnb-fp4" if "4bit" in path.stem else "none"
     points: dict[str, tuple[float, ...]] = {}
@@ -207,7 +207,7 @@ def _triple(row: object) -> tuple[str, str, object]:
 
 
 def _hex(value: object) -> str:
-    """#rrggbb of a colour given as such, or as three or four numbers from 0 to 1; a colour's name stays."""
+    """A colour as #rrggbb if it is three or four numbers from 0 to 1; a string is returned unchanged, printable."""
     if isinstance(value, str):
         return safe_text(value, 40)
     parts = np.asarray(value, dtype=np.float64)
