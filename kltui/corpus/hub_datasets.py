@@ -150,7 +150,7 @@ def _check_all_here(
             )
     elif any((folder.parent.parent / "blobs").glob("*.incomplete")):
         raise TryAgainError(
-            f"the cache holds only a part of {safe_text(address.repo)}, and the hub cannot be reached for the rest",
+            f"the cache contains only a part of {safe_text(address.repo)}, and the hub cannot be reached for the rest",
             "A download was interrupted. Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and run again.",
         )
 

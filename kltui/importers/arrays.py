@@ -47,7 +47,7 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], bytes]:
 def _check_archive(archive: zipfile.ZipFile, size: int) -> None:
     members = archive.infolist()
     if len(members) > MAX_ARRAYS:
-        raise ValueError(f"it holds {len(members):,} arrays")
+        raise ValueError(f"it contains {len(members):,} arrays")
     unpacked = sum(member.file_size for member in members)
     maximum = min(FREE_BYTES + MAX_RATIO * size, memory_bytes() // 2)
     if unpacked > maximum:
@@ -75,7 +75,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         # numpy would return invalid strings, on which other code fails.
         codes = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
         if codes.size and codes.max() > sys.maxunicode:
-            raise ValueError(f"{safe_text(member.filename, 60)} holds text that is not valid")
+            raise ValueError(f"{safe_text(member.filename, 60)} contains invalid text")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 

@@ -336,7 +336,7 @@ def read_json(path: Path, kind: type) -> Any:
         raise ImportFormatError(f"{safe_text(str(path))} is not JSON ({reason})", "fetch it again") from e
     if not isinstance(value, kind):
         raise ImportFormatError(
-            f"{safe_text(str(path))} should hold a JSON {kind.__name__}", "fetch it again"
+            f"{safe_text(str(path))} should contain a JSON {kind.__name__}", "fetch it again"
         )
     return value
 
@@ -369,7 +369,7 @@ def read_release(folder: Path, numbered: str = "") -> Imported:
     result = parts.result()
     if not result.vectors and not result.named and not result.weight_sqdist and not result.side:
         raise ImportFormatError(
-            f"nothing to import in {safe_text(str(folder))}", "give the folder that holds texts.json"
+            f"nothing to import in {safe_text(str(folder))}", "give the folder that contains texts.json"
         )
     vectors = variants_like_models(with_metadata(result.vectors, types, parents))
     return replace(result, vectors=vectors).checked()

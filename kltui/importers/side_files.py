@@ -83,7 +83,7 @@ def read_side_pickle(path: Path, data: object, name: Name) -> ReleaseSideFiles:
 
 def _picture(data: Any, path: Path, name: Name) -> ReleasedPicture:
     if not isinstance(data, Mapping) or not data:
-        raise SideFileError("it holds no {name: coordinates}")
+        raise SideFileError("it contains no {name: coordinates}")
     if "embedding" in data and isinstance(data.get("metadata"), Mapping):
         return _of_runs(_matrix(data["embedding"]), data["metadata"])
     if set(data) == {"name", "tsne"}:  # the picture from the largest number of drawn texts
@@ -128,7 +128,7 @@ def _point(value: object) -> tuple[float, ...]:
 def _samples(data: Any) -> Samples:
     """{seed: {n: {"unique_index", "weights"}}}."""
     if not isinstance(data, Mapping):
-        raise SideFileError("it holds no {seed: {n: {unique_index, weights}}}")
+        raise SideFileError("it contains no {seed: {n: {unique_index, weights}}}")
     sets = {}
     for seed, by_n in data.items():
         for n, one in dict(by_n).items():
@@ -174,7 +174,7 @@ def _names_types_colours(data: object, name: Name) -> ReleaseSideFiles:
         if colour is not None:
             colours.setdefault(safe_text(kind, MAX_WORD), _hex(colour))
     if not types:
-        raise SideFileError("it holds no models with types")
+        raise SideFileError("it contains no models with types")
     return ReleaseSideFiles(colours=colours, types=types)
 
 
@@ -193,7 +193,7 @@ def _triples(data: object) -> list[tuple[str, str, object]]:
     elif isinstance(data, list):
         rows = data
     else:
-        raise SideFileError("it holds no models with types")
+        raise SideFileError("it contains no models with types")
     return [_triple(row) for row in rows]
 
 

@@ -12,7 +12,7 @@ from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.layout import is_adapter_folder, is_checkpoint_folder, model_type
 from kltui.registry.names import MARKS
-from kltui.registry.parents import called
+from kltui.registry.parents import checkpoints_by_name
 from kltui.registry.tokenizer import named_source
 from kltui.sanitize import safe_text
 
@@ -89,7 +89,7 @@ def _base(
     if not c.base:
         assert isinstance(c.source, LocalSource)  # of one on the hub the base is known since it was listed
         return _at(c, base_source(c.source.path, job_folder), models, taken)
-    names = called(models)
+    names = checkpoints_by_name(models)
     if c.base in names:
         plain = next(k for k in models if k.name == names[c.base])
         return _variant(c, plain, models)

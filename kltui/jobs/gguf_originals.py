@@ -10,7 +10,7 @@ from kltui.errors import KltuiError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.gguf_file import is_gguf_variant
 from kltui.registry.layout import TOKENIZER_JSON, model_type
-from kltui.registry.parents import called
+from kltui.registry.parents import checkpoints_by_name
 from kltui.registry.revisions import is_step_name, parse_step
 from kltui.registry.tokenizer import named_source, own_tokenizer, tokenizer_folder
 from kltui.sanitize import safe_text
@@ -63,7 +63,7 @@ def _original(c: Checkpoint, known: Sequence[Checkpoint]) -> Checkpoint | None:
     """The checkpoint that a GGUF file was made from: by the name of its parent, or by where its `base` lies."""
     wanted = [k for k in known if k.quantization == "none"]
     by_name = {k.name: k for k in wanted}
-    names = called(wanted)
+    names = checkpoints_by_name(wanted)
     if c.parent:
         return by_name.get(names.get(c.parent, ""))
     if not c.base:

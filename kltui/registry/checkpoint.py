@@ -1,4 +1,4 @@
-"""What a checkpoint is: where its files are, in which variant, and its place in a run."""
+"""A checkpoint: the source of its files, its variant, and its place in a run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class LocalSource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A hub repository at one revision; `commit` is its resolved hash, "" before that is known.
+    """A hub repository at one revision; `commit` is the revision's commit hash, "" before it is known.
 
-    `file` is one GGUF file of it, or the folder in it that holds an adapter.
+    `file` is a GGUF file in it, or the folder in it that contains an adapter; "" for a model.
     """
 
     repo: str
@@ -61,11 +61,11 @@ Source = LocalSource | HubSource | ServedSource
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One scoreable model: a source in one variant, and its lineage.
+    """One model that can be scored: a source in one variant, and its lineage.
 
-    `tokenizer` is where to look where neither the source nor its run has one: an absolute path, or OWNER/NAME[@REVISION].
-    `base` is the model that an adapter is for, where that is not what its config names: an absolute path, OWNER/NAME[@REVISION],
-    or the name of a checkpoint.
+    `tokenizer` is used if neither the source nor its run has one: an absolute path, or OWNER/NAME[@REVISION]. `base` is the
+    base model of an adapter, if it is not the one that its config names: an absolute path, OWNER/NAME[@REVISION], or the
+    name of a checkpoint.
     """
 
     run: str
@@ -92,5 +92,5 @@ class Checkpoint:
 
 
 def layer_name(name: str, layer: int | None) -> str:
-    """Name of a vector: the checkpoint's own, or `name#k` for the lens vector of layer k."""
+    """Name of a vector: that of the checkpoint, or `name#k` for the lens vector of layer k."""
     return name if layer is None else f"{name}#{layer}"

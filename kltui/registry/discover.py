@@ -83,7 +83,9 @@ def _check_folder(path: Path) -> None:
         raise KltuiError(f"{where} is a file, not a folder of checkpoints{what}", hint)
     if not path.is_dir():
         near = next(p for p in path.parents if p.is_dir())
-        raise KltuiError(f"The folder {where} does not exist", f"{safe_text(str(near))} holds {_seen(near)}.")
+        raise KltuiError(
+            f"The folder {where} does not exist", f"{safe_text(str(near))} contains {_seen(near)}."
+        )
 
 
 def _stepped_models(run: Path) -> dict[int, Path]:

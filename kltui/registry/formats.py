@@ -22,7 +22,7 @@ class Format:
     way_out: str
 
 
-# In the order in which they are looked for: what a trainer leaves beside others comes first.
+# In this order: formats that trainers write in addition to others come first.
 FORMATS = (
     Format(
         "an adapter (PEFT)",
@@ -96,7 +96,7 @@ def unreadable(folder: Path) -> tuple[str, str]:
     """(What a folder that is not a model contains, what to do about it)."""
     formats = formats_in(folder)
     if formats:
-        return f"holds {' and '.join(f.name for f in formats[:3])}", formats[0].way_out
+        return f"contains {' and '.join(f.name for f in formats[:3])}", formats[0].way_out
     config = (folder / CONFIG).is_file()
     seen = f"has {CONFIG} but no weights" if config else f"has no {CONFIG}" + _weights(folder)
     return (

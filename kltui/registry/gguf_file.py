@@ -41,7 +41,7 @@ TYPES: Final[dict[int, tuple[str, int, int]]] = {
     29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
     40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
 }  # fmt: skip
-# general.file_type: what llama.cpp calls a mixture, and the tensor type that such a file must hold.
+# general.file_type: what llama.cpp calls a mixture, and the tensor type that such a file must contain.
 FILE_TYPES: Final[dict[int, tuple[str, str]]] = {
     0: ("F32", "F32"), 1: ("F16", "F16"), 2: ("Q4_0", "Q4_0"), 3: ("Q4_1", "Q4_1"), 7: ("Q8_0", "Q8_0"),
     8: ("Q5_0", "Q5_0"), 9: ("Q5_1", "Q5_1"), 10: ("Q2_K", "Q2_K"), 11: ("Q3_K_S", "Q3_K"), 12: ("Q3_K_M", "Q3_K"),
@@ -256,7 +256,7 @@ def checked_model(parts: tuple[GGUFHeader, ...]) -> GGUFModel:
         raise _bad(first.path, "contains no tensor")
     twice, count = names.most_common(1)[0]
     if count > 1:
-        raise _bad(first.path, f"holds the tensor {safe_text(twice, 80)} twice")
+        raise _bad(first.path, f"has the tensor {safe_text(twice, 80)} twice")
     return model
 
 
@@ -284,7 +284,7 @@ def _check_split(parts: tuple[GGUFHeader, ...]) -> None:
     stated, found = parts[0].number("split.tensors.count"), sum(len(p.tensors) for p in parts)
     if len(parts) > 1 and stated is not None and stated != found:
         raise GGUFError(
-            f"{safe_text(parts[0].path.name)} says that the model has {stated} tensors, and its parts hold {found}",
+            f"{safe_text(parts[0].path.name)} says that the model has {stated} tensors, and its parts have {found}",
             "They may belong to different models: download them again.",
         )
 

@@ -1,4 +1,4 @@
-"""Headers of a hub repository's GGUF files, read without fetching the files: a stream is left where the header ends."""
+"""Reads the headers of a hub repository's GGUF files without downloading the files: each stream ends after the header."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class RepoHeaders:
-    """The GGUF files of one revision: `sizes` by name in bytes, and their headers. Offline those of the cache."""
+    """The GGUF files of one revision, offline those in the cache: `sizes` {name: bytes}, and their headers."""
 
     def __init__(self, source: HubSource) -> None:
         from kltui.registry.hub import default_cache, is_offline
@@ -54,7 +54,7 @@ class RepoHeaders:
         self.sizes = {n: f.size for n, f in self._listed.items() if n.lower().endswith(SUFFIX)}
 
     def model(self, file: str) -> GGUFModel:
-        """The model in a file (its first part) of the repository. Raises GGUFError naming a part that is not listed."""
+        """The model in a file of the repository, and in its other parts. Raises GGUFError that names a missing part."""
         names = part_names(file)
         missing = [name for name in names if name not in self.sizes]
         if missing:
@@ -91,17 +91,17 @@ class RepoHeaders:
 
 
 class _Blocks(io.RawIOBase):
-    """Blocks of bytes as a file that can only be read on."""
+    """Blocks of bytes as a file that can only be read forwards."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks, self._held = blocks, b""
+        self._blocks, self._rest = blocks, b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
         into = memoryview(buffer)
-        self._held = self._held or next(self._blocks, b"")
-        n = min(len(into), len(self._held))
-        into[:n], self._held = self._held[:n], self._held[n:]
+        self._rest = self._rest or next(self._blocks, b"")
+        n = min(len(into), len(self._rest))
+        into[:n], self._rest = self._rest[:n], self._rest[n:]
         return n

@@ -1,4 +1,4 @@
-"""Merges the parts of a split GGUF file, as llama.cpp's own tool does, without decoding anything."""
+"""Merges the parts of a split GGUF file, as llama.cpp's own tool does, without decoding tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _BLOCK_BYTES = 1 << 24
 
 
 def merge(model: GGUFModel, out: Path) -> None:
-    """Writes one file that holds the keys of the model's first part and the tensors of all."""
+    """Writes the file `out` with the keys of the model's first part and the tensors of all parts.
+
+    Raises KltuiError if there is too little space or a part is truncated.
+    """
     _check_space(model, out)
     first, tensors = model.first, model.tensors
     alignment = first.number("general.alignment") or ALIGNMENT

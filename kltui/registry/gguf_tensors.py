@@ -1,4 +1,4 @@
-"""A GGUF file's tensors under the names of the original model, dequantised one at a time as they are read."""
+"""The tensors of a GGUF file under their names in the original model, dequantised one at a time when they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kltui.sanitize import safe_text
 
 Array = NDArray[np.float32]
 
-# Families whose files hold the tensors as transformers has them but for what is undone here.
+# Families whose tensors have transformers' layout in the file, apart from what `_layout` undoes.
 _PLAIN = ("qwen2", "qwen3", "starcoder2", "stablelm")
 _NORM_PLUS_ONE = ("gemma2", "gemma3")
 _TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")  # of gpt2
@@ -26,9 +26,9 @@ _SUPPORTED = (*_PLAIN, *_NORM_PLUS_ONE, "llama", "gpt2")
 
 
 def open_gguf(path: Path, names: Collection[str]) -> dict[str, TensorFile]:
-    """The tensors of a GGUF file that have one of `names`, those of the original model, as float32.
+    """{name: tensor} for those of `names`, names of the original model, that a GGUF file contains, as float32.
 
-    Raises KltuiError where the family's layout is not known here, or tensors of its layers have no such name.
+    Raises KltuiError if the layout of the family is not supported, or the file has layers that `names` lacks.
     """
     model = read_model(path)
     family = model.first.architecture
@@ -44,7 +44,7 @@ def open_gguf(path: Path, names: Collection[str]) -> dict[str, TensorFile]:
     lost = sorted(n for n in by_name if n not in places.values() and n.startswith("blk."))
     if lost:
         raise KltuiError(
-            f"{safe_text(path.name)} holds {len(lost)} tensors that its original lacks, first {safe_text(lost[0], 80)}",
+            f"{safe_text(path.name)} contains {len(lost)} tensors that its original lacks, first {safe_text(lost[0], 80)}",
             "Weight distances need models of one architecture: check its parent.",
         )
     return {
@@ -55,7 +55,7 @@ def open_gguf(path: Path, names: Collection[str]) -> dict[str, TensorFile]:
 
 
 def _places(model: GGUFModel, names: Collection[str]) -> dict[str, str]:
-    """{name in the original: name in the file} of those that llama.cpp has a name for."""
+    """{name in the original: name in the file} for the names that llama.cpp translates."""
     import gguf
 
     architecture = next(k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == model.first.architecture)
@@ -71,13 +71,14 @@ def _places(model: GGUFModel, names: Collection[str]) -> dict[str, str]:
 
 
 def _layout(header: GGUFHeader, t: GGUFTensor) -> tuple[tuple[int, ...], Callable[[Array], Array]]:
-    """(shape in the original, what turns a tensor of the file into it)."""
+    """(shape in the original, function that converts the file's tensor to it)."""
     if header.architecture == "gpt2" and t.name.endswith(_TRANSPOSED):
         return t.shape[::-1], lambda w: w.T
     return t.shape, _undo(header, t.name)
 
 
 def _undo(header: GGUFHeader, name: str) -> Callable[[Array], Array]:
+    """The function that undoes what llama.cpp changed in the values or rows of a tensor."""
     family = header.architecture
     if family in _NORM_PLUS_ONE and name.endswith("norm.weight"):
         return lambda w: w - np.float32(1)
@@ -90,7 +91,10 @@ def _undo(header: GGUFHeader, name: str) -> Callable[[Array], Array]:
 
 
 def _halves(w: Array, heads: int) -> Array:
-    """Rows of each head with the two halves of its rotary pairs apart, as transformers has them; in the file they alternate."""
+    """Reorders the rows of each head to transformers' order: first one half of the rotary pairs, then the other.
+
+    In the file they alternate.
+    """
     if len(w) % (2 * heads):
         raise KltuiError(
             f"{len(w)} rows are not {heads} heads of pairs",
@@ -107,9 +111,9 @@ def _tensor(
 
 
 class _Dequantised:
-    """A tensor's float32 numbers as bytes, made when they are asked for; those of one tensor are held at a time."""
+    """A tensor's float32 values as bytes, dequantised on access; only one tensor's values are in memory at a time."""
 
-    _held: tuple[_Dequantised | None, Bytes] = (None, np.zeros(0, np.uint8))
+    _last: tuple[_Dequantised | None, Bytes] = (None, np.zeros(0, np.uint8))
 
     def __init__(self, path: Path, tensor: GGUFTensor, undo: Callable[[Array], Array]) -> None:
         self._path, self._tensor, self._undo = path, tensor, undo
@@ -119,11 +123,11 @@ class _Dequantised:
         return self.nbytes
 
     def __getitem__(self, piece: slice) -> Bytes:
-        if _Dequantised._held[0] is not self:
-            _Dequantised._held = self, self._made()
-        return _Dequantised._held[1][piece]
+        if _Dequantised._last[0] is not self:
+            _Dequantised._last = self, self._values()
+        return _Dequantised._last[1][piece]
 
-    def _made(self) -> Bytes:
+    def _values(self) -> Bytes:
         import gguf
 
         t = self._tensor

@@ -287,9 +287,9 @@ class Fetcher:
         if ADAPTER_CONFIG in listed and weight_entry(listed) is None:
             raise _only_adapter(self.client.source)
         if CONFIG not in listed:
-            holds, hint = _other_formats(listed)
+            contents, hint = _other_formats(listed)
             raise KltuiError(
-                f"{where} has no {CONFIG}{holds}",
+                f"{where} has no {CONFIG}{contents}",
                 hint or "It is not a transformers model, or this revision has other contents.",
             )
         check_no_adapter(where, set(listed))
@@ -392,7 +392,7 @@ def _other_formats(listed: Iterable[str]) -> tuple[str, str]:
     if not formats:
         return "", ""
     return (
-        f"; it holds {' and '.join(f.name for f in formats[:3])}",
+        f"; it contains {' and '.join(f.name for f in formats[:3])}",
         f"It is not scored so: {formats[0].way_out}.",
     )
 
@@ -417,9 +417,9 @@ def _gguf_parts(source: HubSource, listed: dict[str, RemoteFile]) -> list[Remote
 
 def _no_weights(where: str, pickled: str | None, listed: Iterable[str]) -> KltuiError:
     if pickled is None:
-        holds, hint = _other_formats(listed)
+        contents, hint = _other_formats(listed)
         return KltuiError(
-            f"{where} has no weights that transformers can load{holds}",
+            f"{where} has no weights that transformers can load{contents}",
             hint or "Expected model.safetensors or its index.",
         )
     return KltuiError(

@@ -2,7 +2,7 @@
 
 Imported only when something is fetched. Failures that time may mend leave as TransientError, at once and without the
 library's own sleeping; all others leave as KltuiError, worded here: no address, header or body of a
-request enters a message, because those can hold secrets.
+request enters a message, because those can contain secrets.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ TOKENIZER_PATTERNS = (
 )  # fmt: skip
 TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-# Of the above, those that hold a vocabulary: settings and added tokens alone make no tokenizer.
+# Of the above, those with a vocabulary: settings and added tokens alone are no tokenizer.
 _VOCABULARIES = (
     TOKENIZER_JSON, "tokenizer.model*", "vocab.*", "bpe.codes", "spiece.model", "sentencepiece*.model", "spm.model",
     "*.tiktoken", "tekken.json",

@@ -1,4 +1,4 @@
-"""Names that are given: hub names, checked before they become a path or an address, and names of runs."""
+"""Checks names: of hub repositories and revisions before they become a path or an address, and of runs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _REVISION = re.compile(r"[\w.+@=-]+(?:/[\w.+@=-]+)*", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Quantization = Literal["none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4"]
-NUMBERED_BY_STEP = b"kltui: RUN/STEP"  # comment of an archive of vectors whose names are such
-MARKS = "@#+,"  # of what names are made: run@step+variant#layer, and parents are joined by commas
+NUMBERED_BY_STEP = b"kltui: RUN/STEP"  # comment of an .npz whose arrays have names of this form
+MARKS = "@#+,"  # separators in names: run@step+variant#layer; parents are joined by commas
 MAX_RUN_BYTES = 200
 _VARIANTS = "|".join([*(re.escape(name) for name in get_args(Quantization)[1:]), r"gguf-[a-z0-9_]{1,20}"])
 _MADE = re.compile(
     rf"(?P<run>[^@#+,]+)(?:@(?P<step>\d{{1,18}}))?(?:\+(?P<variant>{_VARIANTS}))?(?:#(?P<layer>\d{{1,6}}))?",
     re.ASCII,
 )
-_ENCODED = re.compile(r"%(?:[0-9A-F]{2}|-)")  # what would read as encoded already
+_ENCODED = re.compile(r"%(?:[0-9A-F]{2}|-)")  # looks like an encoded character
 
 
 def check_repo(repo: str) -> None:
-    """Raises UsageError unless `repo` reads `owner/name` or `name`, as the hub spells them."""
+    """Raises UsageError unless `repo` has the form `owner/name` or `name` of a hub repository."""
     if len(repo) > 200 or not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
         raise UsageError(
             f'repo = "{safe_text(repo, 100)}" is not a hub repository',
@@ -38,7 +38,7 @@ def check_repo(repo: str) -> None:
 
 
 def check_revision(revision: str) -> None:
-    """Raises UsageError unless `revision` can be a branch, tag or commit, and stays inside its folder as a path."""
+    """Raises UsageError unless `revision` can be a branch, tag or commit, and is safe as a relative path."""
     if len(revision) > 200 or not _REVISION.fullmatch(revision) or ".." in revision:
         raise UsageError(
             f'"{safe_text(revision, 100)}" is not a hub revision',
@@ -47,18 +47,18 @@ def check_revision(revision: str) -> None:
 
 
 def run_problem(run: str) -> str:
-    """What keeps `run` from being the name of a run, "" if nothing does.
+    """Why `run` is not a valid name of a run, in words; "" if it is valid.
 
-    From a run, names are made (`run@step+variant#layer`) that must never read as another's.
+    Names are composed from it (`run@step+variant#layer`) and must be unambiguous.
 
     >>> run_problem("tiny"), run_problem("a+b"), run_problem(" a")
-    ('', 'it holds +', 'it begins or ends with a space')
+    ('', 'it contains +', 'it begins or ends with a space')
     """
     if not run:
         return "it is empty"
     found = [mark for mark in MARKS if mark in run]
     if found:
-        return f"it holds {' and '.join(found)}".replace(",", "a comma")
+        return f"it contains {' and '.join(found)}".replace(",", "a comma")
     if run != run.strip():
         return "it begins or ends with a space"
     if safe_text(run) != run:
@@ -68,7 +68,7 @@ def run_problem(run: str) -> str:
 
 
 def check_run(run: str, what: str) -> None:
-    """Raises UsageError, with a name that would do, unless `run` may be the name of a run; `what` says where it stands."""
+    """Raises UsageError that suggests a valid name unless `run` is one; `what` begins the message, such as "run ="."""
     problem = run_problem(run)
     if problem:
         better = re.sub(r"[@#+,\s\x00-\x1f]+", "-", safe_text(run, 60)).strip("-") or "model"
@@ -105,7 +105,7 @@ def _encoded(char: str) -> str:
 
 
 def made_name(name: str) -> tuple[str, int | None, str, int | None] | None:
-    """(run, step, variant, layer) of a name as they are made here, `run@step+variant#layer`; None for any other."""
+    """(run, step, variant, layer) of a name of the form `run@step+variant#layer`; None for any other name."""
     found = _MADE.fullmatch(name)
     if found is None:
         return None
@@ -125,5 +125,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def is_map_source(source: str) -> bool:
-    """Whether `[corpus] source` names texts that the workspace holds: those of its map, or `map:HASH`."""
+    """Whether `[corpus] source` refers to a corpus of the workspace: "map", that of its map, or "map:HASH"."""
     return source == "map" or source.startswith("map:")

@@ -1,7 +1,7 @@
 """Defines the parameters of a model from its weight files, the same for weight distances and for scoring.
 
-Trained values count once each: no buffers, no second copy of tied weights, whatever the configuration says.
-Names are those inside the model's body, so that files with the body's prefix and without it agree.
+Trained values count once each: no buffers, and no second copy of tied weights, whatever the configuration says.
+Names are without the prefix of the model's body, so that files with and without the prefix agree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HEAD_MODULE = re.compile(
 
 @dataclass(frozen=True)
 class Parameters:
-    """A model's parameters by name, tied ones under one name; `tied` says which other names share which."""
+    """A model's parameters by name, tied ones under one name; `tied` is {other name: name in `once`}."""
 
     once: Mapping[str, TensorFile]
     tied: Mapping[str, str]
@@ -39,7 +39,7 @@ class Parameters:
         return sum(t.n_elements for t in self.once.values())
 
     def named(self, name: str) -> TensorFile | None:
-        """The tensor of that name. A head that the files leave out is the embedding of its shape, if there is one."""
+        """The tensor with that name, or None. An output head that the files lack is the embedding, if there is exactly one."""
         if name in self.once or name in self.tied:
             return self.once[self.tied.get(name, name)]
         if not _HEAD.search(name):
@@ -49,7 +49,7 @@ class Parameters:
 
 
 def model_parameters(tensors: Mapping[str, TensorFile]) -> Parameters:
-    """The parameters of the model whose files hold `tensors` (`registry.tensors.open_tensors`)."""
+    """The parameters of the model whose files contain `tensors` (`registry.tensors.open_tensors`)."""
     trained = parameters(tensors)
     prefix = _body_prefix(list(trained))
     named = {name.removeprefix(prefix): t for name, t in trained.items()}
@@ -69,7 +69,7 @@ def is_embedding(name: str, *, or_head: bool = False) -> bool:
 
 
 def has_own_head(tensors: Mapping[str, TensorFile]) -> bool:
-    """Whether the files hold an output head that differs from the embeddings."""
+    """Whether the files contain an output head that differs from the embeddings."""
     embeddings = [t for name, t in tensors.items() if _EMBEDDING.search(name)]
     return any(
         t.dtype in FLOATS and not any(_equal(e, t) for e in embeddings)
@@ -79,7 +79,7 @@ def has_own_head(tensors: Mapping[str, TensorFile]) -> bool:
 
 
 def _body_prefix(names: list[str]) -> str:
-    """What the names of all tensors but the head's begin with: `model.`, `transformer.`, or nothing."""
+    """The prefix common to the names of all tensors except the head's: `model.`, `transformer.`, or ""."""
     body = [name.split(".") for name in names if not _HEAD_MODULE.match(name)]
     prefix = ""
     while len(body) > 1 and all(len(parts) > 2 for parts in body) and len({parts[0] for parts in body}) == 1:
@@ -89,7 +89,7 @@ def _body_prefix(names: list[str]) -> str:
 
 
 def _may_be(name: str, named: Mapping[str, TensorFile]) -> list[str]:
-    """Names that a tensor may share its memory with: a head or an embedding with an embedding, a head's bias with one."""
+    """Names of tensors with which a tensor may be tied: embeddings for a head or embedding, a bias for a head's bias."""
     if name.endswith(".decoder.bias"):
         return [n for n in (f"{name.removesuffix('.decoder.bias')}.bias",) if n in named]
     if not (_HEAD.search(name) or _EMBEDDING.search(name)):

@@ -1,4 +1,4 @@
-"""Parents of checkpoints by name: which are not there, and which make a checkpoint its own ancestor."""
+"""Checks of the parents that checkpoints name: missing ones, and cycles."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ def parents_of(checkpoint: Checkpoint) -> list[str]:
 
 
 def without_itself(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without a parent that is itself."""
-    own = _owncalled(checkpoint)
+    """The checkpoint without those of its parents that are the checkpoint itself; the same object if there are none."""
+    own = _own_names(checkpoint)
     parents = parents_of(checkpoint)
     others = [name for name in parents if name not in own]
     return checkpoint if len(others) == len(parents) else replace(checkpoint, parent=",".join(others))
 
 
 def parent_mistakes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint] = ()) -> list[str]:
-    """What cannot be meant of the parents of `checkpoints`: one that is the checkpoint itself, and circles, also by way of `known`."""
+    """Errors in the parents of `checkpoints`: a checkpoint that is its own parent, or a cycle, also through `known`."""
     own = [c for c in checkpoints if without_itself(c) is not c]
     everyone = {c.name: c for c in (*known, *checkpoints)}
     if own:
         more = f" (and so would {len(own) - 1} more)" if len(own) > 1 else ""
         others = [c.name for c in everyone.values() if c.run != own[0].run]
         return [f"{safe_text(own[0].name, 80)} would be its own parent{more}{nearest(own[0].run, others)}"]
-    names = called(everyone.values())
+    names = checkpoints_by_name(everyone.values())
     if _has_order(everyone, names):
         return []
     for start in checkpoints:
-        circle = _circle(start.name, everyone, names)
-        if circle:
-            return [f"parents form a cycle: {safe_text(' <- '.join(circle), 300)}"]
+        cycle = _cycle(start.name, everyone, names)
+        if cycle:
+            return [f"parents form a cycle: {safe_text(' <- '.join(cycle), 300)}"]
     return []
 
 
 def parents_not_there(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint] = ()) -> dict[str, str]:
     """{parent: a child} for the parents of `checkpoints` that do not exist among these and `known`."""
-    names = called([*known, *checkpoints])
+    names = checkpoints_by_name([*known, *checkpoints])
     return {name: c.name for c in checkpoints for name in parents_of(c) if name not in names}
 
 
@@ -57,7 +57,7 @@ def parent_notes(
     }
     if not lacking:
         return []
-    names = called([*known, *checkpoints])
+    names = checkpoints_by_name([*known, *checkpoints])
     parent, child = next(iter(lacking.items()))
     what = "1 parent is" if len(lacking) == 1 else f"{len(lacking)} parents are"
     such = "" if len(lacking) == 1 else "such as "
@@ -66,13 +66,13 @@ def parent_notes(
     ]
 
 
-def _owncalled(c: Checkpoint) -> set[str]:
-    """Names that mean the checkpoint itself. Its run's is one of them; a variant's model is another checkpoint."""
+def _own_names(c: Checkpoint) -> set[str]:
+    """Names that refer to the checkpoint itself: also that of its run, unless it is a variant."""
     return {c.name, c.base_name, c.run} if c.quantization == "none" else {c.name}
 
 
-def called(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
-    """{what a parent may be called: the checkpoint that is meant}: its name, or its run for the last of that."""
+def checkpoints_by_name(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+    """{name of a parent: name of the checkpoint that it refers to}; a run refers to its last checkpoint."""
     named: dict[str, str] = {}
     last: dict[str, tuple[int, str]] = {}
     for c in checkpoints:
@@ -84,7 +84,7 @@ def called(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
 
 
 def _has_order(everyone: Mapping[str, Checkpoint], names: Mapping[str, str]) -> bool:
-    """Whether all can stand behind their parents: then none goes in a circle, which is known without a look from each."""
+    """Whether all can be ordered after their parents, which excludes cycles and is faster than a search from each."""
     parents = {name: [names[p] for p in parents_of(c) if p in names] for name, c in everyone.items()}
     try:
         TopologicalSorter(parents).prepare()
@@ -93,18 +93,18 @@ def _has_order(everyone: Mapping[str, Checkpoint], names: Mapping[str, str]) -> 
     return True
 
 
-def _circle(start: str, everyone: Mapping[str, Checkpoint], names: Mapping[str, str]) -> list[str]:
-    """The names of a circle of parents through `start`, it first and last; [] where there is none."""
+def _cycle(start: str, everyone: Mapping[str, Checkpoint], names: Mapping[str, str]) -> list[str]:
+    """The names in a cycle of parents through `start`, which is first and last; [] if there is none."""
     way: dict[str, str] = {}
     waiting = [start]
     while waiting:
         child = waiting.pop()
         for parent in (names[p] for p in parents_of(everyone[child]) if p in names):
             if parent == start:
-                circle = [start, child]
-                while circle[-1] != start:
-                    circle.append(way[circle[-1]])
-                return circle
+                cycle = [start, child]
+                while cycle[-1] != start:
+                    cycle.append(way[cycle[-1]])
+                return cycle
             if parent not in way:
                 way[parent] = child
                 waiting.append(parent)

@@ -105,7 +105,7 @@ def check_no_adapter(where: str, names: set[str]) -> None:
     found = next((name for name in ADAPTER_FILES if name in names), None)
     if found is not None:
         raise KltuiError(
-            f"{where} holds an adapter ({found}) and full weights, so it is ambiguous",
+            f"{where} contains an adapter ({found}) and full weights, so it is ambiguous",
             "To score the weights as they are, take the adapter's files away (or name a copy without them); to score both"
             " together, merge the adapter into the weights and save that.",
         )

@@ -1,4 +1,4 @@
-"""Public training runs with their revisions, as data: what a user would otherwise copy from model cards."""
+"""Public training runs and their revisions, which a user would otherwise have to copy from model cards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kltui.sanitize import safe_text
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One run on the hub; `revisions` are patterns (`expand_revisions`), `note` says what is known of them."""
+    """One run on the hub; `revisions` are patterns (`expand_revisions`), `note` describes them."""
 
     name: str
     repo: str

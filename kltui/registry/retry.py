@@ -1,4 +1,4 @@
-"""Trying again: how long to wait after a failure that time may mend, and when to give up."""
+"""Retries after failures that may be temporary: how long to wait, and when to give up."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class RetryPolicy:
     ) -> T:
         """Result of `action`, retried after each TransientError; finally raises TryAgainError, which names `what`.
 
-        The count restarts whenever `progress`, in bytes, has increased, so that a long download over a line
-        that breaks now and then completes.
+        The count restarts whenever `progress`, in bytes, has increased, so that a long download over an unreliable
+        connection completes.
         """
         attempt, furthest, tries = 0, progress(), 0
         while True:
@@ -78,7 +78,7 @@ class RetryPolicy:
 
 
 def asked_wait_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that Retry-After (a number or a date) or an exhausted RateLimit header asks to wait."""
+    """Seconds to wait according to a Retry-After (a number or a date) or an exhausted RateLimit header; None without one."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])

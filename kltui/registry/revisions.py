@@ -112,7 +112,7 @@ def matching_revisions(patterns: Sequence[str], listed: Sequence[str]) -> list[s
 def expand_revisions(patterns: Sequence[str]) -> list[str]:
     """Revisions that `patterns` name, in their order, each once.
 
-    Braces hold a list, a range with both ends included, or both: `{0,1,2}`, `{10..50..20}`, `{0,4..6}`. A leading
+    Braces contain a list, a range with both ends included, or both: `{0,1,2}`, `{10..50..20}`, `{0,4..6}`. A leading
     zero pads to that width. Several braces combine. Raises UsageError for a pattern that cannot be meant.
 
     >>> expand_revisions(["step{0,1,2}", "step{1000..3000..1000}", "ckpt_{08..10}"])

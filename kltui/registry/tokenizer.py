@@ -1,4 +1,4 @@
-"""Where a checkpoint's tokenizer is: in its folder, in its run's, or where its `[[models]]` entry says."""
+"""The location of a checkpoint's tokenizer: its own folder, that of its run, or the one named in its `[[models]]` entry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kltui.sanitize import safe_text
 
 @dataclass(frozen=True, slots=True)
 class TokenizerPlace:
-    """The folder outside a model's own that its tokenizer is read from, and where on the hub its files can be had."""
+    """The folder of a tokenizer outside the model's own folder, and its source if it is on the hub."""
 
     folder: Path
     hub: HubSource | None = None
@@ -36,9 +36,9 @@ def tokenizer_folder(folder: Path, named: str = "") -> Path | None:
 
 
 def own_tokenizer(folder: Path) -> Path | None:
-    """The folder itself or its run's root, whichever holds a tokenizer first; None where neither does.
+    """The folder itself or its run's root, whichever contains a tokenizer first; None if neither does.
 
-    Of a GGUF file None: what is in it serves only where nothing else is named.
+    None for a GGUF file: its own tokenizer is used only if no other is named.
     """
     if is_gguf(folder):
         return None
@@ -69,7 +69,7 @@ def named_source(named: str) -> LocalSource | HubSource:
 
 
 def check_named(named: str) -> None:
-    """Raises UsageError unless an entry's `tokenizer` is a folder with one, or spelt as a repository."""
+    """Raises UsageError unless an entry's `tokenizer` is a folder with one, or a valid name of a repository."""
     try:
         source = named_source(named)
     except UsageError as error:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kltui.jobs.messages import Message, PairTask, Setup
     from kltui.jobs.prepare import Ready
 
-KIND = "exact"  # of the records that hold results
+KIND = "exact"  # of the records with results
 # Words of settings that `_settings` handles; any other word means that the vectors were scored in another way.
 KNOWN_SETTINGS = {"bos", "dtype", "overlong", "kind", "template", "values"}
 POLL_S = 0.2

@@ -323,7 +323,7 @@ def test_a_file_that_vanishes_or_may_not_be_read(tmp_path: Path, monkeypatch) ->
 def test_too_many_arrays(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("kltui.importers.arrays.MAX_ARRAYS", 3)
     np.savez(tmp_path / "x.npz", **{f"m{i}": np.arange(3.0) for i in range(4)})
-    with pytest.raises(ImportFormatError, match="it holds 4 arrays"):
+    with pytest.raises(ImportFormatError, match="it contains 4 arrays"):
         read(tmp_path / "x.npz")
 
 

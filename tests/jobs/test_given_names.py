@@ -104,7 +104,7 @@ def test_a_model_called_like_a_lens_layer_stays_apart_from_it(tmp_path: Path, ca
     words = ["--import", str(tmp_path / "odd.pkl"), "--import", str(tmp_path / "texts.json"), str(ws)]
     assert main(words) == 0
     said = capsys.readouterr().err
-    assert "3 names hold" in said and "k%40400%231 for k@400#1" in said
+    assert "3 names with reserved characters" in said and "k%40400%231 for k@400#1" in said
     with kltui.open(ws) as opened:
         m = opened.map(layers=True)
         found = dict(zip(m.names, m.loglik_KN.tolist(), strict=True))
@@ -169,7 +169,7 @@ def test_workspaces_with_such_names_still_open(tmp_path: Path) -> None:
         store.checkpoints.upsert(Checkpoint("my+model", HERE, 3, parent="k@400#1"))
     store.close()
     edit_lineage(tmp_path, ["my+model@3"], {"size": "1b"})
-    with pytest.raises(UsageError, match=r"run: it holds \+"):
+    with pytest.raises(UsageError, match=r"run: it contains \+"):
         edit_lineage(tmp_path, ["my+model@3"], {"run": "other+model"})
     edit_lineage(tmp_path, ["my+model@3"], {"run": "model"})
     with kltui.open(tmp_path) as ws:

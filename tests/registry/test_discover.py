@@ -78,9 +78,9 @@ def test_what_was_seen_is_said_where_nothing_is_found(tmp_path: Path) -> None:
     make_model(tmp_path / "suite" / "small" / "step5")
     make_model(tmp_path / "suite" / "alone")
     cases = [
-        (tmp_path / "none", "The folder", "holds adapter/, notes.txt, suite/"),
+        (tmp_path / "none", "The folder", "contains adapter/, notes.txt, suite/"),
         (tmp_path / "notes.txt", "is a file", "run folder"),
-        (tmp_path / "adapter", "it holds an adapter", "merge it into its base model"),
+        (tmp_path / "adapter", "it contains an adapter", "merge it into its base model"),
         (tmp_path, "seen: adapter/, notes.txt, suite/", "checkpoint-500"),
         (tmp_path / "suite", "neither a model nor a run, but contains some: alone, small", "[[models]]"),
     ]
@@ -218,7 +218,7 @@ def test_other_formats_are_named_also_where_a_run_holds_nothing_else(
         put(tmp_path / "run" / f"checkpoint-{step}", *names)
     with pytest.raises(KltuiError) as caught:
         discover(tmp_path / "run")
-    assert f"checkpoint-100 {'has' if what.startswith('has') else 'holds'}" in caught.value.message
+    assert f"checkpoint-100 {'has' if what.startswith('has') else 'contains'}" in caught.value.message
     assert what in caught.value.message and "1 more" in caught.value.message and way_out in caught.value.hint
     with pytest.raises(KltuiError) as caught:
         discover(alone)
@@ -229,7 +229,7 @@ def test_what_is_left_out_of_a_run_is_named(tmp_path: Path, caplog: pytest.LogCa
     make_model(tmp_path / "checkpoint-1")
     put(tmp_path / "checkpoint-2", "config.json", "pytorch_model_fsdp_0/")
     assert [f.step for f in discover(tmp_path)] == [1]
-    assert "checkpoint-2 holds FSDP shards" in caplog.text and "merge-weights" in caplog.text
+    assert "checkpoint-2 contains FSDP shards" in caplog.text and "merge-weights" in caplog.text
 
 
 def test_copies_and_half_written_checkpoints_are_no_steps(tmp_path: Path) -> None:

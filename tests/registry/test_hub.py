@@ -475,12 +475,12 @@ def test_pickled_weights_only_with_permission(net: Net) -> None:
     [
         ({"model.safetensors": b"1"}, "has no config.json"),
         ({"config.json": b"{}"}, "has no weights"),
-        ({"tiny-Q4_K_M.gguf": b"1"}, "has no config.json; it holds GGUF"),
+        ({"tiny-Q4_K_M.gguf": b"1"}, "has no config.json; it contains GGUF"),
         (
             {"config.json": b"{}", "consolidated.00.pth": b"1"},
-            "it holds consolidated weights in Meta's or Mistral's",
+            "it contains consolidated weights in Meta's or Mistral's",
         ),
-        ({"config.json": b"{}", "onnx/model.onnx": b"1"}, "it holds ONNX"),
+        ({"config.json": b"{}", "onnx/model.onnx": b"1"}, "it contains ONNX"),
     ],
     ids=["weights alone", "config alone", "GGUF", "consolidated", "ONNX"],
 )
