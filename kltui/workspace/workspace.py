@@ -71,10 +71,7 @@ class VectorGroup:
 
 
 class Workspace(StoredDistances):
-    """A workspace folder opened read-only. Torch is not imported unless a map is computed on a GPU.
-
-    Methods that read the store raise DamageError if what they read is damaged.
-    """
+    """A workspace folder opened read-only; only maps computed on a GPU import torch. Reading damaged data raises DamageError."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
@@ -319,10 +316,7 @@ class Workspace(StoredDistances):
         return result.preprocessed(p.mode, exclude=p.exclude) if prepared and p != Preparation() else result
 
     def save_map(self, name: str, preparation: Preparation | None = None) -> Map:
-        """Saves the map of all comparable vectors with `preparation` under `name`; returns the preprocessed map.
-
-        Raises UsageError for an invalid name, StoreError if another process writes to the workspace.
-        """
+        """Saves the map of all comparable vectors with `preparation` under `name`; returns it. Raises as `saved_maps.save`."""
         pair_values.check_kept(self.values)
         p = preparation or Preparation()
         rows, whole = self.vectors(), self.map()
@@ -509,11 +503,7 @@ class Workspace(StoredDistances):
         lacking: Mapping[str, str] | None = None,
         rows_in: BinaryIO | None = None,
     ) -> Map:
-        """The map of the chosen vectors; with `minuend`, of those minus the chosen ones (pmi = l(y | x) - l(y)).
-
-        `lacking` are reasons for vectors that are left out, `rows_in` a file for the values. Raises KltuiError if no vector
-        remains.
-        """
+        """The map of the chosen vectors; with `minuend`, of those minus the chosen ones (pmi = l(y | x) - l(y))."""
         from kltui.analysis.emptying import LEFT_OUT, all_complete, all_left_out, emptying
         from kltui.analysis.map import Map, shared_counts
 
@@ -583,10 +573,9 @@ class Workspace(StoredDistances):
         noise_corrected: bool = False,
         progress: WeightProgress | None = None,
     ) -> list[Exponent]:
-        """Diffusion exponents of every run and starting step, in log-likelihood space and, if known, in weight space.
+        """Diffusion exponents in log-likelihood space and, if known, in weight space; see `Map.diffusion`.
 
-        `window` is the number of checkpoints after a starting step that are used, `from_step` the first starting step (None:
-        chosen for each run); `compute_weights` computes missing weight distances. Otherwise as `Map.diffusion`.
+        `compute_weights` computes missing weight distances.
         """
         distances = self.weight_distances(compute_weights, window, progress)
         return self.map().diffusion(
