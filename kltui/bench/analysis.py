@@ -24,8 +24,8 @@ from kltui.view.sections.catalogue import SECTIONS
 from kltui.view.sections.context import Context
 from kltui.workspace import Workspace
 
-CHECKPOINTS, TEXTS, TIMES = 400, 2500, 4
-MIN_S = 0.02  # CPU seconds below which a growth is noise
+CHECKPOINTS, TEXTS, TIMES = 500, 5000, 4
+MIN_S = 0.01  # CPU seconds below which a growth is noise
 READING = "reading the map"
 _HEADING = "{:16} {:>6} {:>7} {:>8} {:>9} {:>8} {:>8}\n".format(
     "section", "K", "N", "CPU s", "MB more", "K^", "N^"
