@@ -31,6 +31,7 @@ _WITH_BLAS = (
     "sklearn",
     "torch",
 )  # libraries that may each load a BLAS of their own
+HELPER_NICENESS = 2  # of the interface's helpers: served after the interface, before scoring
 _set_here: set[str] = set()  # environment variables that `wait_passively` has set
 
 

@@ -262,7 +262,7 @@ class BatchRun:
         plan = self._plan
         setup = Setup(
             plan.corpus.texts, plan.corpus.sha256, plan.settings, plan.workspace / "cache", usable_cores(),
-            prompts=plan.corpus.prompts, first=self._first_model(),
+            prompts=plan.corpus.prompts, first=self._first_model(), niceness=plan.job.engine.niceness,
         )  # fmt: skip
         workers = min(plan.job.engine.workers, len(plan.checkpoints))
         if plan.job.engine.kind == "ray":

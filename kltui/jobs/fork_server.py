@@ -199,6 +199,8 @@ def _forked(
         os.environ.clear()
         os.environ.update(start.environment)
         sys.argv[1:] = [str(pipe)]
+        # before there are other threads: each has a niceness of its own, which new ones inherit
+        os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), start.setup.niceness))
         setup = replace(start.setup, compares_dtypes=compares_dtypes)
         _end_as(lambda: worker.main(setup, scorer))
     return pid

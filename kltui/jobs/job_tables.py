@@ -307,6 +307,13 @@ class EngineTable(JobTable):
         le=1024,
         description="With Ray: the number of CPUs of a worker without a GPU; 0: its share of this machine, or 1.",
     )
+    niceness: int = Field(
+        default=5,
+        ge=0,
+        le=19,
+        description="The least niceness of processes that score on a CPU of this machine (Linux): reports and the interface are "
+        "then served first. With 0 they have no lower priority than other programs.",
+    )
     device_map: Literal["none", "auto", "balanced", "sequential"] = Field(
         default="none",
         description="How to spread a model that is larger than one GPU over all GPUs, memory and disk of this machine.",

@@ -33,6 +33,7 @@ class Setup:
 
     `compares_dtypes`: whether it measures what float32 costs on its GPU; one worker of a job is enough. `prompts` are those that
     the texts answer, where they are the responses of pairs. With a `first` model workers get ready before there is a task.
+    `niceness` is the least that a forked worker has.
     """
 
     texts: tuple[str, ...]
@@ -43,6 +44,7 @@ class Setup:
     compares_dtypes: bool = True
     prompts: tuple[Prompt, ...] = ()
     first: FirstModel | None = None
+    niceness: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,9 @@ class ProgressLines(io.TextIOBase):
 def main() -> int:
     """Computes what is requested; exit code 0, or 1 with a message and a hint on stderr."""
     from kltui.errors import KltuiError
+    from kltui.threads import HELPER_NICENESS
 
-    os.nice(5)
+    os.nice(HELPER_NICENESS)
     asked, text_bytes_N, ids_N = read_request(sys.stdin.buffer)
     with os.fdopen(asked["rows"], "rb") as rows:
         loglik_KN = np.memmap(rows, "<f8", "r", shape=tuple(asked["shape"]))

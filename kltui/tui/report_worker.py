@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from kltui.errors import KltuiError
+from kltui.threads import HELPER_NICENESS
 from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _is_single(value: object) -> bool:
 
 def main() -> int:
     """Answers requests until stdin ends."""
-    os.nice(5)
+    os.nice(HELPER_NICENESS)
     answers = ReportAnswers(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
     signal.signal(signal.SIGINT, answers.break_off)
     # Output of libraries must not come between the answers.

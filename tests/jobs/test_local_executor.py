@@ -121,6 +121,25 @@ def test_a_process_begun_before_the_job_was_read_is_the_one_that_forks(suite: Pa
         pool.stop()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux alone")
+def test_all_threads_of_a_forked_worker_have_the_niceness_of_the_job(suite: Path) -> None:
+    wanted = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 3)
+    for niceness in (wanted, 0):
+        setup = Setup(
+            ("one two three",), "sha", ScoringSettings(device="cpu"), Path("/nonexistent-cache"), 2,
+            first=FirstModel(), niceness=niceness,
+        )  # fmt: skip
+        pool = LocalExecutor(setup, 1)
+        try:
+            pool.submit(Task(0, Hashed(suite / "alpha" / "step0", ""), "none"))
+            assert isinstance(next_message(pool, TaskScored), TaskScored)
+            threads = [int(t.name) for t in Path(f"/proc/{pool._workers[0].process.pid}/task").iterdir()]
+            found = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+        finally:
+            pool.stop()
+        assert found == {wanted if niceness else os.getpriority(os.PRIO_PROCESS, 0)}
+
+
 @pytest.mark.parametrize(("first", "workers"), [(None, 1), (FirstModel(), 3)])
 def test_a_process_that_does_not_suit_the_workers_is_ended(first: FirstModel | None, workers: int) -> None:
     ended: list[bool] = []
