@@ -111,14 +111,17 @@ class AppCore(AppSession, inherit_bindings=False):
         """Stores the first traceback, made safe to print, to be shown once the terminal is restored."""
         self.failure = self.failure or "\n".join(safe_text(line) for line in lines)
 
+    def closing(self) -> None:
+        """Ends what would begin to read the workspace while the screens are closed."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._job_watch.close()
+
     def on_unmount(self) -> None:
         """Ends the threads and processes of the interface, not jobs, and makes removals of checkpoints permanent."""
         for removed in self.removed:
             with contextlib.suppress(KltuiError):
                 removed.give_up()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        self._job_watch.close()
         self.map_cache.close()
         self.reader.close()
 

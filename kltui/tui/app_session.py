@@ -96,6 +96,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.left_running = 0
         self.failure = ""
         self.marker_kind = 0
+        self._main: MainScreen | None = None
         self._views: dict[str, View] = {}
         self._arriving: View | None = None
         self._opening: Any = None  # awaitable that ends when a dialog just pushed is mounted
@@ -114,10 +115,12 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     @property
     def main(self) -> MainScreen:
-        """The main screen, also while a dialog covers it."""
-        main = self.screen_stack[0]
-        assert isinstance(main, MainScreen)
-        return main
+        """The main screen, also while a dialog covers it, and when it has been closed."""
+        if self._main is None:
+            main = self.screen_stack[0]
+            assert isinstance(main, MainScreen)
+            self._main = main
+        return self._main
 
     # -- messages ----------------------------------------------------------------------------------------
 

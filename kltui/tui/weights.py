@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,10 @@ def known_distances(ws: Workspace, computed: Weights) -> Weights:
     return {**found, **ws.weight_distances()}
 
 
+class _NotAwaitedError(Exception):
+    """Ends a computation whose result nothing waits for any more."""
+
+
 async def compute_weights(kl: WorkspaceSession) -> Weights | None:
     """Computes missing distances in a thread; returns those that could not be stored, as `unstored` does.
 
@@ -52,7 +57,11 @@ async def compute_weights(kl: WorkspaceSession) -> Weights | None:
             found = ws.weight_distances(compute=True, progress=progress)
             return unstored(ws, found), ws.weight_problems
 
+    left = threading.Event()  # whoever has quit is not kept waiting: the interpreter ends after its threads
+
     def progress(what: str, done: int, total: int) -> None:
+        if left.is_set():
+            raise _NotAwaitedError
         kl.call_from_thread(kl.say, f"weight distances: {what} {done}/{total}")
 
     try:
@@ -60,6 +69,8 @@ async def compute_weights(kl: WorkspaceSession) -> Weights | None:
     except KltuiError as error:
         kl.complain(error)
         return None
+    finally:
+        left.set()
     if problems:
         kl.say(f"weights: {'; '.join(problems)}", "warning")
     elif computed:

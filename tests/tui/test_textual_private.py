@@ -38,6 +38,7 @@ USED: dict[str, type] = {
     "_fatal_error": App,
     "_close_messages_no_wait": App,
     "_exit": App,
+    "_close_all": App,
     "_disable_tooltips": App,
     "_disable_notifications": App,
     "_compositor": Screen,

@@ -58,6 +58,15 @@ class TerminalApp(App[int], inherit_bindings=False):
     def failed(self, lines: list[str]) -> None:
         """Called with the lines of the traceback of a bug that ends the application."""
 
+    def closing(self) -> None:
+        """Called before the screens are closed, after all workers were cancelled."""
+
+    async def _close_all(self) -> None:
+        # Textual closes the screens first, and whatever still runs would draw on them.
+        self.workers.cancel_all()
+        self.closing()
+        await super()._close_all()
+
     def _display(self, screen: Screen[object], renderable: Any) -> None:
         driver = self._driver
         usable = self._running and not self._closed and not self.is_headless and not self._batch_count
