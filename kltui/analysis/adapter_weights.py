@@ -1,7 +1,7 @@
 """Squared distances between adapters of one base, and to the base, from the factors of their changes.
 
-Only r x r products of the factors of s B A are formed: |s B A|^2 = tr((B^T B)(A A^T)) s^2, and a difference of two such changes is one
-more of them. Changes without factors (DoRA, full tensors) are merged one tensor at a time.
+Only r x r products of the factors of s B A are formed: |s B A|^2 = tr((B^T B)(A A^T)) s^2, and the difference of two such changes has
+factors too. Changes without factors (DoRA, full tensors) are merged one tensor at a time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _of_tensor(a: Change | None, b: Change, name: str, base: Base) -> float:
         left = a.low_rank.get(name) if a is not None else None
         return product_sqnorm(*_difference(left, b.low_rank.get(name)))
     both_whole = len(changes) == 2 and all(name in c.whole and name not in c.magnitude for c in changes)
-    own = None if both_whole else base(name)  # where both bring the tensor, the base's values do not matter
+    own = None if both_whole else base(name)  # not needed if both adapters replace the tensor
     one, other = _merged(a, name, own), _merged(b, name, own)
     if one.shape != other.shape:
         raise KltuiError(
@@ -58,7 +58,10 @@ def _merged(change: Change | None, name: str, own: F64 | None) -> F64:
 
 
 def _difference(a: tuple[F64, F64] | None, b: tuple[F64, F64] | None) -> tuple[F64, F64]:
-    """(B, A) with B A = b - a. Of equal ranks as (B_b - B_a) A_a + B_b (A_b - A_a): near adapters lose no digits."""
+    """(B, A) with B A = b - a; None is no change.
+
+    For equal ranks it is (B_b - B_a) A_a + B_b (A_b - A_a), so that the difference of similar adapters loses no digits.
+    """
     if a is None or b is None:
         found = a or b
         assert found is not None

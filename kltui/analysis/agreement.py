@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-MIN_MODELS = 4  # six pairs: with three models three pairs say nothing of a correlation
+MIN_MODELS = 4  # six pairs; the three pairs of three models are too few for a correlation
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def agreement(first_KK: ArrayLike, second_KK: ArrayLike) -> Agreement:
 
 
 def _pairs(one: Array, other: Array, rows: NDArray[np.intp]) -> tuple[Array, Array]:
-    """The pairs of some models that both matrices hold a positive KL of."""
+    """(x, y): the KLs in both matrices of those pairs of the models `rows` for which both are positive."""
     upper = np.triu_indices(len(rows), 1)
     x, y = one[np.ix_(rows, rows)][upper], other[np.ix_(rows, rows)][upper]
     used = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)

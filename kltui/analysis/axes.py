@@ -28,15 +28,15 @@ Progress = Callable[[float], None]
 Result = TypeVar("Result")
 
 BLOCK_ROWS = 256
-EXTRA = 10  # columns beyond the axes asked for: the last of them converge through these
-MAX_BLOCKS = 6  # of the basis, before it is narrowed to the best of it
+EXTRA = 10  # columns beyond the requested axes, without which the last of these converge slowly
+MAX_BLOCKS = 6  # of the basis, after which the iteration restarts from its best vectors
 MAX_PASSES = 60
-_ROUNDING = 2e-15  # a residual beside the largest eigenvalue that is rounding
-# What is left of columns of unit length once an orthonormal basis is taken off, and is no more than rounding: its direction is
-# chance, and along the basis as likely as not. Beyond it, taking the basis off once more makes it orthogonal.
+_ROUNDING = 2e-15  # residuals up to this share of the largest eigenvalue are rounding
+# After the projection on an orthonormal basis is subtracted from a column of unit length, a rest up to this length is rounding,
+# with a random direction that may lie in the basis. A longer rest becomes orthogonal if the projection is subtracted again.
 _NOTHING_NEW = 1e-8
-_STEADY = 1e-4  # growth of the kept share in a pass, below which the later axes are good enough
-_IN_MEMORY = 1 << 25  # values of a centred copy that is kept: 256 MB
+_STEADY = 1e-4  # growth of the explained spread in a pass, relative to the unexplained, below which the later axes are good enough
+_IN_MEMORY = 1 << 25  # a centred copy of up to so many values stays in memory: 256 MB
 
 
 def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
@@ -170,7 +170,7 @@ def leading_axes(
         start_Nb = np.random.default_rng(0).normal(size=(N, b))
         V, residual = _ritz_vectors(passes, np.linalg.qr(start_Nb)[0], r, exact, progress)
         scores_Kr = passes.scores(V)
-    # Rounding leaves the columns a little askew: the scores' own axes are those of the subspace.
+    # Rounding leaves the columns not quite orthogonal, so the axes are those of the scores.
     _, turn_rr = np.linalg.eigh(scores_Kr.T @ scores_Kr)
     turn_rr = turn_rr[:, ::-1]
     scores_Kr, V = scores_Kr @ turn_rr, V @ turn_rr
@@ -207,7 +207,7 @@ class _Passes:
         return np.concatenate(list(self._each(lambda at: self._rows.block(at) @ V_Nr)))
 
     def _each(self, work: Callable[[slice], Result]) -> Iterator[Result]:
-        """Results of the blocks in order, a few at a time: each holds N x b numbers."""
+        """Results of the blocks in order, a few at a time, because each is N x b numbers."""
         parts, many = self._rows.parts, 2 * self._workers
         for start in range(0, len(parts), many):
             yield from self._pool.map(work, parts[start : start + many])
@@ -244,10 +244,10 @@ def _ritz_vectors(
 
 
 def _orthonormal_to(basis_Nm: Array, new_Nb: Array) -> Array:
-    """Orthonormal columns that span what `new` adds to an orthonormal basis; fewer where it adds less."""
+    """Orthonormal columns that, with an orthonormal basis, span `new` too; fewer than b if the basis spans part of it."""
     size = np.linalg.norm(new_Nb, axis=0)
     fresh = new_Nb[:, size > 0] / size[size > 0]
-    for _ in range(2):  # once leaves rounding of what was taken off
+    for _ in range(2):  # a single subtraction leaves rounding errors
         fresh = fresh - basis_Nm @ (basis_Nm.T @ fresh)
     u, s, _ = np.linalg.svd(fresh, full_matrices=False)
     u = u[:, s > _NOTHING_NEW]

@@ -135,14 +135,14 @@ def predict_for(
 def scores_by_task(
     names: Sequence[str], last: Mapping[str, str], given: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, float]]:
-    """{task: {vector: score}} for the vectors `names`; the first entry is the mean over tasks, for vectors that have all tasks.
+    """{task: {vector: score}} for the vectors `names`. With several tasks, their mean comes first, for vectors that have all of them.
 
-    A score given for a run is that of its `last` vector.
+    A score given for a run is assigned to the run's `last` vector.
     """
-    held = set(names)
+    known = set(names)
     by_task: dict[str, dict[str, float]] = {}
     for name, tasks in given.items():
-        vector = name if name in held else last.get(name)
+        vector = name if name in known else last.get(name)
         for task, score in tasks.items() if vector else ():
             by_task.setdefault(task, {})[str(vector)] = score
     if len(by_task) > 1:
@@ -185,7 +185,7 @@ def out_of_fold(
 def _best_alphas(
     x_KD: Array, y_KT: Array, rows: NDArray[np.intp], alphas: Sequence[float]
 ) -> NDArray[np.intp]:
-    """Number of each task's penalty with the best mean R^2 over five consecutive parts of `rows`, (T,)."""
+    """Index of each task's penalty with the best mean R^2 over five consecutive parts of `rows`, (T,)."""
     score = np.zeros((len(alphas), y_KT.shape[1]))
     for part in np.array_split(np.arange(len(rows)), min(FOLDS, len(rows))):
         train, test = np.delete(rows, part), rows[part]

@@ -1,4 +1,4 @@
-"""Curves against the training step, one per run: what reports, figures and screens draw, computed once, here."""
+"""Curves against the training step, one per run, for reports, figures and screens alike."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Curve:
         return steps, values, errors
 
     def only(self, kept: Sequence[bool]) -> Curve:
-        """The curve of the points that are kept."""
+        """The curve with only the points for which `kept` is true."""
         names, steps = tuple(compress(self.names, kept)), tuple(compress(self.steps, kept))
         values, errors = tuple(compress(self.values, kept)), tuple(compress(self.errors, kept))
         return Curve(self.run, names, steps, values, errors, self.against)
@@ -92,7 +92,7 @@ def curves_to_last(shown: Map) -> list[Curve]:
 
 
 def curves_to(shown: Map, name: str) -> list[Curve]:
-    """KL in bits/byte of every run's checkpoints to the vector called `name`, which is left out. KltuiError: no such one."""
+    """KL in bits/byte of every run's checkpoints to the vector called `name`, which is left out. Raises KltuiError if there is none."""
     row = shown.row(name)
     found = (_towards(shown, t, row, name) for t in shown.trajectories())
     return [curve for curve in found if len(curve)]
@@ -138,7 +138,7 @@ def exponent_curves(exponents: Sequence[Exponent]) -> list[Curve]:
 
 
 def update_curves(shown: Map, weight_sqdist: Mapping[tuple[str, str], float]) -> list[Curve]:
-    """Norm |theta_t - theta_s| of each run's update from its checkpoint before, where that distance is known.
+    """Norm |theta_t - theta_s| of the update between neighbouring checkpoints of each run, where that distance is known.
 
     `weight_sqdist` gives |theta_b - theta_a|^2 by names.
     """

@@ -51,7 +51,7 @@ class Fit:
 class Exponent:
     """Exponents of one window: likelihood space (`_q`), weight space (`_w`), alpha = c_q / c_w, dimensions 2 / c.
 
-    `window` counts saved steps from `start` to `end`, those that are left out too.
+    `window` counts saved steps from `start` to `end`, including those of checkpoints that are left out.
     """
 
     run: str
@@ -100,7 +100,7 @@ class Exponent:
 
 @dataclass(frozen=True, slots=True)
 class ExponentSummary:
-    """Median and quartiles over the starts of one run; how the paper averaged them is not stated."""
+    """Median and quartiles over the starts of one run; the paper does not say how it averaged them."""
 
     run: str
     n_starts: int
@@ -135,7 +135,7 @@ def fit_exponent(tau: ArrayLike, sqdist: ArrayLike) -> Fit:
 
 
 def fit_exponents(tau_MW: Array, sqdist_MW: Array) -> list[Fit]:
-    """`fit_exponent` of each of M windows of W points, to the last bit."""
+    """The result of `fit_exponent`, bit for bit, for each of M windows of W points."""
     used = np.isfinite(tau_MW) & np.isfinite(sqdist_MW) & (tau_MW > 0) & (sqdist_MW > 0)
     whole = np.asarray(used.all(axis=1), dtype=np.bool_)
     n = tau_MW.shape[1]
@@ -151,12 +151,12 @@ def fit_exponents(tau_MW: Array, sqdist_MW: Array) -> list[Fit]:
         residual = ((y - c[:, None] * x) ** 2).sum(axis=1)
         r2 = np.where(syy > 0, 1.0 - residual / syy, np.nan)
         se = np.sqrt(residual / (n - 2) / sxx) if n > 2 else np.full(len(c), np.nan)
-    parts = zip(sxx.tolist(), c.tolist(), r2.tolist(), se.tolist(), strict=True)
-    return [Fit(c_, r2_, se_, n) if spread else Fit(n=n) for spread, c_, r2_, se_ in parts]
+    columns = zip(sxx.tolist(), c.tolist(), r2.tolist(), se.tolist(), strict=True)
+    return [Fit(c_, r2_, se_, n) if spread else Fit(n=n) for spread, c_, r2_, se_ in columns]
 
 
 def _dots(a_MW: Array, b_MW: Array) -> Array:
-    """The products of M pairs of rows, (M,), each as `@` gives it."""
+    """The dot products of M pairs of rows, (M,), bit for bit those of `@`."""
     made: Array = np.matmul(a_MW[:, None, :], b_MW[:, :, None])[:, 0, 0]
     return made
 
@@ -166,8 +166,8 @@ def windows(
 ) -> list[tuple[int, ...]]:
     """(start, its next `window` saved steps) for every full window from `from_step` on.
 
-    `schedule` lists every saved step, those of checkpoints left out too: a window then spans the same steps
-    as if they were there, without them, and no window starts at one.
+    `schedule` lists every saved step, including those of checkpoints that are left out. A window then spans the same
+    steps as if these were present, lacks their points, and never starts at one of them.
     """
     have = set(steps)
     saved = sorted(have | set(schedule))
@@ -208,7 +208,7 @@ def diffusion(
 
 
 def _fits(full: Sequence[tuple[int, ...]], distance: Distance, floor: float = 0.0) -> list[Fit]:
-    """The fit of each window, those of one length at once: a long run has very many."""
+    """The fit of each window. Windows of one length are fitted together, because a long run has very many."""
     found = [Fit()] * len(full)
     of_length: dict[int, list[int]] = {}
     for place, w in enumerate(full):
@@ -235,7 +235,7 @@ def _summary(run: str, rows: list[Exponent]) -> ExponentSummary:
             return math.nan, math.nan, math.nan
         q = np.quantile(v, [0.5, 0.25, 0.75])
         if v.size == 1:
-            return float(q[0]), math.nan, math.nan  # one start has no spread to know
+            return float(q[0]), math.nan, math.nan  # a single start has no quartiles
         return float(q[0]), float(q[1]), float(q[2])
 
     return ExponentSummary(

@@ -76,7 +76,7 @@ def domain_directions(
     if len(names) < 2:
         raise KltuiError(
             "a direction needs texts of two domains or more",
-            'name where the corpus says them: domain = "..." under [corpus]',
+            'name the field of the corpus that has them: domain = "..." under [corpus]',
         )
     member_ND = np.array([label == name for name in names], dtype=np.float64).T
     cosine, cosine_se = _cosines(D, member_ND, ids, draws, seed)

@@ -85,7 +85,7 @@ def drivers(
         )
     used = np.isfinite(d)
     d = np.where(used, d - (d[used].mean() if used.any() else 0.0), np.nan)
-    part = d**2 / max(kl.n_texts, 1) / (2.0 * kl.mean_bytes * LN2)  # the module's equation, one text
+    part = d**2 / max(kl.n_texts, 1) / (2.0 * kl.mean_bytes * LN2)  # one term of the module's equation
     order = np.argsort(np.where(np.isnan(part), -1.0, part) * -1.0, kind="stable")[: int(used.sum())]
     return Drivers(kl, part, d, order, _by_domain(part, d, used, domains, kl.value))
 

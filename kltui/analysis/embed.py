@@ -28,17 +28,17 @@ Method = Literal["tsne", "pca", "mds"]
 METHODS: tuple[Method, ...] = ("tsne", "pca", "mds")
 
 PERPLEXITY = 30.0
-FEW_POINTS = 30  # up to so many the first picture is PCA: t-SNE would need a lower perplexity
-ALL_AXES = 2000  # up to so many vectors t-SNE has every axis
+FEW_POINTS = 30  # up to so many points the default is PCA, because t-SNE would need a lower perplexity
+ALL_AXES = 2000  # up to so many vectors t-SNE uses all axes
 AXES = 50
 MAX_TSNE = {2: 10_000, 3: 3000}  # points by dimensions: half a minute to a minute of one core
 MAX_SMACOF = 1000
 _KEPT = 1 << 24  # distances to drawn vectors kept for the picture in the other number of dimensions: 128 MB
 DRAFT = 1500  # points of a first t-SNE of a large map
 _MIN_RATE = 50  # of scikit-learn's learning rate "auto"
-_FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
-_FEW = 512  # below so many points every axis costs less than finding the leading ones
-_EXACT = 1e-10  # a residual of axes that nobody need hear of
+_FLOAT32 = (1e-12, 1e12)  # range of sizes whose squares float32 can represent
+_FEW = 512  # below so many points, all axes cost less than the leading ones
+_EXACT = 1e-10  # residuals up to this are not reported
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +47,10 @@ class Picture:
 
     PCA and MDS are in sqrt(bits/byte), t-SNE has no unit. `axis_share`: of PCA, the share of the sum of squared distances
     along each axis. `stress`: of MDS, Kruskal's stress-1 (0 keeps every distance). Of t-SNE: the `perplexity` used and the one
-    asked for, its `divergence` (KL in nats), and the share `kept` of the squared distances by the `n_axes` it was made of.
+    asked for, its `divergence` (KL in nats), the `n_axes` that it was computed from, and the share `kept` of the squared
+    distances along these.
     `n_placed` points were placed next to their neighbours (MDS: by their distances) instead of being embedded.
-    `residual`: of axes found by iteration, what is left of the eigenvalue equation beside the largest eigenvalue.
+    `residual`: of axes found by iteration, the residual of the eigenvalue equation relative to the largest eigenvalue.
     """
 
     method: str
@@ -71,22 +72,22 @@ class Picture:
 
     def words(self) -> list[str]:
         """The quality measures in short phrases, for a title; limitations come first."""
-        said = []
+        phrases = []
         if self.perplexity < self.perplexity_asked:
-            said.append(f"perplexity {self.perplexity:.3g} of {self.perplexity_asked:g}")
+            phrases.append(f"perplexity {self.perplexity:.3g} of {self.perplexity_asked:g}")
         if self.n_placed:
             how = "by distances" if self.method == "mds" else "beside neighbours"
-            said.append(f"{self.n_placed:,} of {len(self.xyz_Kd):,} placed {how}")
-        if any(self.axis_share):  # a single point has no extent to keep
+            phrases.append(f"{self.n_placed:,} of {len(self.xyz_Kd):,} placed {how}")
+        if any(self.axis_share):  # a single point has no spread
             shares = ", ".join(f"{share:.1%}" for share in self.axis_share)
-            said.append(f"axes keep {shares}")
+            phrases.append(f"axes keep {shares}")
         if self.residual > _EXACT:
-            said.append(f"axes to {self.residual:.0e}")
+            phrases.append(f"axes accurate to {self.residual:.0e}")
         if not math.isnan(self.stress):
-            said.append(f"stress {self.stress:.3f}")
+            phrases.append(f"stress {self.stress:.3f}")
         if self.kept < 1.0:
-            said.append(f"{self.n_axes} axes keep {self.kept:.1%}")
-        return said
+            phrases.append(f"{self.n_axes} axes keep {self.kept:.1%}")
+        return phrases
 
     def facts(self) -> dict[str, object]:
         """The quality measures for JSON, without coordinates and NaN."""
@@ -107,9 +108,10 @@ class Picture:
 
 @dataclass(eq=False)
 class Known:
-    """What pictures of the same vectors have needed so far, for the next ones.
+    """Intermediate results of pictures of some vectors, reused by further pictures of the same vectors.
 
-    `axes` by how many, and how many of them to rounding; `distances` of all vectors to the `drawn` ones, K x m.
+    `axes`: {(how many axes, how many of them to rounding precision): the axes}; `distances`: sqrt(KL) of all vectors to the
+    `drawn` ones, K x m.
     """
 
     axes: dict[tuple[int, int], Axes] = field(default_factory=dict)
@@ -119,9 +121,9 @@ class Known:
 
 @dataclass(frozen=True)
 class TSNESettings:
-    """How t-SNE is done; with `reduce_perplexity` too few points lower the perplexity; `verbose` is scikit-learn's.
+    """Settings of t-SNE. With `reduce_perplexity`, the perplexity is lowered if there are too few points.
 
-    Of more than `maximum` points (0: MAX_TSNE) a draw is embedded.
+    Of more than `maximum` points (0: MAX_TSNE), a sample is embedded. `verbose` is scikit-learn's.
     """
 
     perplexity: float = PERPLEXITY
@@ -139,13 +141,13 @@ def first_method(n_points: int) -> Method:
 def scaled_coordinates(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None = None) -> Array:
     """Scaled Q = double-centred L / sqrt(2 N B ln 2): squared distances are KL in bits/byte (arXiv 2502.16173).
 
-    K x N', where N' are the texts that every vector has, and B their mean bytes. `gram` centres, where one is given.
+    K x N', where N' are the texts that every vector has, and B their mean bytes. `gram` does the centring, if given.
     """
     return _scaled(L_KN, text_bytes_N, gram)[0]
 
 
 def _scaled(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None) -> tuple[Array, Array | None]:
-    """(scaled Q, its products Q Q^T where `gram` is given, which makes both)."""
+    """(scaled Q, its products Q Q^T), both computed by `gram`; without `gram`, the products are None."""
     L = np.asarray(L_KN, dtype=np.float64)
     used = complete_texts(L)
     chosen = L if len(used) == L.shape[1] else L[:, used]
@@ -159,7 +161,7 @@ def rotate(Q_KN: Array, dims: int | None = None, gram_KK: Array | None = None) -
     """The rows of Q in their own principal axes, K x min(K, N) or the first `dims`: axes by falling spread.
 
     All axes keep every distance. Each points where its largest entry is positive, so that a picture is the same
-    on every machine. `gram_KK` is Q Q^T of a double-centred Q, where somebody has it already.
+    on every machine. `gram_KK` is Q Q^T of a double-centred Q, if already computed.
     """
     K, N = Q_KN.shape
     if gram_KK is None and dims is not None and _is_large(K, N, dims):
@@ -196,7 +198,7 @@ def _leading(square: Array, dims: int | None) -> tuple[Array, Array]:
         from scipy.sparse.linalg import eigsh
 
         start = np.random.default_rng(0).normal(size=n)
-        with one_blas_thread:  # scipy's own BLAS, which is here from now on
+        with one_blas_thread:  # also limits scipy's own BLAS, which the import above loads
             values, vectors = eigsh(square, k=dims, v0=start, tol=0)
     values, vectors = values[::-1], vectors[:, ::-1]
     return (values, vectors) if dims is None else (values[:dims], vectors[:, :dims])
@@ -232,13 +234,13 @@ def _distances(xy_Kd: Array, other_md: Array | None = None) -> Array:
 
 
 def smacof(distance_KK: Array, start_Kd: Array) -> Array:
-    """K x d places whose distances are `distance_KK` in the least-squares sense: metric MDS by majorisation, from `start` on."""
+    """K x d coordinates whose distances fit `distance_KK` by least squares: metric MDS by majorisation, starting from `start`."""
     size = float(distance_KK.mean())
     if not size > 0:
         return np.zeros_like(start_Kd)
     from sklearn import manifold
 
-    # In units of the mean distance: scikit-learn knows no distance below 1e-5.
+    # In units of the mean distance, because scikit-learn replaces distances of 0 by 1e-5.
     found = manifold.smacof(
         distance_KK / size, n_components=start_Kd.shape[1], init=start_Kd / size, n_init=1, eps=1e-6
     )
@@ -246,7 +248,7 @@ def smacof(distance_KK: Array, start_Kd: Array) -> Array:
 
 
 def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]], known: Known) -> Picture:
-    """Least-squares MDS of at most MAX_SMACOF points, the others where their distances to those put them.
+    """Least-squares MDS of at most MAX_SMACOF points; the others are placed by their distances to those.
 
     Its stress is Kruskal's stress-1 sqrt(sum (d' - d)^2 / sum d'^2), d' the picture's, over all pairs with one of those.
     """
@@ -277,7 +279,7 @@ def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]],
 
 
 class _DistancesTo:
-    """sqrt(KL) of all vectors to m drawn ones, some at a time: of very many they would fill the memory."""
+    """sqrt(KL) of all vectors to m drawn ones; computed block by block if all of them would take too much memory."""
 
     def __init__(self, rows: CentredRows, drawn_m: NDArray[np.intp], known: Known) -> None:
         self._rows, self._drawn = rows, drawn_m
@@ -292,7 +294,7 @@ class _DistancesTo:
             known.drawn, known.distances = drawn_m, self._kept
 
     def of(self, part: slice) -> Array:
-        """Those of one of the rows' parts, rows x m."""
+        """The distances of one block of rows (of `CentredRows.parts`), rows x m."""
         return self._computed(part) if self._kept is None else self._kept[part]
 
     def _computed(self, part: slice) -> Array:
@@ -306,7 +308,7 @@ class _DistancesTo:
 
     @property
     def among(self) -> Array:
-        """Those of the drawn ones, m x m."""
+        """The distances between the drawn vectors, m x m."""
         found = []
         for part in self._rows.parts:
             here = self._drawn[(self._drawn >= part.start) & (self._drawn < part.stop)]
@@ -320,7 +322,7 @@ def _mirrored(square: Array) -> Array:
 
 
 def _turned(xyz_Kd: Array) -> Array:
-    """A picture about its middle in its own principal axes: what MDS leaves open, settled as PCA settles it."""
+    """Coordinates centred and rotated to their principal axes, because MDS determines them only up to a rigid motion."""
     centred = xyz_Kd - xyz_Kd.mean(axis=0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     turned: Array = centred @ vectors[:, ::-1]
@@ -350,7 +352,7 @@ def tsne(
 
 
 def _perplexity(K: int, s: TSNESettings) -> float:
-    """The perplexity that K points allow. Raises KltuiError where that is not the one asked for and it may not be lowered."""
+    """The perplexity that K points allow. Raises KltuiError if the requested one is too high and may not be lowered."""
     if s.perplexity < K:
         return s.perplexity
     if not s.reduce_perplexity or K < 4:
@@ -399,15 +401,18 @@ def _run_tsne(scores_mr: Array, dims: int, perplexity: float, s: TSNESettings) -
 
 
 def _learning_rate(n_points: int, dims: int) -> float | str:
-    """scikit-learn's own, 50 at least, but for few points in three dimensions, which that throws about for ever.
+    """scikit-learn's "auto", which is at least 50; for few points in three dimensions n / 8, because 50 does not converge.
 
-    83 checkpoints of five runs end at a divergence of 0.93 nat by 50 and of 0.043 by anything from 1 to 10.
+    As measured, 83 checkpoints of five runs end at a divergence of 0.93 nats with 50, and of 0.043 with any rate from 1 to 10.
     """
     return "auto" if dims < 3 or n_points >= 8 * _MIN_RATE else n_points / 8
 
 
 def _in_reach(scores: Array) -> Array:
-    """Principal scores as they are, or scaled where float32, in which t-SNE works, would lose them: it has no unit."""
+    """Principal scores, scaled if float32, in which t-SNE works, cannot represent their squares; its picture has no unit.
+
+    Raises KltuiError if all points coincide.
+    """
     size = float(np.abs(scores).max(initial=0.0))
     spread = float(np.std(scores[:, 0])) if scores.size else 0.0
     if not spread > 1e-9 * size:
@@ -436,9 +441,9 @@ def picture(
 ) -> Picture:
     """The embedding of a map by `method` in `dims` dimensions, with its quality measures.
 
-    `gram` centres and multiplies the vectors, where one is given that will; `runs`, rows in order of step, say which points
-    a draw of many has. `progress` is called with the share of the axes' search that is done. Leading axes are taken from
-    `known`, those found for other pictures of the same vectors, and put there.
+    `gram` centres and multiplies the vectors, if given; `runs` lists the rows of each run in order of step, from which a
+    sample of many points is chosen. `progress` is called with the share of the search for axes that is done. Leading axes
+    are taken from `known`, if it has them, and added to it.
     """
     checked(method, dims)
     settings = settings or TSNESettings()
@@ -460,7 +465,7 @@ def picture(
 
 
 def _found_axes(rows: CentredRows, r: int, exact: int, progress: Progress, known: Known) -> Axes:
-    """The r leading axes, the first `exact` to rounding: those of before where there are."""
+    """The r leading axes, the first `exact` to rounding precision, computed only if `known` does not have them."""
     if (r, exact) not in known.axes:
         known.axes[r, exact] = leading_axes(rows, r, exact, progress)
     return known.axes[r, exact]
@@ -479,8 +484,8 @@ def better_and_better(
 ) -> Iterator[tuple[Picture, bool]]:
     """(Embedding, whether it is final) pairs of increasing quality; the final one equals that of `picture`.
 
-    Before it comes PCA, where that is wanted `first`, and for t-SNE of a large map that of a draw of DRAFT points with the
-    others beside their neighbours.
+    Before it comes PCA, if `first`, and, for t-SNE of a large map, t-SNE of a sample of DRAFT points with the others placed
+    next to their neighbours.
     """
     checked(method, dims)
     K = len(np.asanyarray(L_KN))
@@ -497,7 +502,7 @@ def better_and_better(
 
 
 def _tsne_of_axes(axes: Axes, dims: int, settings: TSNESettings, runs: Sequence[Sequence[int]]) -> Picture:
-    """t-SNE of leading axes, which says what these keep."""
+    """t-SNE of leading axes, with the share of the squared distances along these."""
     made = tsne_of(axes.scores_Kr, dims, settings, runs)
     return replace(made, kept=float(axes.share_r.sum()), residual=axes.residual)
 
@@ -518,7 +523,7 @@ def checked(method: str, dims: int) -> None:
 def _every_axis(
     L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None
 ) -> tuple[Array, None, Array | None]:
-    """What `rotate` needs for all axes."""
+    """The arguments of `rotate` for all axes."""
     Q, products = _scaled(L_KN, text_bytes_N, gram)
     return Q, None, products
 
@@ -532,7 +537,7 @@ def _pca_picture(scores_Kr: Array, total: float, dims: int) -> Picture:
 def _scores(rows: CentredRows, dims: int, known: Known) -> Array:
     """The leading scores of centred rows, K x dims or fewer columns where they span less.
 
-    Those in two dimensions are the first of those in three, which a report has as well.
+    Scores in two dimensions are the first of those in three, which a report needs as well.
     """
     if _is_large(*rows.shape, 3):
         return _found_axes(rows, 3, 3, lambda share: None, known).scores_Kr[:, :dims]
@@ -550,7 +555,7 @@ def coordinates(
     reduce_perplexity: bool = False,
     gram: CentredGram | None = None,
 ) -> Array:
-    """K x dims places of the map's vectors by `method`: those of `picture`."""
+    """K x dims coordinates of the map's vectors by `method`, as in `picture`."""
     settings = TSNESettings(perplexity, seed, reduce_perplexity)
     return picture(L_KN, text_bytes_N, method, dims, settings, gram=gram).xyz_Kd
 

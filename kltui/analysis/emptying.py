@@ -1,4 +1,4 @@
-"""Vectors that a map cannot hold: without a number, with impossible ones, or with few texts in common with the others."""
+"""Vectors that a map cannot include: without any value, with impossible values, or with few texts in common with the others."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import ArrayLike, NDArray
 from kltui.errors import KltuiError
 
 LEFT_OUT = "left_out"  # of a map's record: {name: why}
-MAX_NATS = 1e60  # of a value: no text is so unlikely, and the fourth powers of larger ones are no numbers
+MAX_NATS = 1e60  # of a value: no text is so unlikely, and the fourth powers of larger values overflow
 _MIN_SHARE = 0.5
 
 
 def all_complete(blocks: Iterable[NDArray[np.float64]]) -> bool:
     """Whether no row of these blocks lacks a text or has an impossible value: `emptying` leaves none of them out."""
-    return all(bool((np.abs(block) <= MAX_NATS).all()) for block in blocks)  # not so for NaN
+    return all(bool((np.abs(block) <= MAX_NATS).all()) for block in blocks)  # false for NaN
 
 
 def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
     """{row: why} of the vectors that a map over K x N values leaves out.
 
-    Pictures stand on the texts that all vectors have. Rows with the same texts belong together; the group with the most
-    numbers says which texts a map is over, and a row that has fewer than half of these is left out.
+    A map uses the texts that all its vectors have. Rows with the same texts form a group; the group with the most values
+    determines the texts of the map, and a row that has fewer than half of these is left out.
     """
     values = np.asarray(loglik_KN, dtype=np.float64)
     defined = np.isfinite(values)

@@ -58,7 +58,10 @@ def interpolated(
     a: float,
     b: float,
 ) -> list[tuple[str, str, tuple[int, ...], Callable[[], Bytes]]]:
-    """What `kltui.registry.tensors.write_tensors` takes to write the model at (a, b): each tensor made in its turn."""
+    """Entries (name, dtype, shape, function that computes the bytes) for `kltui.registry.tensors.write_tensors`.
+
+    They write the model at (a, b), one tensor at a time. Raises KltuiError if the models' parameters differ.
+    """
     models = [parameters(m) for m in (base, one, two)]
     check_same_parameters(models, ("the base", "the first model", "the second model"))
     entries: list[tuple[str, str, tuple[int, ...], Callable[[], Bytes]]] = []
@@ -69,7 +72,10 @@ def interpolated(
 
 
 def from_float64(values: Array, dtype: str) -> Bytes:
-    """Raw little-endian bytes of float64 values as F64, F32, F16 or BF16, rounded to nearest, ties to even."""
+    """Raw little-endian bytes of float64 values as F64, F32, F16 or BF16, rounded to nearest, ties to even.
+
+    BF16 is rounded from float32, as torch does.
+    """
     if dtype == "BF16":
         bits = values.astype("<f4").view("<u4")
         rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)

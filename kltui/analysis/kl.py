@@ -24,11 +24,11 @@ from kltui.kernels import native
 from kltui.threads import in_parallel, one_blas_thread
 
 Array = NDArray[np.float64]
-# From K x N vectors without gaps, in nats: (Q, Q Q^T), what `centred_gram` gives; None: have it done here. Both are new.
+# From K x N vectors without gaps, in nats: (Q, Q Q^T) as new arrays, as `centred_gram`; None if it cannot do it.
 CentredGram = Callable[[Array], tuple[Array, Array] | None]
 
-_BAND = 256  # rows whose neighbours one product gives
-MIN_TEXTS = 3  # differing ones that a standard error needs: two deviate alike, whatever the models
+_BAND = 256  # rows per product
+MIN_TEXTS = 3  # distinct texts that a standard error needs: two always deviate equally
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,7 @@ class KL:
 def length_share(a_N: Array, b_N: Array, bytes_N: ArrayLike) -> float:
     """Share of Var(a - b), and so of a KL, that is explained by text length: the squared correlation with the texts' bytes, 0 to 1.
 
-    If two models differ in loss, longer texts differ more, so unequal lengths add to the KL what is not a difference
-    of predictions. NaN if all texts have the same length or the vectors do not differ.
+    If two models differ in loss, their log-likelihoods differ more on longer texts, and unequal lengths increase the KL. NaN if all texts have the same length or the vectors do not differ.
     """
     d_N, size_N = a_N - b_N, np.asarray(bytes_N, np.float64)
     known = np.isfinite(d_N)
@@ -78,7 +77,7 @@ def length_share(a_N: Array, b_N: Array, bytes_N: ArrayLike) -> float:
     if len(d_N) < MIN_TEXTS or np.ptp(size_N) == 0:
         return math.nan
     d_N, size_N = d_N - d_N.mean(), size_N - size_N.mean()
-    largest = np.abs(d_N).max()  # squares of differences that are themselves rounding would be 0
+    largest = np.abs(d_N).max()  # without this, squares of tiny differences would underflow to 0
     if largest == 0:
         return math.nan
     d_N = d_N / largest
@@ -89,7 +88,7 @@ def length_share(a_N: Array, b_N: Array, bytes_N: ArrayLike) -> float:
 def double_centre(L_KN: ArrayLike, weights_N: ArrayLike | None = None) -> Array:
     """Q = L - row mean - column mean + grand mean, K x N in nats; rows weighted by `weights_N` where given.
 
-    With NaN in it, each mean is over what is defined, and NaN stays NaN.
+    With NaN, each mean is over the defined values, and NaN stays NaN.
     """
     L = np.asarray(L_KN, dtype=np.float64)
     if is_complete(L):
@@ -106,7 +105,7 @@ def double_centre(L_KN: ArrayLike, weights_N: ArrayLike | None = None) -> Array:
 
 
 def centred_gram(L_KN: Array, elsewhere: CentredGram | None = None) -> tuple[Array, Array]:
-    """(Q, Q Q^T): the double-centred vectors (K x N, nats) and their products (K x K); by `elsewhere` where it will."""
+    """(Q, Q Q^T): the double-centred vectors (K x N, nats) and their products (K x K); computed by `elsewhere` if it is given and can."""
     made = elsewhere(L_KN) if elsewhere else None
     if made is None:
         Q = double_centre(L_KN)
@@ -120,8 +119,8 @@ def kl_pair(
 ) -> KL:
     """KL of two vectors in bits/byte; texts that either lacks are left out and counted.
 
-    Equal `text_ids_N` mark equal texts (None: all differ), which count once in the error: it is NaN, for unknown,
-    with fewer than three differing texts or where all deviate alike.
+    Equal `text_ids_N` mark equal texts (None: all differ), which count once in the error. The error is NaN (unknown) with
+    fewer than three distinct texts, or if all deviate equally.
 
     >>> round(kl_pair([0, 0, 0, 0], [1, -1, 1, -1], [10, 10, 10, 10]).value, 7)
     0.0721348
@@ -147,15 +146,15 @@ def kl_pair(
 
 
 def _rounding(mean_square: float) -> float:
-    """The variance that rounding alone makes of differences between values of that mean square."""
+    """The variance, by rounding alone, of differences between values with that mean square."""
     return (4.0 * np.finfo(np.float64).eps) ** 2 * mean_square
 
 
 def _error_of_variance(square_n: Array, m2: float, ids_n: NDArray[np.intp] | None) -> float:
     """Standard error of a variance m2 = mean of n squared deviations; NaN where the texts are too few for it.
 
-    se^2 = sum over differing texts of (sum over its copies of (square - m2))^2 / n^2: with n differing texts that is
-    (m4 - m2^2) / n, and copies, which are no new evidence, leave it as it is.
+    se^2 = sum over distinct texts of (sum over its copies of (square - m2))^2 / n^2. With n distinct texts that is
+    (m4 - m2^2) / n; copies add no information, so they do not lower it.
     """
     deviation: Array = square_n - m2
     if ids_n is not None:
@@ -170,7 +169,7 @@ def _error_of_variance(square_n: Array, m2: float, ids_n: NDArray[np.intp] | Non
 def kl_matrix(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None = None) -> Array:
     """K x K KL in bits/byte, symmetric with a zero diagonal; NaN for pairs that share fewer than two texts.
 
-    Vectors without gaps are centred and multiplied by `gram`, where one is given that will.
+    Vectors without gaps are centred and multiplied by `gram`, if given.
     """
     pairs = KLPairs(L_KN, text_bytes_N, gram=partial(centred_gram, elsewhere=gram))
     return _of_tiles(pairs.n_rows, pairs.kl, pairs.gram)
@@ -188,9 +187,9 @@ def kl_standard_errors(
 
 
 def _of_tiles(K: int, tile: Callable[[slice, slice], Array], into: Array | None = None) -> Array:
-    """The symmetric K x K matrix of what `tile` gives for the tiles of its upper triangle.
+    """The symmetric K x K matrix whose upper triangle `tile` computes, tile by tile.
 
-    It is written `into` an array where one is given; `tile` may read the same tile of that.
+    It is written `into` an array, if given, from which `tile` may read the tile that it computes.
     """
     out: Array = np.empty((K, K)) if into is None else into
 
@@ -203,7 +202,7 @@ def _of_tiles(K: int, tile: Callable[[slice, slice], Array], into: Array | None 
     return out
 
 
-class CentredByNeed:
+class CentredOnDemand:
     """Q of `double_centre`, computed row by row on demand: equal up to rounding, without a second K x N array."""
 
     def __init__(self, L_KN: Array) -> None:
@@ -253,7 +252,7 @@ class KLPairs:
         all_N = np.ones(L.shape[1], dtype=np.bool_)
         self._rounding = _rounding(squares / max(L.size, 1) if complete else _mean_square(L))
         if by_need:
-            lazy = CentredByNeed(L)
+            lazy = CentredOnDemand(L)
             self._values = PairTiles(lazy, size, lazy.complete_N)
         else:
             made = gram(L) if gram and L.shape[1] >= 2 and complete else None
@@ -301,7 +300,7 @@ class KLPairs:
 
     @one_blas_thread
     def standard_errors(self, rows: slice, columns: slice) -> Array:
-        """Their standard errors over texts, bits/byte; NaN where the texts are too few for them."""
+        """Standard errors over texts of KL of some rows to others, bits/byte; NaN where the texts are too few for them."""
         return self._errors.standard_errors(rows, columns, self._rounding, MIN_TEXTS)
 
 
@@ -313,18 +312,18 @@ def _mean_square(L_KN: Array) -> float:
 
 @one_blas_thread
 def _sum_of_squares(values: Array) -> float:
-    """The sum, not finite where a value is not."""
+    """The sum, which is not finite if a value is not."""
     flat = values.ravel()
     return float(flat @ flat)
 
 
 def is_complete(values: Array) -> bool:
-    """Whether every value is finite, by one product: also False where squares overflow, as no log-likelihood's do."""
+    """Whether every value is finite, by a single product. Also False if squares overflow, which those of log-likelihoods do not."""
     return bool(values.size) and math.isfinite(_sum_of_squares(values))
 
 
 def _merged(X_KN: Array, size_N: Array, text_ids_N: NDArray[np.intp]) -> tuple[Array, Array, Array]:
-    """Rows and sizes with the columns of equal texts as one, their mean; and how many copies each stands for."""
+    """(rows, sizes, number of copies) with the columns of equal texts merged into one, their mean."""
     _, place, copies = np.unique(text_ids_N, return_inverse=True, return_counts=True)
     order = np.argsort(place, kind="stable")
     starts = np.concatenate([[0], np.cumsum(copies)[:-1]])

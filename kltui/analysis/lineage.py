@@ -17,20 +17,20 @@ PAPER_INTERVAL = 1000  # steps between neighbours
 PAPER_AFTER = 2000  # end steps beyond this
 PAPER_WINDOW = 50  # first and last neighbours of each run
 ENOUGH_PAIRS = 1000
-NAMED = 8  # runs in a note
+NAMED = 8  # runs that a note names
 ENOUGH_RELATED = 10  # (child, parent) pairs from which the published rule for random pairs is used
 
 _SEED_IN_NAME = re.compile(r"[-_.]?seed[-_.]?\d+$", re.IGNORECASE)
 _EIGHT = re.compile(r"8[-_]?bit|int8|q8", re.IGNORECASE)
 _FOUR = re.compile(r"4[-_]?bit|[nf]p?4\b|int4|q4", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+")
-GGUF = "gguf-"  # of the variants that are GGUF files
+GGUF = "gguf-"  # prefix of the variants that are GGUF files
 _MERGE = re.compile(r"[,;|]")
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Rows that a setting compares, and by which rule they were found; when there are none, what would be needed."""
+    """The pairs of rows that a setting compares; `note` is the rule that found them or, if there are none, what would be needed."""
 
     pairs: tuple[Pair, ...]
     note: str
@@ -38,7 +38,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run on the map (final layers, not quantised): its trajectory and what its points say of it."""
+    """A run on the map (final layers, not quantised): its trajectory, its lineage, and `last`, the row of each of its steps."""
 
     name: str
     family: str
@@ -60,7 +60,7 @@ class Run:
 
 
 def pretraining_runs(points: Sequence[Point]) -> list[Run]:
-    """Runs without a parent, in order of appearance; `last` maps each step (None too) to its row."""
+    """Runs without a parent, in order of appearance; `last` maps each step, or None for a model without one, to its row."""
     at: dict[str, dict[int | None, int]] = {}
     for row, p in enumerate(points):
         if _is_plain(p) and not p.parent:
@@ -84,7 +84,7 @@ def main_runs(points: Sequence[Point]) -> list[Run]:
 
 
 def _one_per_size(runs: Sequence[Run]) -> list[Run]:
-    """Of every size and type the run to compare with others: one with a trajectory first, then the lowest seed."""
+    """One run of every size and type: preferably one with a trajectory, then the one without a seed or with the lowest."""
 
     def rank(run: Run) -> tuple[bool, int]:
         return not run.is_trajectory, -1 if run.seed is None else run.seed
@@ -127,7 +127,7 @@ def pretraining_pairs(points: Sequence[Point], *, late: bool) -> Pairs:
 
 
 def _left_out_words(points: Sequence[Point], short: Sequence[str], used: Collection[str]) -> list[str]:
-    """Which runs in training the early and later pairs leave out, and why, in words."""
+    """Phrases that say which runs the pairs of early and later pretraining leave out, and why."""
     others = [
         t.run for t in trajectories(points) if t.run not in used and t.run not in short and len(t.rows) > 1
     ]
@@ -135,14 +135,14 @@ def _left_out_words(points: Sequence[Point], short: Sequence[str], used: Collect
     tuned = {p.run for p in points if p.parent}
     reasons = (
         (short, "without three evenly saved checkpoints"),
-        ([r for r in others if r in tuned], "trained on from a parent"),
+        ([r for r in others if r in tuned], "trained from a parent model"),
         ([r for r in others if r not in tuned and r in plain], "another seed of a run that counts"),
     )
     return [f"left out, {why}: {_few(names)}" for names, why in reasons if names]
 
 
 def _few(names: Sequence[str]) -> str:
-    """Names once each, those beyond the first few counted."""
+    """The distinct names in one phrase; beyond the first few, their number."""
     names = list(dict.fromkeys(names))
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
@@ -259,8 +259,8 @@ def parent_pairs(points: Sequence[Point]) -> Pairs:
 def random_pairs(points: Sequence[Point], *, within_type: bool, seed: int = 0) -> Pairs:
     """Random pairs of models, within each type or over all, drawn with a fixed seed.
 
-    As published: the same number as (child, parent) pairs, among the models of those. With fewer than ten of
-    them: of the last checkpoints of all runs, every pair or 1,000 of them.
+    As published, there are as many as (child, parent) pairs, among the models of these. With fewer than ten such pairs,
+    they are all pairs of the runs' last checkpoints, or 1,000 of them.
     """
     rng = random.Random(seed)
     related = parent_pairs(points).pairs
@@ -312,7 +312,7 @@ def _final_rows(points: Sequence[Point]) -> dict[str, int]:
 
 
 def _is_plain(p: Point) -> bool:
-    """Whether `p` is a trained model as it stands: no lens vector, variant, random walk or point between models."""
+    """Whether `p` is a trained model: not a lens vector, a quantised variant, a random walk or an interpolated model."""
     return p.layer is None and p.quantization == "none" and not {"null", "interpolation"} & set(p.tags)
 
 

@@ -37,7 +37,7 @@ def bits_per_byte(
 ) -> tuple[float, float]:
     """(loss, standard error) in bits/byte: total nats over total bytes of the scored texts, a ratio estimate.
 
-    Equal `text_ids_N` mark equal texts, which count once in the error; it is NaN with fewer than three differing ones.
+    Equal `text_ids_N` mark equal texts, which count once in the error; it is NaN with fewer than three distinct ones.
 
     >>> bits_per_byte(np.array([-math.log(2.0) * 8, -math.log(2.0) * 16]), np.array([8, 16]))
     (1.0, nan)
@@ -63,14 +63,14 @@ def bits_per_byte(
 def loss_drop(shown: Map, first: str, last: str) -> tuple[float, float]:
     """(how much lower the loss of `last` is than that of `first`, its standard error) in bits/byte, text by text.
 
-    Over the texts that both scored: what a text adds to both losses makes no error of their difference.
+    Over the texts that both scored. Differences are taken text by text, so what is common to both losses adds no error.
     """
     lower_N = shown.loglik_KN[shown.row(first)] - shown.loglik_KN[shown.row(last)]
     return bits_per_byte(lower_N, shown.text_bytes_N, shown.text_ids_N)
 
 
 def losses(shown: Map) -> list[Loss]:
-    """Loss of every trained model's final vector, by curve and step; points between models are none."""
+    """Loss of every model's final vector, in the order of the map; interpolated models are left out."""
     found = []
     for row, point in enumerate(shown.points):
         if point.layer is None and not grid_of(point.tags):

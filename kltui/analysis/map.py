@@ -38,10 +38,10 @@ from kltui.analysis.uncertainty import Ellipse, ellipses, resampled_pictures
 from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
-_MAX_IN_MATRIX = 2048  # vectors whose K x K matrix is small beside anything else
-_FEW_ROWS = 32  # a matrix costs more than its rows where fewer than one in so many are wanted
-_STRESS_ROWS = 256  # vectors of a larger map whose distances to all are compared with a picture's
-_MAX_KINDS = 1000  # of vectors by the texts that they have, whose mean bytes are compared
+_MAX_IN_MATRIX = 2048  # vectors whose K x K matrix is cheap
+_FEW_ROWS = 32  # if fewer than one row in so many is needed, these cost less than the whole matrix
+_STRESS_ROWS = 256  # vectors of a larger map whose distances to all others enter the stress
+_MAX_KINDS = 1000  # groups of vectors with the same texts whose mean bytes are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class ConsecutiveKL:
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """K vectors over N texts: log-likelihoods in nats, bytes per text, scored tokens, and what was done to them.
+    """K vectors over N texts: log-likelihoods in nats, bytes per text, scored tokens, and a record of their preparation.
 
-    `record` says where the vectors came from, under "preprocess" what was applied, and under "left_out" {name: why} of
-    vectors that would have emptied the map; `kept_N` which texts of
-    the corpus are left (None: all). Equal `text_ids_N` mark equal texts (None: all differ): copies of a text make no
-    error smaller. `gram` centres and multiplies the vectors elsewhere, such as on a GPU (None: here).
+    `record` says where the vectors came from, under "preprocess" how they were preprocessed, and under "left_out" {name: why}
+    of vectors with too few texts in common with the others. `kept_N` are the indices of the texts of the corpus that are used
+    (None: all). Equal `text_ids_N` mark equal texts (None: all differ), which count once in an error. `gram` centres and
+    multiplies the vectors, such as on a GPU (None: numpy does).
     """
 
     points: tuple[Point, ...]
@@ -95,7 +95,7 @@ class Map:
 
     @cached_property
     def names(self) -> list[str]:
-        """The K names, in the order of the rows (kept; do not write into it)."""
+        """The K names, in the order of the rows (cached; do not modify it)."""
         return [p.name for p in self.points]
 
     @cached_property
@@ -104,12 +104,12 @@ class Map:
 
     @property
     def text_index(self) -> NDArray[np.intp]:
-        """Place in the corpus of each text in use, shape (N,)."""
+        """Index in the corpus of each text in use, shape (N,)."""
         return np.arange(len(self.text_bytes_N)) if self.kept_N is None else self.kept_N
 
     @property
     def left_out(self) -> dict[str, str]:
-        """{name: why} of the vectors that would have emptied the map."""
+        """{name: why} of the vectors that are not on the map because they have too few texts in common with the others."""
         found = self.record.get(LEFT_OUT)
         return dict(found) if isinstance(found, dict) else {}
 
@@ -125,23 +125,23 @@ class Map:
 
     @cached_property
     def pair_mean_bytes(self) -> tuple[float, float]:
-        """Least and greatest B over all pairs, each B that of the texts which both vectors have."""
+        """Smallest and largest B over all pairs of vectors, where B is the mean bytes of the texts that both have."""
         defined = np.isfinite(self.loglik_KN)
         if defined.all():
             return self.mean_bytes, self.mean_bytes
         kinds = Counter(row.tobytes() for row in defined)  # vectors often lack the same texts
-        if len(kinds) > _MAX_KINDS:  # thinned evenly: their products grow with the square
+        if len(kinds) > _MAX_KINDS:  # an even sample, because the number of pairs grows with the square
             kinds = Counter(dict(list(kinds.items())[:: -(-len(kinds) // _MAX_KINDS)]))
         once = np.array([np.frombuffer(kind, dtype=np.bool_) for kind in kinds], dtype=np.float64)
         n, total = once @ once.T, (once * self.text_bytes_N) @ once.T
-        n[np.diag([held < 2 for held in kinds.values()])] = np.nan  # no pair within that kind
+        n[np.diag([n_vectors < 2 for n_vectors in kinds.values()])] = np.nan  # no pair within that kind
         n[n == 0] = np.nan
         B = (total / n)[np.isfinite(n)]  # B of a pair: bytes of the texts that both have / their number
         return (float(B.min()), float(B.max())) if B.size else (math.nan, math.nan)
 
     @cached_property
     def n_unscored(self) -> NDArray[np.intp]:
-        """How many texts each vector lacks, shape (K,)."""
+        """Number of texts without a value in each vector, shape (K,)."""
         n: NDArray[np.intp] = np.count_nonzero(~np.isfinite(self.loglik_KN), axis=1)
         return n
 
@@ -149,7 +149,7 @@ class Map:
     def mean_loglik(self) -> Array:
         """Mean log-likelihood of each vector over its scored texts, (K,) in nats per text; NaN without scored texts."""
         mean: Array = np.full(len(self), np.nan)
-        for rows in blocks(len(self)):  # no copy of all values at once
+        for rows in blocks(len(self)):  # in blocks, to avoid a copy of all values
             values = self.loglik_KN[rows]
             defined = np.isfinite(values)
             n = defined.sum(axis=1)
@@ -177,7 +177,7 @@ class Map:
         return self._rows[name]
 
     def rows_of(self, names: Iterable[str]) -> list[int]:
-        """Rows of the vectors called so, in the order of the names; others are passed over."""
+        """Rows of the vectors with these names, in the order of the names; unknown names are skipped."""
         return [self._rows[name] for name in names if name in self._rows]
 
     # ---- KL
@@ -210,7 +210,7 @@ class Map:
         return candidates(self.loglik_KN, self.text_bytes_N, rows, n)
 
     def pairs(self) -> KLPairs:
-        """KL and errors of all pairs tile by tile, for maps whose K x K matrices memory should not hold."""
+        """KL and errors of all pairs tile by tile, for maps whose K x K matrices are too large for memory."""
         return KLPairs(self.loglik_KN, self.text_bytes_N, self.text_ids_N, by_need=True)
 
     def pair(self, a: str, b: str) -> KL:
@@ -223,11 +223,11 @@ class Map:
 
     @cached_property
     def repeats(self) -> Repeats:
-        """Which final vectors hold the same weights, and which of them their runs leave out."""
+        """Which final vectors come from the same weights, and which of them analyses of their run leave out."""
         return repeats(self.points, self.loglik_KN, self.text_bytes_N)
 
     def trajectories(self, *, layers: bool = False) -> list[Trajectory]:
-        """The runs of the map, each by rising step, no weights twice; those of lens vectors only with `layers`."""
+        """The runs of the map, each by rising step and without repeated weights; lens vectors only with `layers`."""
         if layers not in self._trajectories:
             self._trajectories[layers] = self._found_trajectories(layers)
         return list(self._trajectories[layers])
@@ -286,7 +286,7 @@ class Map:
         return found
 
     def quantization_shifts(self, bits: int) -> Shifts:
-        """Cosines between the shifts that `bits`-bit quantisation makes of the map's models."""
+        """Cosines between the shifts of the map's models by `bits`-bit quantisation."""
         pairs = lineage.quantization_pairs(self.points, bits).pairs
         return shifts(self.loglik_KN, pairs, [self.points[b].name for _, b in pairs])
 
@@ -331,7 +331,7 @@ class Map:
         seed: int = 42,
         reduce_perplexity: bool = False,
     ) -> Picture:
-        """The map in 2 or 3 dimensions by "pca", "tsne" or "mds" (least squares), with what the picture keeps."""
+        """The map in 2 or 3 dimensions by "pca", "tsne" or "mds" (least squares), with its quality measures."""
         settings = embed.TSNESettings(perplexity, seed, reduce_perplexity)
         runs = [t.rows for t in self.trajectories(layers=True)]
         return embed.picture(
@@ -347,7 +347,7 @@ class Map:
 
     @cached_property
     def _known(self) -> embed.Known:
-        """What pictures have needed so far."""
+        """Intermediate results that pictures of this map share."""
         return embed.Known()
 
     def coordinates(
@@ -359,22 +359,22 @@ class Map:
         seed: int = 42,
         reduce_perplexity: bool = False,
     ) -> Array:
-        """K x dims places of the vectors in a `picture`; PCA and MDS in sqrt(bits/byte), t-SNE has no unit."""
+        """K x dims coordinates of the vectors in a `picture`; PCA and MDS in sqrt(bits/byte), t-SNE has no unit."""
         return self.picture(
             method, dims, perplexity=perplexity, seed=seed, reduce_perplexity=reduce_perplexity
         ).xyz_Kd
 
     def place_covariances(self, dims: int = 2) -> Array:
-        """K x dims x dims covariances of the vectors' places in the PCA picture of `dims` axes, over texts.
+        """K x dims x dims covariances, over texts, of the vectors' positions in the PCA picture of `dims` axes.
 
-        In bits/byte; see `kltui.analysis.place_errors`. Raises KltuiError where the texts are too few for them.
+        In bits/byte; see `kltui.analysis.place_errors`. Raises KltuiError if the texts are too few for them.
         """
         return place_covariances(self.loglik_KN, self.text_bytes_N, dims, self.text_ids_N)[1]
 
     def stress(self, xy_Kd: Array) -> float:
-        """How far a picture's distances are off the map's sqrt(KL), sqrt(sum (d - d')^2 / sum d^2): 0 keeps every distance.
+        """The stress of a picture, sqrt(sum (d - d')^2 / sum d^2) with d = sqrt(KL) and d' its distances; 0 if these agree.
 
-        Of large maps over the pairs of a few hundred vectors, evenly drawn, with all.
+        For large maps it is over the pairs of an even sample of a few hundred vectors with all.
         """
         if len(self) <= _MAX_IN_MATRIX:
             return embed.stress(self.kl(), xy_Kd)
@@ -384,7 +384,7 @@ class Map:
     def error_ellipses(
         self, method: str = "pca", *, sampling: str = "uniform", n: int = 0, draws: int = 20, seed: int = 42
     ) -> tuple[Array, list[Ellipse]]:
-        """(K x 2 coordinates, one-standard-deviation ellipse per vector) from resampled texts; n = 0: as many texts as the map has."""
+        """(K x 2 coordinates, one-standard-deviation ellipse per vector) from resampled texts; n = 0: the number of distinct texts."""
         xy, clouds = resampled_pictures(
             self.loglik_KN,
             self.text_bytes_N,
@@ -411,7 +411,7 @@ class Map:
         return predict(Q, self.mean_loglik, [scores.get(n, math.nan) for n in self.names], types, seeds=seeds)
 
     def leakage(self, scores: Mapping[str, float]) -> list[Leakage]:
-        """Vectors by falling excess of mean log-likelihood over what their benchmark scores let expect."""
+        """Vectors by falling excess of mean log-likelihood over the value expected from their benchmark scores."""
         return leakage(self.names, self.mean_loglik, [scores.get(n, math.nan) for n in self.names])
 
     # ---- parts of the map
@@ -440,7 +440,7 @@ class Map:
         scored = None if self.n_scored_KN is None else _counts(self.n_scored_KN, p.kept_K, p.kept_N)
         applied = dict(p.record)
         before = self.record.get("preprocess")
-        if isinstance(before, dict):  # what was left out before stays left out
+        if isinstance(before, dict):  # earlier exclusions remain
             for name in ("excluded", "excluded_steps"):
                 applied[name] = [*before[name], *p.record[name]]  # type: ignore[misc]
             applied["before"] = before
@@ -499,8 +499,8 @@ class Map:
         """Diffusion exponents of every run and start with a full window (`kltui.analysis.diffusion`).
 
         `weight_sqdist` gives |theta_b - theta_a|^2 by (earlier name, later name); `schedule` every saved step
-        of a run, where some are not on the map (steps excluded by the preprocessing are known already).
-        `from_step` "auto" or None: 1000, or where a shorter run begins to be saved evenly. `noise_corrected`: a floor
+        of a run, if some are not on the map (steps excluded by the preprocessing are known already).
+        `from_step` "auto" or None: 1000 or, for a shorter run, the step from which it is saved evenly. `noise_corrected`: a floor
         in bits/byte to subtract from the distances, or True to estimate it from each run (`kltui.analysis.noise`).
         """
         found = []
@@ -520,7 +520,7 @@ class Map:
         return found
 
     def _noise(self, t: Trajectory, windows: Sequence[Sequence[int]], corrected: bool | float) -> NoiseFloor:
-        """The floor to take off a run's distances: the given one, one that its vectors tell (True), or none."""
+        """The floor to subtract from a run's distances: the given one, or one estimated from its vectors (True), or 0 (False)."""
         if corrected is not True:
             return NoiseFloor(float(corrected))
         rows = list(t.rows)
@@ -535,7 +535,7 @@ class Map:
         return lambda a, b: float(ahead[at[a], at[b] - at[a] - 1])
 
     def _vectors(self, rows: Sequence[int]) -> Array:
-        """Some rows, T x N: without a copy where they follow each other, as a run's do."""
+        """Some rows, T x N; without a copy if they are consecutive, as those of a run often are."""
         first, n = (rows[0], len(rows)) if rows else (0, 0)
         return (
             self.loglik_KN[first : first + n]
@@ -548,7 +548,7 @@ class Map:
         return lambda a, b: sqdist.get((name[a], name[b]), math.nan)
 
     def _absent_steps(self, run: str) -> list[int]:
-        """Saved steps of a run that are not used: excluded ones, and those that hold the weights of another."""
+        """Saved steps of a run that are not used: excluded ones, and those with the weights of another step."""
         repeated = [self.points[k] for k in self.repeats.left_out]
         again = [p.step for p in repeated if p.run == run and p.step is not None]
         record = self.record.get("preprocess")
@@ -567,7 +567,7 @@ def shared_counts(n_scored_KN: NDArray[np.int32]) -> NDArray[np.int32]:
 def _counts(
     n_scored_KN: NDArray[np.int32], rows: NDArray[np.intp], columns: NDArray[np.intp] | slice = slice(None)
 ) -> NDArray[np.int32]:
-    """Some rows and columns of the counts, kept once where they are."""
+    """Some rows and columns of the counts; if all rows are views of one, so are those of the result."""
     if n_scored_KN.strides[0] == 0:
         chosen = n_scored_KN[0][columns]
         return np.broadcast_to(chosen, (len(rows), len(chosen)))

@@ -1,4 +1,4 @@
-"""Order among checkpoints: nearest neighbours and hierarchical clustering by KL."""
+"""Nearest neighbours and hierarchical clustering by KL."""
 
 from __future__ import annotations
 

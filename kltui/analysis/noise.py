@@ -1,16 +1,16 @@
-"""Measurement noise of a run: the floor that it adds to every distance, with its interval, its bound and its refusals.
+"""Measurement noise of a run: the floor that it adds to every distance, with its interval, an upper bound, and reasons to reject it.
 
-Checkpoint t is measured as y_t = x_t + e_t, errors e independent with |e_t|^2 = s2. Distances then stand on a floor:
+Checkpoint t is measured as y_t = x_t + e_t, errors e independent with |e_t|^2 = s2. They add a constant floor to distances:
 
     D(i, j) = |y_i - y_j|^2 = |x_i - x_j|^2 + f,   f = 2 s2
 
-The estimate fits D = a tau^c + f to all windows of a run, and its error is that of the texts, by leaving out a twentieth
-of them in turn. A bent curve fits that shape too, so the floor must also be possible. For weights c that sum to 0,
+The estimate fits D = a tau^c + f to all windows of a run. Its error is over texts, by leaving out a twentieth of them in
+turn. A bent curve fits that shape too, so the floor must also respect a bound. For weights c that sum to 0,
 
     |sum c_t y_t|^2 = |sum c_t x_t|^2 + s2 sum c_t^2  >=  s2 sum c_t^2,   so   f <= 2 |sum c_t y_t|^2 / sum c_t^2
 
-whatever the path x: here the first, second and third differences of neighbouring checkpoints, the least of them, each
-with its standard error over texts. On a smooth path these are small however bent it is.
+for any path x. The bound is the smallest of those by first, second and third differences of neighbouring checkpoints, each
+raised by its standard error over texts. On a smooth path these differences are small however bent it is.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Array = NDArray[np.float64]
 
 PARTS = 20  # of the texts, left out in turn
 INTERVAL = 1.96  # standard errors: 95 %
-DETECTED = 4.0  # standard errors by which a floor differs from none; errors near 0 have long tails
-MISFIT = 5.0  # standard errors by which distances may lie off the fitted shape, at the worst of some ten lags
+DETECTED = 4.0  # standard errors by which a floor must exceed 0; errors near 0 have long tails
+MISFIT = 5.0  # standard errors by which the worst of some ten lags may deviate from the fitted shape
 _DIFFERENCES = ((1.0, -1.0), (1.0, -2.0, 1.0), (1.0, -3.0, 3.0, -1.0))
 
 
@@ -61,7 +61,7 @@ def measured_floor(
     text_bytes_N: NDArray[np.int64],
     text_ids_N: NDArray[np.intp] | None = None,
 ) -> NoiseFloor:
-    """The noise floor of one run of T vectors over N texts; `windows` are (start, later steps) as its exponents use them."""
+    """The noise floor of one run of T vectors over N texts; `windows` are the (start, later steps) of its exponents."""
     parts = _parts(loglik_TN.shape[1], text_ids_N)
     if parts.max(initial=0) < 2:
         return NoiseFloor(why="its error needs at least three distinct texts")
@@ -86,7 +86,7 @@ def measured_floor(
 
 
 def _refusal(estimate: float, se: float, bound: float, misfit: Array) -> str:
-    """Why a floor is not taken off, "" where it holds."""
+    """Why a floor is rejected; "" if it is accepted."""
     if not estimate > 0:
         return "the fit gives no noise"
     if not estimate - INTERVAL * se <= bound:
@@ -100,7 +100,7 @@ def _refusal(estimate: float, se: float, bound: float, misfit: Array) -> str:
 
 
 def _parts(n: int, text_ids_N: NDArray[np.intp] | None) -> NDArray[np.intp]:
-    """A number below PARTS for every text, at random but always the same; copies of a text have one number."""
+    """A random but reproducible number below PARTS for every text, (N,); copies of a text have the same number."""
     _, place = np.unique(np.arange(n) if text_ids_N is None else text_ids_N, return_inverse=True)
     differing = int(place.max(initial=-1)) + 1
     shuffled = np.random.default_rng(0).permutation(differing) % max(min(PARTS, differing), 1)
@@ -116,7 +116,7 @@ def _jackknife(without_G: Array) -> Array:
 
 
 def _bound(y_TN: Array, text_bytes_N: NDArray[np.int64], text_ids_N: NDArray[np.intp] | None) -> float:
-    """The most that independent noise can add to a distance, in bits/byte: see the module's second equation."""
+    """The most that independent noise can add to a distance, in bits/byte, by the module's second equation; NaN if unknown."""
     limits = []
     for weights in map(np.array, _DIFFERENCES):
         for k in range(len(y_TN) - len(weights) + 1):
@@ -130,10 +130,10 @@ def _bound(y_TN: Array, text_bytes_N: NDArray[np.int64], text_ids_N: NDArray[np.
 
 
 def fitted_floor(taus: Sequence[Array], sqdists: Sequence[Array]) -> tuple[float, Array]:
-    """(f of D = a tau^c + f that fits all windows of a run best, mean relative misfit by place in the window).
+    """(f of the best fit of D = a tau^c + f to all windows of a run, mean relative misfit by position in the window).
 
-    f is in D's unit, below 0 where the curve bends the other way, NaN without a window to fit. Each window has its own a and c, f is shared; the misfit is relative to D, so
-    that long lags do not rule.
+    f is in D's unit, below 0 if the curve bends the other way, NaN if no window can be fitted. Each window has its own a
+    and c, f is shared; the misfit is relative to D, so that long lags do not dominate.
     """
     kept = [(t, d) for t, d in zip(taus, sqdists, strict=True) if np.isfinite(d).all() and (d > 0).all()]
     kept = [(t, d) for t, d in kept if len(t) > 2]

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 
 UNDEFINED = "undefined"
-ROUNDING = 1e-14  # of a value: an error below it is that of float64
-MAX_PLACES = 7  # after the point; smaller errors are written with a power of ten
+ROUNDING = 1e-14  # relative to a value: smaller errors are those of float64
+MAX_PLACES = 7  # decimal places; smaller errors are written with a power of ten
 
 
 def figure(value: float, digits: int = 3) -> str:
-    """`value` with `digits` significant digits, never in more characters than it needs; NaN is "undefined".
+    """`value` rounded to `digits` significant digits, or to an integer if that has more of them; NaN is "undefined".
 
     >>> figure(0.0123456), figure(1234.5), figure(float("nan")), figure(2.5e-7)
     ('0.0123', '1234', 'undefined', '2.5e-07')

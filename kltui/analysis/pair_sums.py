@@ -1,8 +1,8 @@
 """KL and its standard error for a tile of pairs at a time, from sums of powers of differences over the texts.
 
 d = x_i - x_j for row i of one side and row j of the other. By the binomial formula, sums of d^2, d^3 and d^4 are sums of
-products of powers of the rows, so that a tile of pairs costs a few matrix products. A pair whose sums are lost to rounding is
-computed from its rows.
+products of powers of the rows, so that a tile of pairs costs a few matrix products. A pair whose sums are dominated by rounding
+is computed from its rows.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Picked = slice | NDArray[np.intp]
 Sides = tuple[Array, Array]
 
 LN2 = math.log(2.0)
-NO_SPREAD = 1e-12  # share of a value below which its spread over texts is rounding
-_BLOCK = 2048  # texts per product: the powers of one block stay small beside the rows
-_CLOSE = 1e-8  # below this share of the norms a moment is taken from the differences themselves
-_NORMS = 256  # rows whose norms one product gives
+NO_SPREAD = 1e-12  # relative to a value: a smaller spread over texts is rounding
+_BLOCK = 2048  # texts per product, so that the powers of one block take little memory
+_CLOSE = 1e-8  # moments below this share of the norms are computed from the differences themselves
+_NORMS = 256  # rows per product when norms are computed
 
 
 @dataclass(slots=True)
@@ -59,8 +59,8 @@ class PairSums:
         return 2.0 * LN2 * ratio(self.size, self.n)
 
     def deviations(self, mean: Array, m2: Array) -> Array:
-        """Sum of ((d - mean)^2 - m2)^2, opened into the sums of powers."""
-        # by Horner's rule: to raise an array to a power costs more than all the rest
+        """Sum of ((d - mean)^2 - m2)^2, from the sums of powers."""
+        # by Horner's rule, because raising an array to a power costs more than all the rest
         second = self.s2 + mean * (mean * self.n - 2.0 * self.s1)
         fourth = self.s4 + mean * (
             mean * (6.0 * self.s2 + mean * (mean * self.n - 4.0 * self.s1)) - 4.0 * self.s3
@@ -100,13 +100,13 @@ class PairTiles:
 
     @property
     def _norm2(self) -> Array:
-        """|x_k|^2, K, of rows without gaps; made where KL is first asked for, by one of the threads that ask."""
+        """|x_k|^2 of rows without gaps, (K,); computed at the first use, by one thread only."""
         with self._norming:
             return self._norms
 
     @cached_property
     def _norms(self) -> Array:
-        """The same as the products of a tile give them: what is left of two close rows depends on that."""
+        """As `_norm2`, by the same products as in a tile, so that for close rows rounding cancels in |x_i|^2 + |x_j|^2 - 2 x_i x_j."""
         if self.gram_KK is not None:
             return self.gram_KK.diagonal().copy()
         squares = []
@@ -148,7 +148,7 @@ class PairTiles:
         return sums
 
     def standard_errors(self, a: slice, b: slice, rounding: float, minimum: int) -> Array:
-        """Standard errors of KL over texts; NaN where m2 is at most `rounding`, its own, and below `minimum` shared texts.
+        """Standard errors of KL over texts; NaN where m2 is at most `rounding`, or the pair shares fewer than `minimum` texts.
 
         se^2 = sum ((d - mean d)^2 - m2)^2 / n^2 / (2 B ln 2)^2.
         """
@@ -210,7 +210,10 @@ class PairTiles:
 
 @dataclass(frozen=True)
 class _Side:
-    """Rows of one side over a block of texts, 0 where undefined, and which are defined (None: all); both counted, too."""
+    """Rows of one side over a block of texts: `Z`, 0 where undefined; `mask`, 1 where defined (None: everywhere).
+
+    `weight` says how often each text counts (None: once, as in `once`), and `W` is Z times that.
+    """
 
     Z: Array
     mask: Array | None
@@ -244,17 +247,17 @@ class _Side:
         return self.counted_squares * self.Z
 
     def sums_over(self, other: _Side) -> Array:
-        """Counted sums over the texts that the other side's rows have: one column where they have all."""
+        """Weighted sums over the texts of each row of the other side, rows x other rows; one column if all have all texts."""
         return _over(self.W, other)
 
     def squares_over(self, other: _Side) -> Array:
-        """The same of squares."""
+        """As `sums_over`, of squares."""
         if other.mask is None:
             return self.sum_of_squares[:, None]
         return _over(self.counted_squares, other)
 
     def cubes_over(self, other: _Side) -> Array:
-        """The same of third powers."""
+        """As `sums_over`, of third powers."""
         return _over(self.counted_cubes, other)
 
     @cached_property
@@ -262,19 +265,19 @@ class _Side:
         return np.asarray(np.einsum("kn,kn->k", self.counted_squares, self.squares))
 
     def fourths_over(self, other: _Side) -> Array:
-        """The same of fourth powers."""
+        """As `sums_over`, of fourth powers."""
         if other.mask is None:
             return self.sum_of_fourths[:, None]
         return _over(self.counted_squares * self.squares, other)
 
 
 def _over(P: Array, other: _Side) -> Array:
-    """Sums of P's rows over the texts that the other side's rows have: one column where they have all."""
+    """Sums of P's rows over the texts of each row of the other side; one column if all have all texts."""
     return P.sum(axis=1)[:, None] if other.mask is None else P @ other.mask.T
 
 
 def _shared(sides: Sides) -> Array:
-    """How many columns each pair shares."""
+    """Number of columns that each pair shares, I x J."""
     one, other = (np.isfinite(X) * 1.0 for X in sides)
     return np.asarray(one @ other.T)
 
@@ -298,7 +301,7 @@ def _add(total: PairSums, a: _Side, b: _Side, size: Array, fourth: bool, with_th
 
 
 def _add_high(total: PairSums, a: _Side, b: _Side, with_third: bool) -> None:
-    """Adds third powers, where they are wanted, and fourth ones of a block of texts."""
+    """Adds third powers, if `with_third`, and fourth powers of a block of texts to the sums."""
     if with_third:
         cubes, mixed = _both(a, b, _Side.cubes_over), _both(a, b, lambda x, y: x.counted_squares @ y.Z.T)
         total.s3 += cubes[0] - cubes[1].T - 3.0 * (mixed[0] - mixed[1].T)  # x^3 - y^3 - 3 (x^2 y - x y^2)
@@ -312,7 +315,7 @@ def _add_high(total: PairSums, a: _Side, b: _Side, with_third: bool) -> None:
 
 
 def _both(a: _Side, b: _Side, what: Callable[[_Side, _Side], Array]) -> Sides:
-    """`what` of a with b and of b with a, computed once where they are the same."""
+    """(`what(a, b)`, `what(b, a)`), computed once if a is b."""
     one = what(a, b)
     return one, one if a is b else what(b, a)
 
@@ -325,12 +328,12 @@ def _column_blocks(columns: NDArray[np.intp]) -> Iterator[Picked]:
 
 
 def _close(square: Array, norms: Sides) -> NDArray[np.bool_]:
-    """Pairs whose sum is so small beside the rows' own that rounding may have eaten it."""
+    """Pairs whose sum is so small compared with the rows' own that rounding may dominate it."""
     return np.less(square, np.add.outer(_CLOSE * norms[0], _CLOSE * norms[1]))
 
 
 def _mirrored(tile: Array, on_diagonal: bool, undefined: NDArray[np.bool_]) -> Array:
-    """The tile, NaN where undefined; on the diagonal its upper half mirrored, 0 between."""
+    """The tile with NaN where undefined; a tile on the diagonal gets its upper half mirrored and a diagonal of 0."""
     if on_diagonal:
         tile = np.triu(tile, k=1)
         tile += tile.T

@@ -22,17 +22,17 @@ from kltui.errors import KltuiError
 from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
-AXES = 50  # those beyond are taken to have one spread
+AXES = 50  # the spread of further axes is assumed to be equal
 
 
 @one_blas_thread
 def place_covariances(
     L_KN: ArrayLike, text_bytes_N: ArrayLike, dims: int = 2, text_ids_N: NDArray[np.intp] | None = None
 ) -> tuple[Array, Array]:
-    """(K x dims PCA places in sqrt(bits/byte), K x dims x dims covariances of them over texts).
+    """(K x dims PCA coordinates in sqrt(bits/byte), K x dims x dims covariances of them over texts).
 
-    Equal `text_ids_N` mark equal texts (None: all differ), which vary together. Raises KltuiError with fewer than three
-    differing texts or fewer spread axes than `dims`.
+    Equal `text_ids_N` mark equal texts (None: all differ), which vary together. Axes without spread have covariance 0.
+    Raises KltuiError with fewer than three distinct texts.
     """
     rows = CentredRows.of_vectors(L_KN, text_bytes_N)
     groups = None if text_ids_N is None else _Copies(text_ids_N[rows.texts])
@@ -57,7 +57,7 @@ def place_covariances(
 
 
 class _Weights:
-    """What turns rows of Q into the influence of every text on their places, for d axes of a picture."""
+    """Computes, from rows of Q, the influence of every text on their positions along the d axes of a picture."""
 
     def __init__(self, axes: Axes, d: int) -> None:
         self.d = d

@@ -1,7 +1,7 @@
 """One model relative to a map: its KLs with errors, its position in the map's PCA, and scores predicted from its position.
 
-The model was scored on all texts of the map or on a draw of them (arXiv 2505.15428); all texts correspond to the draw of every text
-once, with weight 1. Shapes: K vectors of the map, u texts, N texts drawn from.
+The model was scored on all texts of the map or on a sample of them (arXiv 2505.15428); all texts count as a sample with every text
+once, of weight 1. Shapes: K vectors of the map, u distinct texts of the sample, N texts of the map.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """The map at the texts on which a model is known: `map_Ku`, `new_u` in nats, how the texts were drawn.
+    """The vectors of a map and of a new model, on the texts that the model was scored on: `map_Ku`, `new_u` in nats.
 
-    `count_u` says how often each was drawn; `mean_bytes` is that of the N texts drawn from.
+    `draw` describes the sample of texts and `count_u` how often each was drawn; `mean_bytes` is that of all N texts.
     """
 
     map_Ku: Array
@@ -39,7 +39,7 @@ class Drawn:
 
     @classmethod
     def whole(cls, map_KN: Array, new_N: Array, text_bytes_N: ArrayLike) -> Drawn:
-        """A model known on all texts, without those that one of the vectors lacks."""
+        """A model scored on all texts; texts that any of the vectors lacks are left out."""
         used = embed.complete_texts(np.vstack([map_KN, new_N]))
         n = len(used)
         every = TextSample(np.arange(n), np.ones(n), n, n, "all", 0)
@@ -52,7 +52,7 @@ class Drawn:
         return 2.0 * self.mean_bytes * LN2
 
     def kl(self) -> KLToMap:
-        """KL of the model to every vector of the map, 1 x K, with the error that drawing the texts makes."""
+        """KL of the model to every vector of the map, 1 x K in bits/byte, with its error from the sampling of texts."""
         return kl_to_map(self.map_Ku, self.new_u[None], self.draw, self.count_u, self.mean_bytes)
 
     def kl_errors_of_whole(self) -> Array:
@@ -110,7 +110,7 @@ def position(known: Drawn, picture_K2: Array) -> Ellipse:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A benchmark score (0 to 100) that a place on the map lets expect.
+    """A benchmark score (0 to 100) predicted from a position on the map.
 
     `error` is the root mean square error of such predictions for models of other types, NaN where fewer than five
     types have scores; `given` is the model's own score where that is known.
@@ -126,7 +126,7 @@ class Expected:
 def expected_scores(
     known: Drawn, types: Sequence[str], scores: Mapping[str, Sequence[float]], given: Mapping[str, float]
 ) -> tuple[list[Expected], list[str]]:
-    """(what is expected of the model in each task, why nothing is in others); `scores` holds K values a task, NaN unknown."""
+    """(the model's expected score in each task, why other tasks have none); `scores` has K values per task, NaN: unknown."""
     if not scores:
         return [], []
     nats = math.sqrt(known.draw.n_texts * known.unit)

@@ -16,9 +16,10 @@ _PLACED = 64  # points placed by their distances at a time
 
 
 def drawn_rows(K: int, runs: Sequence[Sequence[int]], maximum: int) -> Index:
-    """Up to `maximum` of K row indices in increasing order: the ends of every run and evenly spaced checkpoints between them, and a proportional share of the other rows.
+    """Up to `maximum` of K row indices in increasing order: the ends of every run, evenly spaced checkpoints between them, and a
+    proportional share of the other rows.
 
-    All rows if there are no more than that. If even the ends are too many, every n-th end.
+    All rows if there are no more than that. If even the ends are too many, every n-th of them.
     """
     if maximum >= K:
         return np.arange(K)
@@ -35,14 +36,14 @@ def drawn_rows(K: int, runs: Sequence[Sequence[int]], maximum: int) -> Index:
 
 
 def _evenly(line: Sequence[int], share: float) -> Index:
-    """That share of a line, its ends at least."""
+    """An evenly spaced share of `line`, at least its two ends."""
     count = min(len(line), max(2, int(share * len(line))))
     at = np.linspace(0, len(line) - 1, count).round().astype(np.intp)
     return np.asarray(line, dtype=np.intp)[at]
 
 
 def beside_neighbours(scores_Kr: Array, drawn_m: Index, places_md: Array) -> Array:
-    """K x d places: the drawn rows at theirs, each other at the mean of its nearest drawn ones by scores, weighted 1 / d^2."""
+    """K x d coordinates: those given for the drawn rows; for each other row the mean of its nearest drawn rows, weighted 1 / d^2."""
     out = np.empty((len(scores_Kr), places_md.shape[1]))
     out[drawn_m] = places_md
     anchors = scores_Kr[drawn_m]
@@ -58,7 +59,7 @@ def beside_neighbours(scores_Kr: Array, drawn_m: Index, places_md: Array) -> Arr
 
 
 def by_distances(target_Mm: Array, places_md: Array, start_Md: Array) -> Array:
-    """M x d places, each where its distances to m placed points fit `target_Mm` best, from `start_Md` on.
+    """M x d coordinates whose distances to m fixed points fit `target_Mm` best, starting from `start_Md`.
 
     Least squares by majorisation of one point among fixed ones: x <- mean_j (y_j + target_j (x - y_j) / |x - y_j|).
     """
@@ -70,7 +71,7 @@ def by_distances(target_Mm: Array, places_md: Array, start_Md: Array) -> Array:
 
 
 def _placed(target_Mm: Array, places_md: Array, x: Array) -> Array:
-    """`by_distances` of a few points, whose distances stay in the processor's cache from round to round."""
+    """`by_distances` of a few points, so that their distances stay in the processor's cache during the iteration."""
     middle, norm_m, twice_dm = places_md.mean(axis=0), (places_md**2).sum(axis=1), (2.0 * places_md).T
     shown, ratio = np.empty_like(target_Mm), np.empty_like(target_Mm)
     for _ in range(_ITERATIONS):

@@ -13,7 +13,7 @@ FILES = "files:"
 class Point:
     """One vector on a map. `base` is the checkpoint's name without variant and layer.
 
-    `weights` says which weights it was made with, where that is known: equal for equal weights.
+    `weights` identifies the weights that it was computed with (equal for equal weights), or is "" if these are unknown.
     """
 
     name: str
@@ -47,12 +47,12 @@ def grid_of(tags: Sequence[str]) -> str:
 
 
 def trajectory_of(run: str, tags: Sequence[str]) -> str:
-    """What a checkpoint is drawn as part of: its run, or the grid of interpolated models that it is a point of."""
+    """The name of the curve or grid that a checkpoint is drawn in: its run, or its grid of interpolated models."""
     return grid_of(tags) or run
 
 
 def line_label(run: str, quantization: str, tags: Sequence[str]) -> str:
-    """The run, with its variant, or the grid of a point between models: what a curve is called.
+    """The name of a curve: its run, plus the variant if any, or the grid of interpolated models.
 
     >>> line_label("tiny", "none", ()), line_label("tiny", "bnb-8bit", ())
     ('tiny', 'tiny+bnb-8bit')
@@ -68,7 +68,7 @@ def label_of(point: Point) -> str:
 
 
 def numbered(known: Mapping[str, int], runs: Iterable[str], labels: Iterable[str]) -> dict[str, int]:
-    """{run or label of a curve: the number of its colour and marker}: the known ones, then runs as they come, then labels by name.
+    """{run or label of a curve: the number of its colour and marker}. Known names keep theirs; then come runs in order, then labels by name.
 
     >>> numbered({"a": 0, "b": 2}, ["a", "c"], ["b+4bit", "a+8bit"])
     {'a': 0, 'b': 2, 'c': 3, 'a+8bit': 4, 'b+4bit': 5}

@@ -23,10 +23,10 @@ Array = NDArray[np.float64]
 Mode = Literal["none", "clip", "pretraining"]
 MODES: tuple[Mode, ...] = ("none", "clip", "pretraining")
 
-# Left out in the published Pythia maps: two seed runs and one checkpoint that do not behave.
+# Two anomalous seed runs and one anomalous checkpoint that the published Pythia maps leave out.
 PYTHIA_EXCLUDED = ("pythia-410m-seed3", "pythia-410m-seed4", "pythia-1b@116000")
 OUTLIER_FROM_STEP = 2000
-_DRAWN = 10_000  # values that say where a quantile lies
+_DRAWN = 10_000  # values of a sample by which a quantile is located
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def pooled_quantile(values: ArrayLike, q: float) -> float:
 
 
 def _neighbours(v: Array, q: float) -> tuple[float, float, float] | None:
-    """The sorted values on both sides of the q-quantile, and how far it is from the first to the second.
+    """The sorted values on both sides of the q-quantile, and its position between them, from 0 to 1.
 
-    None where nothing is there, or NaN. A draw says where they lie but for rare bad luck; what lies there is then
-    taken out in one pass and partitioned alone.
+    None if there are no values, or NaN among those near the quantile. A sample gives bounds that almost always enclose it;
+    one pass selects the values between these, and only they are partitioned. Otherwise all values are.
     """
     if v.size == 0:
         return None
@@ -116,8 +116,8 @@ def preprocess(
 ) -> Preprocessed:
     """The map's rows and texts after `mode`: "clip" pools and clips, "pretraining" also removes outlier texts.
 
-    `exclude` names runs, checkpoints (`run@step`) or single vectors; they count in nothing. Rows of `repeated` hold
-    the weights of another step, and say nothing of how texts change from step to step.
+    `exclude` names runs, checkpoints (`run@step`) or single vectors, which are used for nothing. Rows of `repeated` have
+    the weights of another step, so they are not used to find outlier texts.
     """
     _check(mode, clip_quantile, remove_fraction)
     L = np.array(L_KN, dtype=np.float64)
@@ -153,7 +153,7 @@ def preprocess(
 
 
 def _clipped(L_KN: Array, kept_K: NDArray[np.intp], q: float, record: dict[str, object]) -> Array:
-    """All values clipped at the q-quantile of the kept rows, which the record tells."""
+    """All values clipped at the q-quantile of the kept rows, which is added to the record."""
     kept = L_KN if len(kept_K) == len(L_KN) else L_KN[kept_K]
     threshold = pooled_quantile(kept, q)
     record |= {

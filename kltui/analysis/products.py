@@ -1,4 +1,4 @@
-"""Products of all pairs of rows by tiles of one size, so that their bits do not depend on who computes which."""
+"""Products of all pairs of rows, tile by tile. Tiles have a fixed size, so that results do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from kltui.threads import in_parallel
 
 Array = NDArray[np.float64]
-TILE = 512  # rows at most: of 10,000 texts its products keep a core busy for a tenth of a second
-_MIN_TILE = 128  # rows below which what a tile needs beside its products is as much as they are
-_SHARE = 4  # tiles along each side of a smaller product: ten to be shared out
+TILE = 512  # maximum rows of a tile: with 10,000 texts its product takes a core a tenth of a second
+_MIN_TILE = 128  # minimum rows of a tile: in smaller ones the overhead is as large as the product
+_SHARE = 4  # tiles along each side of a smaller product: ten in the upper triangle, for several cores
 
 
 def blocks(K: int, size: int = TILE) -> list[slice]:

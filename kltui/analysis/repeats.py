@@ -1,4 +1,4 @@
-"""Checkpoints that hold the same weights: one file served under several steps or names, runs that are one."""
+"""Checkpoints with the same weights, such as one file under several steps or names."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from kltui.analysis.trajectory import Trajectory, trajectories
 
 Array = NDArray[np.float64]
 
-_TIED = (
-    1e-3  # relative: two places so equally near a checkpoint's neighbours are told apart by the step alone
-)
-_LOOKED_AT = 8  # values of a vector by which most are told apart
+_TIED = 1e-3  # relative: of two steps whose KLs to their neighbours differ by less, the earlier one is used
+_LOOKED_AT = 8  # values by which most vectors differ already
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +46,10 @@ def repeats(points: Sequence[Point], loglik_KN: Array, text_bytes_N: NDArray[np.
 
 
 def same_weights(points: Sequence[Point], loglik_KN: Array) -> list[tuple[int, ...]]:
-    """Groups of two or more rows that hold the same weights, each by rising row.
+    """Groups of two or more rows with the same weights, each by rising row.
 
-    Points between models, random walks and lens vectors are none: some of them are equal to others by design. Equal
-    vectors count unless the files are known to differ, for untrained models may say the same.
+    Interpolated models, random walks and lens vectors are not considered, because some equal others by design. Rows with
+    equal vectors are grouped unless their files are known to differ: different untrained models may have equal vectors.
     """
     rows = [
         k
@@ -75,18 +73,18 @@ def same_weights(points: Sequence[Point], loglik_KN: Array) -> list[tuple[int, .
 
 
 def _is_defined(loglik_N: Array) -> bool:
-    """Whether a vector has any number; the first will mostly tell, and the rest of a mapped file is not read."""
+    """Whether a vector has any value. The first few usually suffice, so that the rest of a memory-mapped file is not read."""
     return bool(np.isfinite(loglik_N[:_LOOKED_AT]).any() or np.isfinite(loglik_N).any())
 
 
 def _equal_files(points: Sequence[Point], rows: Sequence[int]) -> list[list[int]]:
-    """Rows by their weights' digest; a quantised variant has other weights than its model."""
+    """Groups of rows with the same digest of the weights and the same quantisation."""
     known = [k for k in rows if points[k].weights]
     return _by(known, [(points[k].weights, points[k].quantization) for k in known])
 
 
 def _equal_vectors(points: Sequence[Point], loglik_KN: Array, rows: Sequence[int]) -> list[list[int]]:
-    """Rows with equal values, apart where their files are known and differ."""
+    """Groups of rows with equal values, separated if their files are known and differ."""
     found: list[list[int]] = []
     for maybe in _by(rows, [loglik_KN[k, :_LOOKED_AT].tobytes() for k in rows]):
         for alike in _by(maybe, [loglik_KN[k].tobytes() for k in maybe]):
@@ -100,7 +98,7 @@ def _equal_vectors(points: Sequence[Point], loglik_KN: Array, rows: Sequence[int
 
 
 def _by(rows: Sequence[int], keys: Sequence[Hashable]) -> list[list[int]]:
-    """Rows with the same key, two or more."""
+    """Groups of two or more rows with the same key."""
     groups: dict[Hashable, list[int]] = {}
     for row, key in zip(rows, keys, strict=True):
         groups.setdefault(key, []).append(row)
@@ -108,7 +106,7 @@ def _by(rows: Sequence[int], keys: Sequence[Hashable]) -> list[list[int]]:
 
 
 def _place(t: Trajectory, members: list[int], loglik_KN: Array, text_bytes_N: NDArray[np.int64]) -> int:
-    """The member whose mean KL to the nearest other weights before and after it is least; the first of equals."""
+    """The member with the smallest mean KL to the nearest different weights before and after it; the first of equals."""
     others = [i for i, row in enumerate(t.rows) if row not in members]
 
     def distance(row: int) -> float:

@@ -24,7 +24,7 @@ METHODS: tuple[Method, ...] = ("uniform", "ls", "kl")
 
 @dataclass(frozen=True, eq=False)
 class TextSample:
-    """u different texts out of N: `index` (u, rising) and `weight` (u), sqrt(times drawn / (n p)).
+    """A sample of texts, u distinct ones out of N: `index` (u, rising) and `weight` (u), sqrt(times drawn / (n p)).
 
     Squared distances over the drawn columns, each times its weight, estimate those over all N texts without bias.
     """
@@ -39,10 +39,10 @@ class TextSample:
 
 @dataclass(frozen=True, slots=True)
 class ResamplingError:
-    """How far maps from n drawn texts (u different on average) are from the full map, over several draws.
+    """The error of maps from n drawn texts (`n_different` distinct ones), compared with the full map, over several draws.
 
-    `absolute` is the Frobenius error of the K x K squared distances over the norm of the true ones; `relative` the
-    root mean square of each pair's relative error.
+    `absolute` is the Frobenius norm of the error of the K x K squared distances, relative to that of the true ones;
+    `relative` the root mean square of the pairs' relative errors. All three are root mean squares over draws.
     """
 
     method: str
@@ -96,7 +96,7 @@ def draw_texts(L_KN: ArrayLike, method: str, n: int, seed: int = 42) -> TextSamp
 
 @one_blas_thread
 def resampled_coordinates(L_Ku: ArrayLike, d: TextSample, mean_bytes: float) -> Array:
-    """K x u scaled Q of a drawn map: `L_Ku` are the drawn columns, centred with squared weights, times weights.
+    """K x u scaled Q of a map on a sample of texts: the columns `L_Ku` centred with squared weights, times the weights.
 
     Squared distances estimate KL in bits/byte. `mean_bytes` is that of all N texts.
     """
@@ -165,9 +165,9 @@ def add_models(
 
 @dataclass(frozen=True, eq=False)
 class KLToMap:
-    """KL in bits/byte of M added models to K of a map, M x K, and the standard error that drawing the texts makes.
+    """KL in bits/byte of M added models to K of a map, M x K, and its standard error from the sampling of texts.
 
-    The error is NaN, for unknown, where fewer than three different texts were drawn or where all of them say the same.
+    The error is NaN (unknown) if fewer than three distinct texts were drawn or all of them contribute equally.
     """
 
     value: Array
@@ -178,9 +178,9 @@ class KLToMap:
 def kl_to_map(
     L_Ku: ArrayLike, new_Mu: ArrayLike, d: TextSample, count_u: ArrayLike, mean_bytes: float
 ) -> KLToMap:
-    """The KL of new models to a map's by drawn texts: both given on the drawn texts, clipped as the map was.
+    """KL of new models to those of a map, both given on the sampled texts and clipped as the map was.
 
-    `count_u` says how often each text was drawn; every single draw estimates the KL, and their scatter is the error.
+    `count_u` says how often each text was drawn. Every single draw estimates the KL, and their scatter gives the error.
     """
     Q = add_models(L_Ku, new_Mu, d, mean_bytes)
     K = len(np.asarray(L_Ku))

@@ -94,7 +94,7 @@ class ScaleRow:
         """q25 and q75; NaN for a single pair, whose spread is unknown."""
         return (self.q25, self.q75) if self.n > 1 else (math.nan, math.nan)
 
-    def holds(self, kl: float) -> bool:
+    def contains(self, kl: float) -> bool:
         """Whether `kl` lies in the setting's range on this map."""
         return self.low <= kl <= self.high
 
@@ -128,7 +128,7 @@ def scale(
     """The ten settings on map `m`, in the published order, followed by each kind of GGUF file.
 
     `pretraining` preprocesses the main runs and the seed runs as in the paper, each group separately and without the
-    checkpoints of `exclude`; the other settings always use the map as it is. `apart` gives groups prepared already.
+    checkpoints of `exclude`; the other settings always use map `m` itself. `apart` gives groups that are already preprocessed.
     """
     groups: Mapping[str, ScaledVectors] = apart or (
         prepared_apart(m, "pretraining", exclude) if pretraining else {}
@@ -162,7 +162,7 @@ def _row(m: ScaledVectors, setting: Setting, find: Callable[[Sequence[Point]], P
     pairs = [(i, j) for i, j in every if j not in m.repeats.group_of(i)]
     note = found.note
     if len(pairs) < len(every):
-        note += f"; {len(every) - len(pairs)} of {len(every)} pairs left out: both hold the same weights"
+        note += f"; {len(every) - len(pairs)} of {len(every)} pairs left out: both have the same weights"
     return row_of(m, setting, pairs, note)
 
 
@@ -194,13 +194,13 @@ def locate(kl: float, rows: Sequence[ScaleRow] = ()) -> Location:
     ('early pretraining', 'later pretraining')
     """
     if rows:
-        held = tuple(r.setting for r in rows if r.holds(kl))
+        containing = tuple(r.setting for r in rows if r.contains(kl))
     else:
-        held = tuple(s.name for s in PUBLISHED if s.low <= kl <= s.high)
+        containing = tuple(s.name for s in PUBLISHED if s.low <= kl <= s.high)
     if not kl > 0:
-        return Location(kl, held, "", "", "")
+        return Location(kl, containing, "", "", "")
     ordered = sorted(PUBLISHED, key=lambda s: s.median)
     nearest = min(ordered, key=lambda s: abs(math.log(s.median / kl)))  # nearest in ratio
     above = next((s.name for s in ordered if s.median >= kl), "")
     below = next((s.name for s in reversed(ordered) if s.median <= kl), "")
-    return Location(kl, held, nearest.name, above, below)
+    return Location(kl, containing, nearest.name, above, below)

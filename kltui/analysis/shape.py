@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 _NULL_DIMS = 1024
 _ROWS = 256  # read at a time
-_IN_MEMORY = 1 << 24  # values of which a whole centred copy is made: 128 MB
+_IN_MEMORY = 1 << 24  # up to so many values are centred in one copy: 128 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Shape:
 
     `straightness` is chord / arc length (1: a line; T steps of a random walk: about 1 / sqrt(T)). `turning` is the
     median angle between successive steps in the full space (90: a random walk). `winding` counts the turns that the
-    PCA picture of the run makes about its own middle.
+    PCA picture of the run makes about its mean point.
     """
 
     run: str
@@ -55,7 +55,7 @@ class AgainstNull:
 
 
 class _ScaledRows:
-    """Row-centred vectors over the texts that all have, scaled so that squared distances are KL in bits/byte; by need."""
+    """Row-centred vectors over the texts that all have, scaled so that squared distances are KL in bits/byte; computed on demand."""
 
     def __init__(self, L_TN: ArrayLike, text_bytes_N: ArrayLike) -> None:
         self._L = np.asarray(L_TN, dtype=np.float64)
@@ -98,7 +98,7 @@ def _shape_of(run: str, q: _ScaledRows) -> tuple[Shape, Array]:
 
 
 def _shape(run: str, q: _ScaledRows | Array, plane_T2: Array) -> tuple[Shape, Array]:
-    """(shape, lengths of the steps) of a path whose principal scores are `plane_T2`, read some rows at a time."""
+    """(shape, lengths of the steps) of a path whose principal scores are `plane_T2`, computed in blocks of rows."""
     T = q.shape[0]
     lengths, dots = [], []
     for start in range(0, T - 1, _ROWS):
@@ -137,7 +137,7 @@ def winding(xy_T2: ArrayLike) -> float:
 def random_walk(L_TN: ArrayLike, seed: int = 42) -> Array:
     """T x N null model of a run: starts at its first vector, with random directions and the run's KLs between neighbours.
 
-    Texts that a vector lacks stay undefined, and the lengths are taken over the texts that all have.
+    Texts that any vector lacks are undefined in the walk; lengths are over the texts that all have.
     """
     L = np.asarray(L_TN, dtype=np.float64)
     used = np.isfinite(L).all(axis=0)
@@ -184,7 +184,7 @@ def against_null(
 
 
 def _walk(length: Array, dims: int, rng: np.random.Generator) -> Array:
-    """A path of steps of these lengths in random directions, T x dims; each of its numbers is held once."""
+    """A path of steps of these lengths in random directions, T x dims, computed in place."""
     path = np.zeros((len(length) + 1, dims))
     rng.standard_normal(out=path[1:])
     for first in range(1, len(path), _ROWS):

@@ -1,4 +1,4 @@
-"""Shifts of models by one treatment, such as quantisation: do two models move the same way?"""
+"""Shifts of models by one treatment, such as quantisation, and the cosines between them."""
 
 from __future__ import annotations
 

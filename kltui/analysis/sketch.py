@@ -28,7 +28,7 @@ BLOCK_VALUES = 1 << 24  # of a block of distances: 64 MB
 def sketch(L_KN: ArrayLike, mean_bytes: float, dims: int, seed: int = 42) -> Rows:
     """K x dims float32 whose squared distances estimate KL in bits/byte, without bias.
 
-    Rows come out the same whatever others are sketched with them: later checkpoints can join with the same `seed`.
+    A row's sketch does not depend on the other rows, so later checkpoints can be added with the same `seed`.
     """
     L = np.asarray(L_KN)
     if not np.isfinite(L).all():
@@ -51,7 +51,7 @@ def nearest_rows(S_Kd: ArrayLike, rows_M: ArrayLike, n: int) -> Index:
     S = np.asarray(S_Kd, dtype=np.float32)
     rows = np.asarray(rows_M, dtype=np.intp)
     n = min(n, len(S) - 1)
-    S = S - S.mean(axis=0, dtype=np.float64).astype(np.float32)  # or fp32 loses small distances
+    S = S - S.mean(axis=0, dtype=np.float64).astype(np.float32)  # otherwise float32 loses small distances
     square_K = np.einsum("kd,kd->k", S, S)
     found = np.empty((len(rows), n), np.intp)
     step = max(1, min(BLOCK, BLOCK_VALUES // len(S)))
@@ -85,7 +85,7 @@ def candidates(
 ) -> Candidates:
     """The n apparently nearest vectors of some rows, compared in full over the texts that all vectors have.
 
-    A neighbour is missed where n others seem nearer. `L_KN` may be a memory map.
+    A true neighbour is missed if n others seem nearer in the sketch. `L_KN` may be a memory map.
     """
     L = np.asarray(L_KN)
     used = complete_texts(L)

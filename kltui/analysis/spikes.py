@@ -23,7 +23,7 @@ class Figures:
     """One checkpoint compared with the previous one of its run; bits/byte, with standard errors over texts. NaN: undefined.
 
     `loss_change` is this loss minus the one before, its error that of the paired difference. `kl_median` is the median of
-    the consecutive KLs before this one, raised where this one is over more steps than those.
+    the consecutive KLs before this one, raised if this one spans more steps than those.
     """
 
     name: str
@@ -77,10 +77,10 @@ class Spike:
 
 
 def spikes(run: Sequence[Figures], loss_se: float, kl_ratio: float) -> list[Spike]:
-    """Every spike of a run's checkpoints, given by rising step: beyond `loss_se` standard errors, `kl_ratio` times."""
+    """The spikes of a run, given by rising step: losses that rise by over `loss_se` standard errors, KLs over `kl_ratio` times the median."""
     found = []
     for f in run:
-        # A rise of the loss that is no noise of the sample of texts: (L_i - L_{i-1}) / se of the paired difference.
+        # (L_i - L_{i-1}) / se of the paired difference, so that the sampling of texts alone is no spike
         rise = f.loss_change / f.loss_change_se if f.loss_change_se > 0 else math.nan
         if rise > loss_se:
             found.append(Spike("loss", f, rise))
@@ -104,7 +104,7 @@ def _of(shown: Map, t: Trajectory, place: int) -> Figures:
     if place == 0:
         return Figures(point.name, t.label, point.step or 0, loss, se)
     before = t.rows[place - 1]
-    # of the paired difference: what all checkpoints find hard about a text cancels
+    # of the paired difference, in which the difficulty of a text cancels
     change, change_se = bits_per_byte(
         shown.loglik_KN[row] - shown.loglik_KN[before], shown.text_bytes_N, shown.text_ids_N
     )
@@ -119,7 +119,7 @@ def with_medians(run: Sequence[Figures]) -> list[Figures]:
     this interval is longer than the median one, the median is raised by the square root of their ratio, more than any such
     c implies. Otherwise doubling save intervals would be reported as spikes.
     """
-    found, intervals, kls = [], list[int](), list[float]()  # rising: runs may be very long
+    found, intervals, kls = [], list[int](), list[float]()  # kept sorted, because runs may be very long
     for last, f in zip([None, *run], run, strict=False):
         interval = f.step - last.step if last else 0
         found.append(replace(f, kl_median=_expected(interval, intervals, kls)))
@@ -130,7 +130,7 @@ def with_medians(run: Sequence[Figures]) -> list[Figures]:
 
 
 def _expected(interval: int, intervals: Sequence[int], kls: Sequence[float]) -> float:
-    """The median of earlier KLs for an interval of so many steps; both these and their intervals are rising."""
+    """The KL to expect over `interval` steps, from earlier KLs and their intervals, both sorted; NaN if there are too few."""
     if len(kls) < MIN_BEFORE:
         return math.nan
     typical = max(_middle(intervals), 1)
@@ -139,7 +139,7 @@ def _expected(interval: int, intervals: Sequence[int], kls: Sequence[float]) -> 
 
 
 def _middle(rising: Sequence[float]) -> float:
-    """The median of rising numbers.
+    """The median of sorted numbers.
 
     >>> _middle([1, 4, 9]), _middle([1, 4])
     (4, 2.5)

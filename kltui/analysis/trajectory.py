@@ -43,7 +43,7 @@ def _trajectory(points: Sequence[Point], rows: list[int]) -> Trajectory:
 def even_interval(steps: Sequence[int]) -> tuple[int, int]:
     """(step from which a run is saved evenly, interval): the most frequent interval, the larger of equals.
 
-    That is the end of a doubling warm-up; a missing or an odd last checkpoint does not hide it.
+    Intervals that double at the start, and a missing or extra checkpoint, do not change the result.
 
     >>> even_interval([0, 1, 2, 4, 8, 16, 20, 40, 60, 100, 120, 133])
     (20, 20)

@@ -70,8 +70,8 @@ class Trees:
 class ParentCandidate:
     """A possible parent of another model.
 
-    `probability`: share of draws in which its KL to the other is the least of all candidates'. `parted` is how far from
-    the candidate the two lines part, in bits/byte, with its standard error: 0 where the other descends from it.
+    `probability`: share of draws in which its KL to that model is the smallest of all candidates'. `parted` is the distance,
+    in bits/byte with its standard error, from the candidate to the point where the two lines diverge: 0 for a parent.
     """
 
     row: int
@@ -143,7 +143,7 @@ def _weighted_kl(X_KN: Array, size_N: Array, w_N: Array) -> Array:
 
 
 def trees(found: Resampled) -> Trees:
-    """Both trees of three vectors or more, with the support of every fork."""
+    """Both trees of three or more vectors, with the support of every fork. Raises KltuiError for fewer."""
     K, B = len(found.kl_KK), len(found.draws_BKK)
     if K < 3:
         raise KltuiError(f"a tree needs three models, not {K}", "score more, or exclude fewer")
@@ -164,7 +164,7 @@ def trees(found: Resampled) -> Trees:
 
 
 def _split(leaves: frozenset[int], K: int) -> frozenset[int]:
-    """The side of a parting of K leaves that is without leaf 0: the same for both directions of a branch."""
+    """The part without leaf 0 when a branch divides K leaves in two; `leaves` is either part."""
     return frozenset(range(K)) - leaves if 0 in leaves else leaves
 
 
@@ -179,7 +179,7 @@ def _supported(node: TreeFork, share: dict[frozenset[int], float], K: int, top: 
 
 
 def neighbour_joining(distance_KK: ArrayLike) -> TreeFork:
-    """The tree of neighbour joining: exact for distances that add up along a tree. Branches may come out below 0.
+    """The tree of neighbour joining: exact for distances that add up along a tree. Branch lengths may be negative.
 
     Joins i, j of least (n - 2) d_ij - r_i - r_j, r_i = sum_j d_ij; new node at d_ij / 2 + (r_i - r_j) / (2 (n - 2)) from i.
     """
@@ -215,7 +215,7 @@ def _with_length(node: TreeFork, length: float) -> TreeFork:
 
 
 def average_linkage(kl_KK: ArrayLike) -> TreeFork:
-    """The tree of average linkage of sqrt(KL), as `neighbours` has it; a fork at height h lies h^2 / 2 above its leaves.
+    """The tree of average linkage of sqrt(KL), by `neighbours.cluster`; a fork at height h lies h^2 / 2 above its leaves.
 
     So the path length between two models is a KL in bits/byte, as in the tree of neighbour joining.
     """
@@ -253,8 +253,8 @@ def candidates(found: Resampled, row: int, of: Sequence[int], floor: float = 0.0
 
     P(u descends from p) = share of draws in which KL(u, p) is the least of all KL(u, q), given that one of them is the parent.
     A draw is shared equally among all candidates within `floor` (bits/byte, the rounding level) of the smallest.
-    Lines that part at a distance g from p have KL(u, q) = KL(u, p) + KL(p, q) - 2 g for every other q: g, averaged over q, is
-    `parted`.
+    If the lines to u and q diverge at a distance g from p, then KL(u, q) = KL(u, p) + KL(p, q) - 2 g; `parted` is g, averaged
+    over q.
     """
     of = [k for k in of if k != row]
     if not of:
@@ -281,6 +281,6 @@ def _parted(kl_BKK: Array, u: int, p: int, others: Sequence[int]) -> Array:
     if not others:
         return np.full(len(kl_BKK), np.nan)
     q = list(others)
-    # distance from p to where the lines to u and q part, by the three-point formula
+    # distance from p to the point where the lines to u and q diverge, by the three-point formula
     g: Array = (kl_BKK[:, u, p, None] + kl_BKK[:, p, q] - kl_BKK[:, u, q]).mean(axis=1) / 2
     return g

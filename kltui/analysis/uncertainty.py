@@ -69,10 +69,12 @@ def resampled_pictures(
     text_ids_N: NDArray[np.intp] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Array, Array]:
-    """(K x dims coordinates, draws x K x dims coordinates from n resampled texts aligned with them); n = 0: as many texts as the map has.
+    """(K x dims coordinates, draws x K x dims coordinates from n resampled texts, aligned with the first).
+
+    n = 0 draws as many texts as the map has distinct ones.
 
     Equal `text_ids_N` mark equal texts (None: all differ), which are drawn together. Raises KltuiError with fewer than
-    three differing texts.
+    three distinct texts.
     """
     if method not in ("pca", "tsne"):
         raise KltuiError(f"no error ellipses for {method!r} pictures", "known: pca, tsne")
@@ -118,7 +120,7 @@ def _ellipse(name: str, cloud_R2: Array) -> Ellipse:
 
 
 def ellipse_of(name: str, x: float, y: float, covariance_22: Array) -> Ellipse:
-    """The ellipse of one standard deviation around (x, y) for a covariance of places."""
+    """The ellipse of one standard deviation around (x, y) for a covariance matrix of positions."""
     values, vectors = np.linalg.eigh(covariance_22)
     minor, major = np.sqrt(np.maximum(values, 0.0))  # half axes: square roots of the covariance's eigenvalues
     angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1])) % 180.0

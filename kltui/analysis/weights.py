@@ -51,13 +51,13 @@ def banded_distances(
 
 
 def _one_set_of_names(reported: Sequence[Parameters]) -> list[dict[str, TensorFile]]:
-    """Parameters by the names that count in any of the models: where one has a head of its own, all show theirs."""
+    """The same parameter names for all models: those that any of them counts, such as an output layer that only one has untied."""
     names = sorted({name for p in reported for name in p.once})
     return [{name: t for name in names if (t := p.named(name)) is not None} for p in reported]
 
 
 def _counted(name: str, reported: Sequence[Parameters], band: int) -> NDArray[np.bool_]:
-    """(K, band): whether `name` is a parameter of its own in either model of a pair; NaN beyond the last stays."""
+    """(K, band): whether `name` is a parameter of its own (not tied) in either model of a pair; True beyond the last model."""
     own = [name in p.once for p in reported]
     K = len(own)
     return np.array(
@@ -72,7 +72,9 @@ def check_same_parameters(models: Sequence[Mapping[str, TensorFile]], labels: Se
     called = list(labels) or [f"checkpoint {k}" for k in range(len(models))]
     first = models[0]
     if not first:
-        raise KltuiError(f"{called[0]} has no parameters", "check that its folder holds the model's weights")
+        raise KltuiError(
+            f"{called[0]} has no parameters", "check that its folder contains the model's weights"
+        )
     for label, model in zip(called[1:], models[1:], strict=True):
         different = sorted(first.keys() ^ model.keys())
         if different:

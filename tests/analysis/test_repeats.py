@@ -100,7 +100,7 @@ def test_seeds_that_are_one_are_left_out_of_the_scale() -> None:
     m = Map(tuple(points), np.vstack([part for _, part in runs]), SIZE)
     row = next(r for r in m.scale() if r.setting == "seed")
     assert row.pairs == (("s1@20", "s3@20"), ("s2@20", "s3@20"))
-    assert "1 of 3 pairs left out: both hold the same weights" in row.note
+    assert "1 of 3 pairs left out: both have the same weights" in row.note
     assert sentences([[m.points[k] for k in g] for g in m.repeats.groups]) == [
         "s1 and s2 have equal vectors and therefore probably the same weights at each of 3 steps, 0, 10 and 20"
     ]

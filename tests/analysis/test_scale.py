@@ -163,8 +163,8 @@ def test_quartiles_are_of_the_pairs() -> None:
     row = next(r for r in m.scale() if r.setting == "later pretraining")
     kl = [kl_pair(m.loglik_KN[m.row(a)], m.loglik_KN[m.row(b)], m.text_bytes_N).value for a, b in row.pairs]
     assert (row.median, row.q25, row.q75) == pytest.approx(tuple(np.quantile(kl, [0.5, 0.25, 0.75])))
-    assert row.holds(row.median)
-    assert not row.holds(row.high * 1.01)
+    assert row.contains(row.median)
+    assert not row.contains(row.high * 1.01)
 
 
 def test_undefined_pairs_are_counted_not_zero() -> None:
@@ -246,5 +246,5 @@ def test_runs_that_the_early_and_later_rows_leave_out_are_named() -> None:
         note = rows(points)[setting].note
         assert "left out, without three evenly saved checkpoints: short" in note
         assert "left out, another seed of a run that counts: tiny-s2" in note
-        assert "left out, trained on from a parent: tuned" in note
+        assert "left out, trained from a parent model: tuned" in note
         assert "hub/model" not in note
