@@ -1,1 +1,1 @@
-"""One checkpoint and a corpus in, log-likelihood vectors out."""
+"""Scoring: computes the log-likelihood vectors of a checkpoint on a corpus."""

@@ -1,4 +1,4 @@
-"""Adapters scored by peft on a base that stays loaded: one adapter's tensors take the place of the last one's."""
+"""Scores adapters with peft on a base that stays loaded: the tensors of one adapter replace those of the previous one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Places = dict[str, tuple[int, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on its base, as hashed, and its tensors by name."""
+    """An adapter with its base, both with their hashes, and the adapter's tensors by name."""
 
     adapted: Adapted
     state: State
@@ -48,13 +48,13 @@ class Adapter:
         return adapters.passed_on(adapters.adapter_config(self.folder))
 
     def make(self, quantization: str) -> str:
-        """What adapters that can take each other's place have in common: base, variant, settings, names and shapes."""
+        """Equal for adapters that can replace each other: base, variant, settings, names and shapes of the tensors, as JSON."""
         shapes = {name: [str(t.dtype), *t.shape] for name, t in sorted(self.state.items())}
         base = self.adapted.base
         return json.dumps([base.weights, str(base.folder), quantization, self.settings, shapes])
 
     def key(self) -> dict[str, str]:
-        """What a vector's key holds besides: both fingerprints, the settings and peft's version."""
+        """Additional fields of a vector's key: both fingerprints, the settings and peft's version."""
         from importlib.metadata import version
 
         return {
@@ -69,8 +69,8 @@ class Adapter:
 class AdaptedModel:
     """A base model with an adapter: `loaded` is the base's model, whose layers peft has wrapped.
 
-    `make` says what the next adapter must share to be put in this one's place. `plain` is the base as it was loaded, from
-    the files `base` in the variant `quantization`, and `places` where its tensors lay.
+    `make` is that of adapters that can replace this one. `plain` is the base as it was loaded, from the files `base` in the
+    variant `quantization`, and `places` are the addresses of its tensors.
     """
 
     make: str
@@ -83,7 +83,7 @@ class AdaptedModel:
     only_factors: bool
 
     def swap(self, adapter: Adapter) -> None:
-        """Puts another adapter's tensors in the place of this one's; same names and shapes."""
+        """Replaces this adapter's tensors by another's with the same names and shapes. Raises KltuiError if they do not fit."""
         _fill(self.peft_model, adapter)
 
     def taken_off(self, base: Hashed, quantization: str) -> Loaded | None:
@@ -97,14 +97,14 @@ class AdaptedModel:
         try:
             model = self.peft_model.unload()
             whole = model is self.plain.model and _places(model) == self.places
-        except Exception as error:  # peft's own kinds: some methods cannot be taken off
+        except Exception as error:  # peft raises various types: some methods cannot be removed
             log.debug("an adapter was not removed", exc_info=error)
             return None
         return self.plain if whole else None
 
 
 def _places(model: Any) -> _Places:
-    """Where each of a model's tensors lies in memory, and its shape."""
+    """{name: (address, shape)} of a model's tensors."""
     tensors = model.state_dict(keep_vars=True).items()
     return {name: (tensor.data_ptr(), tuple(tensor.shape)) for name, tensor in tensors}
 
@@ -112,9 +112,9 @@ def _places(model: Any) -> _Places:
 def read_adapter(
     adapted: Adapted, allow_bin: bool, ahead: Mapping[str, torch.Tensor] | None = None
 ) -> Adapter:
-    """The adapter with its tensors, those read `ahead` where they were.
+    """The adapter with its tensors, which are those read `ahead` if given.
 
-    Raises KltuiError where they are damaged, or pickled and not allowed, or without peft.
+    Raises KltuiError if they are damaged, or pickled and not allowed, or if peft is not installed.
     """
     adapters.check_peft()
     folder = adapted.adapter.folder
@@ -125,12 +125,12 @@ def read_adapter(
 
 
 def adapter_of(reading: Reading, allow_bin: bool) -> Adapter | None:
-    """The adapter that is scored on a base, its tensors read; None where a model is scored as it is."""
+    """The adapter to be scored, with its tensors; None if a model without an adapter is scored."""
     return read_adapter(reading.adapted, allow_bin) if isinstance(reading, AdaptedReading) else None
 
 
 def read_state(folder: Path, allow_bin: bool) -> State:
-    """The tensors in an adapter's folder. Raises KltuiError where they are damaged, or pickled and not allowed."""
+    """The tensors in an adapter's folder. Raises KltuiError if they are damaged, or pickled and not allowed."""
     adapters.check_adapter(folder, allow_bin)
     path = folder / weight_names(folder)[0]
     try:
@@ -142,7 +142,7 @@ def read_state(folder: Path, allow_bin: bool) -> State:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except KltuiError:
         raise
-    except Exception as error:  # safetensors and torch raise several kinds for a damaged file
+    except Exception as error:  # safetensors and torch raise various types for a damaged file
         raise KltuiError(
             f"the adapter's weights {safe_text(str(path))} cannot be read: {safe_text(first_line(error))}",
             "copy or save it again",
@@ -155,7 +155,7 @@ def read_state(folder: Path, allow_bin: bool) -> State:
 
 
 def adapted_config(config: Any, adapter: Adapter | None) -> Any:
-    """The base's configuration with the vocabulary that the adapter's own embeddings have, where it brings some."""
+    """The base's configuration, with the vocabulary size of the adapter's own embeddings if it has any."""
     rows = None if adapter is None else _embedding_rows(adapter.state)
     if rows is None or rows == config.get_text_config().vocab_size:
         return config
@@ -165,7 +165,7 @@ def adapted_config(config: Any, adapter: Adapter | None) -> Any:
 
 
 def adapt(loaded: Loaded, adapter: Adapter, make: str, quantization: str) -> AdaptedModel:
-    """The base, as it was loaded in this variant, with the adapter in it. Raises KltuiError where peft cannot, or not every tensor finds its place."""
+    """The base, loaded in this variant, with the adapter applied. Raises KltuiError if peft cannot, or if tensors do not match."""
     import peft
 
     folder, places = adapter.folder, _places(loaded.model)
@@ -174,13 +174,13 @@ def adapt(loaded: Loaded, adapter: Adapter, make: str, quantization: str) -> Ada
         (Path(made) / ADAPTER_CONFIG).write_text(json.dumps(adapter.settings))
         try:
             settings = peft.PeftConfig.from_pretrained(made)
-            # whatever it starts from, the file's tensors take its place
+            # any initial values are replaced by the file's tensors
             if hasattr(settings, "init_lora_weights"):
                 settings.init_lora_weights = True
             with warnings.catch_warnings(), quiet_transformers():
                 warnings.simplefilter("ignore")
                 model = peft.get_peft_model(loaded.model, settings)
-        except Exception as error:  # peft's own kinds, and those of the libraries beneath
+        except Exception as error:  # peft and the libraries that it uses raise various types
             said = safe_text(first_line(error)).replace(made, str(folder))
             raise KltuiError(
                 f"peft cannot apply the adapter in {safe_text(str(folder))} to its base: {said}",
@@ -199,7 +199,7 @@ def adapt(loaded: Loaded, adapter: Adapter, make: str, quantization: str) -> Ada
 
 
 def _fill(model: Any, adapter: Adapter) -> None:
-    """Copies the adapter's tensors into the model. Raises KltuiError unless all of them, and nothing less, find a place."""
+    """Copies the adapter's tensors into the model. Raises KltuiError unless they match its adapter parameters exactly."""
     import peft
 
     folder, state = safe_text(str(adapter.folder)), adapter.state
@@ -226,7 +226,7 @@ def _fill(model: Any, adapter: Adapter) -> None:
 
 
 def _check_names(own: set[str], state: State, folder: str) -> None:
-    """The names that peft would save of this model must be those in the file; whole embeddings may come on top."""
+    """Raises KltuiError unless the file has the tensors that peft would save of this model; it may also have whole embeddings."""
     if lacking := sorted(own - state.keys()):
         raise _incomplete(folder, lacking)
     if over := sorted(name for name in state.keys() - own if not _is_whole_embedding(name)):
@@ -248,18 +248,18 @@ def _left_over(folder: str, over: list[str]) -> KltuiError:
 
 
 def _is_whole_embedding(name: str) -> bool:
-    """Whether a tensor is a whole embedding or output head, which peft saves beside an adapter where they were resized."""
+    """Whether a tensor is a whole embedding or output head, which peft saves with an adapter if they were resized."""
     return ".lora_" not in name and is_embedding(name.replace(".base_layer.", "."), or_head=True)
 
 
 def _embedding_rows(state: State) -> int | None:
-    """Entries of the vocabulary in the embeddings that the adapter brings whole; None where it brings none."""
+    """Vocabulary size of the whole embeddings in an adapter; None if it has none."""
     rows = {t.shape[0] for name, t in state.items() if _is_whole_embedding(name) and t.ndim == 2}
     return rows.pop() if len(rows) == 1 else None
 
 
 def _resize(model: Any, state: State, folder: Path) -> tuple[str, ...]:
-    """Gives the model the vocabulary of the adapter's own embeddings; a note where that is another one."""
+    """Resizes the model to the vocabulary of the adapter's own embeddings; returns a note if that changes its size."""
     rows, before = _embedding_rows(state), model.get_input_embeddings().weight.shape[0]
     if rows is None or rows == before:
         return ()

@@ -1,6 +1,6 @@
-"""What scoring needs whatever the checkpoint's weights are: libraries, and the corpus in ids; made before the first one.
+"""Preparations for scoring that need no weights, done before the first checkpoint: importing libraries, tokenising the corpus.
 
-For a process that does nothing else: it leaves out of its libraries what scoring on a CPU never uses.
+Only for processes that do nothing but score, because parts of the libraries that this never uses are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def import_libraries() -> None:
-    """Imports torch and what of transformers every causal model needs."""
+    """Imports torch and the parts of transformers that every causal model needs."""
     from kltui.scoring import lean_imports
 
     lean_imports.install()
@@ -32,7 +32,7 @@ def tokenize(
     model: Path,
     tokenizer: Path | None,
 ) -> None:
-    """Leaves the texts in the ids of the model in that folder in the cache; torch is not imported for it."""
+    """Writes the texts' token ids, for the model in folder `model`, to the cache; does not import torch."""
     from kltui.scoring import loading, tokens
 
     config = loading.load_config(model, tokenizer)
@@ -48,7 +48,7 @@ def ready_scorer(
     model: Path | None,
     tokenizer: Path | None,
 ) -> Scorer:
-    """A scorer that holds the corpus in the ids of the model in that folder, and has imported the model's code."""
+    """A scorer with the corpus tokenised for the model in folder `model`, if given, and that model's code imported."""
     from kltui.scoring.scorer import Scorer
 
     scorer = Scorer(texts, corpus_sha256, settings, cache_dir, prompts=prompts)

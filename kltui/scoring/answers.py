@@ -1,4 +1,4 @@
-"""Pairs in a tokenizer's ids: the prompt as context, the response's own ids as what is scored (docs/answers.md)."""
+"""Pairs as token ids: the prompt is context, and the ids of the response are scored (docs/answers.md)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from kltui.scoring.tokens import Tokenizer
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Rows of ids that a model reads, and the first scored position of each; `n_pairs` rows of pairs come first, if any.
+    """Rows of ids that a model reads, and the first scored position of each.
 
-    They are followed, if requested, by the same responses without a prompt.
+    If there are pairs, their `n_pairs` rows are followed, if requested, by the same responses without a prompt. `key` has
+    additional fields of the vector's key.
     """
 
     ids: list[Ids]
@@ -37,8 +38,8 @@ def laid_out(
 ) -> ScoredRows:
     """The rows to score: texts as they are, or prompts (formatted with the chat template of the tokenizer in `folder`) followed by responses.
 
-    `ids` are those of the texts, each with the prefix of a text of its own. A response keeps them: it is tokenised apart,
-    so that l(y | x) and l(y) are of the same ids.
+    `ids` are those of the texts, each with the prefix of an independent text. A response is tokenised separately from its
+    prompt, so that l(y | x) and l(y) have the same ids.
     """
     if not prompts:
         return ScoredRows(ids, [tokenizer.first_scored] * len(ids))
@@ -64,14 +65,14 @@ def laid_out(
 def _by_template(
     template: chat.ChatTemplate, tokenizer: Tokenizer, prompts: Sequence[Prompt], bos: str
 ) -> list[list[int]]:
-    """Ids of the prompts as the template writes them, under the BOS policy: "auto" leaves it to the template."""
+    """Ids of the prompts formatted by the template, under the BOS policy; "auto" leaves it to the template."""
     backend = tokenizer.backend
     specials = sorted(backend.specials, key=len, reverse=True)
     written = chat.write(template, prompts, specials)
     rows = _ids(backend, written, specials)
     begin = backend.bos
     if bos == "always":
-        assert begin is not None  # without one, the policy has been refused
+        assert begin is not None  # otherwise the policy was rejected before
         return [row if row[:1] == [begin] else [begin, *row] for row in rows]
     if bos == "never":
         return [row[1:] if row[:1] == [begin] else row for row in rows]
@@ -79,7 +80,7 @@ def _by_template(
 
 
 def _ids(backend: Backend, written: chat.Written, specials: Sequence[str]) -> list[list[int]]:
-    """Ids of written prompts: special tokens where the template writes them, text where the contents do."""
+    """Ids of formatted prompts: special-token strings are special tokens in the template, and plain text in the contents."""
     plain = [text for text in written.texts if written.sentinel not in text]
     rows = iter(backend.ids(plain, special=True))
     return [
@@ -89,7 +90,7 @@ def _ids(backend: Backend, written: chat.Written, specials: Sequence[str]) -> li
 
 
 def _apart(backend: Backend, text: str, specials: Sequence[str], sentinel: str) -> list[int]:
-    """Ids of one prompt whose contents hold strings of special tokens: what lies between the template's is text."""
+    """Ids of one prompt whose contents contain special-token strings, marked by the sentinel, which become plain text."""
     pattern = "|".join(map(re.escape, specials))
     parts = re.split(f"({pattern})", text)
     ids: list[int] = []
@@ -102,7 +103,10 @@ def _apart(backend: Backend, text: str, specials: Sequence[str], sentinel: str) 
 
 
 def cut(scored: ScoredRows, context: int | None, overlong: str, window: int | None = None) -> list[Piece]:
-    """Pieces of all rows by the length policy; of pairs the prompt is cut from the left, and never the response."""
+    """Pieces of all rows by the length policy. Of pairs, the prompt is cut from the left, and the response never.
+
+    Raises KltuiError if a row is too long under `overlong = "error"`, or a response is too long for "truncate".
+    """
     lengths = [len(row) for row in scored.ids]
     if not scored.n_pairs:
         first = scored.firsts[0] if scored.firsts else 1
@@ -121,7 +125,7 @@ def cut(scored: ScoredRows, context: int | None, overlong: str, window: int | No
 
 
 def overlong_rows(scored: ScoredRows, context: int | None) -> set[int]:
-    """Rows of more ids than the context."""
+    """Indices of rows with more ids than the context."""
     return {i for i, row in enumerate(scored.ids) if context is not None and len(row) > context}
 
 
@@ -152,11 +156,18 @@ def _too_long(scored: ScoredRows, rows: set[int], context: int | None) -> KltuiE
 
 
 def notes(scored: ScoredRows, n_scored_R: NDArray[np.int32], n_overlong: int, overlong: str) -> list[str]:
-    """Notes on rows without a token to score and on truncated pairs; `n_scored_R` is the number of scored tokens per row."""
+    """Notes on rows without a token to score, and on `n_overlong` texts or pairs that are longer than the context.
+
+    `n_scored_R` is the number of scored tokens per row.
+    """
     said: list[str] = []
     if not scored.n_pairs:
         if n := int((n_scored_R == 0).sum()):
             said.append(f"{n} of {len(n_scored_R)} texts have no token to score and are NaN")
+        if n_overlong:
+            done = "scored in windows" if overlong == "window" else "cut to the context"
+            texts, were = ("1 text is", "was") if n_overlong == 1 else (f"{n_overlong} texts are", "were")
+            said.append(f"{texts} longer than the model's context and {were} {done}")
         return said
     n_pairs = scored.n_pairs
     for what, part in (("responses", n_scored_R[:n_pairs]), ("responses alone", n_scored_R[n_pairs:])):

@@ -19,21 +19,21 @@ from kltui.scoring.kernel_choice import TRIAL_ROWS, Candidate, KernelChooser
 NAME = "kltui_causal"
 REPLACED = "sdpa"
 MAX_DEPTH = 512
-MIN_WIDTH = 256  # of hidden states: with narrower models there is nothing to win
-MAX_SCRATCH = 32 << 20  # bytes of keys and values that a thread may hold, widened
-# Beyond query, key and value, what transformers' sdpa takes into account or refuses; the rest it leaves to the mask, as we do.
+MIN_WIDTH = 256  # of hidden states: narrower models gain nothing
+MAX_SCRATCH = 32 << 20  # bytes of keys and values, converted to float32, per thread
+# Options that transformers' sdpa takes into account or rejects; it ignores others, whose effect is in the mask, as does kltui.
 SPECIAL = ("softcap", "s_aux", "position_bias")
 
 
 def is_possible(model: Any) -> bool:
-    """Whether modules of the model ask transformers for sdpa, and the core is built (its numpy reference is slow)."""
+    """Whether modules of the model use transformers' sdpa, and the native core is built (its numpy reference is slow)."""
     configs = (getattr(module, "config", None) for module in model.modules())
     wanted = any(getattr(config, "_attn_implementation", None) == REPLACED for config in configs)
     return wanted and bool(native.info()["extension"]) and attention_functions() is not None
 
 
 def attention_functions() -> Any | None:
-    """transformers' table of attention functions by name, or None where it has none."""
+    """transformers' table of attention functions by name; None if this version has none."""
     try:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
     except ImportError:
@@ -52,7 +52,7 @@ def is_faster(config: Any, dtype: torch.dtype, chooser: KernelChooser) -> bool:
 
 
 def _head_sizes(config: Any) -> tuple[int, int, int] | None:
-    """Heads of queries, heads of keys, and their depth; None where a configuration says otherwise, or of a tiny model."""
+    """(heads of queries, heads of keys, their depth); None if the configuration does not say, and for small models."""
     width, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
     if not isinstance(width, int) or not isinstance(heads, int) or width < MIN_WIDTH or heads < 1:
         return None
@@ -89,7 +89,7 @@ def _ways(heads: int, groups: int, depth: int, dtype: torch.dtype) -> list[Candi
 
 
 class NativeAttention:
-    """An attention function for transformers; `calls` counts those that the core took."""
+    """An attention function for transformers; `calls` counts the calls that the native core computed."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -118,7 +118,7 @@ class NativeAttention:
         is_causal: bool | None = None,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        """(B, T, H, E) and no weights, as transformers asks of an attention function; heads come as (B, H, T, D)."""
+        """(B, T, H, E) and no weights, as transformers expects of an attention function; inputs are (B, H, T, D)."""
         causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
         plain = causal and attention_mask is None and not dropout
         if (
@@ -145,7 +145,7 @@ def _by_torch(*arguments: Any, **options: Any) -> tuple[torch.Tensor, None]:
 
 
 def _fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether these are heads of whole texts that the kernel takes within its memory."""
+    """Whether the kernel supports these tensors: whole texts, dtype, layout and size."""
     tensors = (query, key, value)
     alike = all(x.device.type == "cpu" and x.dtype == query.dtype and x.stride(-1) == 1 for x in tensors)
     plain = query.dtype in (torch.float32, torch.bfloat16) and not any(x.requires_grad for x in tensors)

@@ -1,9 +1,9 @@
 """Which texts may share a batch without changing each other's scores; determined by trial, not by model family.
 
 Two effects can make a text's values depend on its batch. Some models depend on the width of the batch: long-context
-rotary embeddings take other frequencies where the longest text passes a threshold. Others change with what is in the
-other rows: LLM.int8 keeps the outlier columns of the whole batch in float16, and activations quantised by tensor share
-one scale. The first are scored among texts on their side of the threshold, the second one by one.
+rotary embeddings use other frequencies if the longest text exceeds a threshold. Others depend on the contents of the
+other rows: LLM.int8 keeps the outlier columns of the whole batch in float16, and activations quantised per tensor share
+one scale. In the first case a batch has only texts on one side of the threshold, in the second a single text.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kltui.scoring.batching import Batch, Ids, Piece, fill_batch
 LogProbs = NDArray[np.float32]
 Run = Callable[[Batch], LogProbs]
 
-ROWS = 16  # texts that the trial puts side by side: enough to meet what a whole batch would bring
-TEXTS = 3  # texts that are tried at many widths: what depends on a tie in one may not show in another
+ROWS = 16  # texts in a batch of the trial, enough to show the effects of a full batch
+TEXTS = 3  # texts that are tried at many widths, because an effect may not appear in all of them
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class BatchRule:
     alone: bool = False
 
     def group(self, piece: Piece) -> tuple[int, ...]:
-        """Equal for pieces that may share a batch; sorted by length, a group's pieces stand together."""
+        """A key that is equal for pieces that may share a batch; sorted by length, pieces with equal keys are adjacent."""
         if self.alone:
             return piece.text, piece.start
         return (bisect_left(self.last_widths, piece.n_inputs),)
@@ -54,15 +54,15 @@ class BatchRule:
         said = "the model's values for a text depend on the longest text in its batch: "
         if len(self.last_widths) > 1:
             return (f"{said}only texts of one length were scored together",)
-        return (f"{said}texts of up to {self.last_widths[0]} tokens and longer ones were scored apart",)
+        return (f"{said}texts of up to {self.last_widths[0]} tokens and longer ones were scored separately",)
 
 
 def find_rule(
     run: Run, pieces: Sequence[Piece], ids: Sequence[Ids], budget: int, dtype: torch.dtype
 ) -> BatchRule:
-    """The rule for these pieces: `run` gives log-probabilities (n,) of a batch's targets, `budget` padded inputs fit.
+    """The rule for these pieces. `run` computes the log-probabilities (n,) of a batch of at most `budget` padded inputs.
 
-    Raises KltuiError if scoring one text twice gives two values, because then no batch is valid.
+    Raises KltuiError if scoring one text twice gives different values, because then no batch is valid.
     """
     if len(pieces) < 2:
         return BatchRule()
@@ -76,18 +76,21 @@ def find_rule(
 
 
 def _ladder(widths: list[int]) -> list[int]:
-    """The widths to be tried, ascending: the greatest, the one before it, and what is nearest below each half of it."""
+    """The widths to try, ascending: the two largest, and the largest ones up to a half, a quarter, ... of the maximum."""
     return sorted({*widths[-2:], *_halves(widths)})
 
 
 def _halves(widths: list[int]) -> set[int]:
-    """For the half, the quarter, ... of the greatest width the nearest that is there and not above it."""
+    """The largest of `widths` up to a half, a quarter, ... of the maximum."""
     wanted = [widths[-1] >> k for k in range(1, widths[-1].bit_length())]
     return {widths[bisect_right(widths, w) - 1] for w in wanted if w >= widths[0]}
 
 
 def _between(same: Callable[[int, int], bool], widths: list[int], low: int, high: int) -> set[int]:
-    """The widths behind which the model changes, between two indices of `widths` at which it differs; two are enough."""
+    """The widths after which the model changes, by bisection between two indices of `widths` that give different values.
+
+    The search may stop after two: then there is no single threshold.
+    """
     if high - low == 1:
         return {widths[low]}
     middle = (low + high) // 2
@@ -99,7 +102,7 @@ def _between(same: Callable[[int, int], bool], widths: list[int], low: int, high
 
 @dataclass
 class _Trial:
-    """Log-probabilities of a few texts, alone and in company."""
+    """Compares log-probabilities of a few texts, alone and in batches."""
 
     run: Run
     pieces: Sequence[Piece]
@@ -114,7 +117,7 @@ class _Trial:
         self.widths = sorted({piece.n_inputs for piece in self.pieces})
 
     def sees_other_rows(self) -> bool:
-        """Whether a text among others of its own length gets other numbers than alone."""
+        """Whether a text in a batch with others of its length gets other values than alone."""
         rows = self._rows()
         if len(rows) < 2:
             return False
@@ -123,9 +126,9 @@ class _Trial:
         return any(self._differ(self._logp([rows[i]]), together[i]) for i in chosen)
 
     def edges(self) -> set[int]:
-        """The widths after which the model changes, one or none where there is a threshold, several where there is none.
+        """The widths after which the model changes: none, one if there is a threshold, several otherwise.
 
-        Found where a text's first ids get other numbers by themselves than as the beginning of more.
+        Found by comparing the values of a text's first ids alone with those of the same ids in a longer text.
         """
         found: set[int] = set()
         for text in range(min(TEXTS, len(self.pieces))):
@@ -137,7 +140,7 @@ class _Trial:
         return found
 
     def check_repeats(self) -> None:
-        """An error where a text that was scored before now gets another value."""
+        """Raises KltuiError if a text gets another value than when it was scored before."""
         self._first(0, self.widths[-1])
         tried = sorted(width for text, width in self._known if text == 0)
         for width in {tried[len(tried) // 2], tried[-1]}:
@@ -149,11 +152,11 @@ class _Trial:
                 )
 
     def _same(self, text: int, low: int, high: int) -> bool:
-        """Whether a text's first `low` ids get the same numbers by themselves as within its first `high`."""
+        """Whether a text's first `low` ids get the same values alone as within its first `high`."""
         return not self._differ(self._first(text, low), self._first(text, high)[:low])
 
     def _first(self, text: int, width: int) -> LogProbs:
-        """Log-probabilities of a text's first `width` inputs, by themselves."""
+        """Log-probabilities of a text's first `width` inputs alone."""
         key = (text, width)
         if key not in self._known:
             self._known[key] = self._logp([_cut(self.pieces[text], width)])
@@ -163,26 +166,26 @@ class _Trial:
         return self.run(fill_batch(rows, self.ids))
 
     def _rows(self) -> list[Piece]:
-        """Texts of the longer half, as far as they fit, cut to one length."""
+        """Texts from the longer half, as many as fit, cut to one length."""
         longer = self.pieces[: max(2, len(self.pieces) // 2)]
         width = longer[-1].n_inputs
         count = min(len(longer), ROWS, self.budget // width)
         return [_cut(longer[i * len(longer) // count], width) for i in range(count)]
 
     def _differ(self, a_n: LogProbs, b_n: LogProbs) -> bool:
-        """Whether two are further apart than rounding takes them when a product only changes its shape."""
+        """Whether values differ by more than the rounding caused by a different shape of the matrix products."""
         with np.errstate(invalid="ignore"):  # a NaN is reported where it is scored
             d_n = a_n.astype(np.float64) - b_n
         return self._beyond(d_n) and _rms(d_n) > 2 * self._rounding()
 
     def _beyond(self, d_n: NDArray[Any]) -> bool:
-        """Whether differences, in nats, are more than is let pass: 1e-4 for a text in float32, little on average below."""
+        """Whether differences, in nats, exceed the tolerance: 1e-4 per text in float32, 4 eps on average in half precision."""
         if self.dtype == torch.float32:
             return bool(np.abs(d_n).max() > 1e-4 or abs(d_n.sum()) > 1e-4)
         return bool(np.abs(d_n).mean() > 4 * torch.finfo(self.dtype).eps)
 
     def _rounding(self) -> float:
-        """Root mean square, in nats, of what the mere number of rows changes: a text alone, and among copies of itself."""
+        """Root mean square difference, in nats, between a text alone and in a batch of copies of itself."""
         if self._noise is None:
             rows, measured = self._rows(), 0.0
             if len(rows) > 1:
@@ -193,7 +196,7 @@ class _Trial:
 
 
 def _cut(piece: Piece, width: int) -> Piece:
-    """The piece's first `width` inputs, every target behind them scored."""
+    """The piece's first `width` inputs, with the target of each of them scored."""
     return Piece(piece.text, piece.start, piece.start + width + 1, piece.start + 1)
 
 

@@ -18,7 +18,7 @@ Ids = NDArray[np.int64]
 class Piece:
     """One row of a batch: the ids [start, stop) of text `text`, of which [first, stop) are scored.
 
-    The model reads [start, stop - 1): the last id is only ever a target.
+    The model reads [start, stop - 1), because the last id is only a target.
     """
 
     text: int
@@ -28,23 +28,23 @@ class Piece:
 
     @property
     def n_inputs(self) -> int:
-        """Ids that the model reads."""
+        """Number of ids that the model reads."""
         return self.stop - 1 - self.start
 
     @property
     def n_scored(self) -> int:
-        """Targets."""
+        """Number of targets."""
         return self.stop - self.first
 
 
 def cut_pieces(
     lengths: Sequence[int], first: int, context: int | None, overlong: str, window: int | None = None
 ) -> list[Piece]:
-    """Pieces of all texts by the length policy (SPEC section 3); texts with nothing to score have none.
+    """Pieces of all texts by the length policy `overlong`; texts with nothing to score have none.
 
-    `lengths` counts ids with their prefix; `first` is the first scored position. A text is over-long when it has
-    more than `context` ids; `window` then scores every id once: inputs of `context` ids, the last window reaching
-    back as far as it can (lm-evaluation-harness `loglikelihood_rolling`). `window`: inputs of `window` ids instead.
+    `lengths` counts ids with their prefix; `first` is the first scored position. A text is over-long if it has more than
+    `context` ids. The policy "window" then scores every id once, in windows of `window` (default: `context`) inputs, of which
+    the last one reaches back as far as it can (lm-evaluation-harness `loglikelihood_rolling`). Raises KltuiError for "error".
     """
     too_long = [i for i, n in enumerate(lengths) if context is not None and n > context]
     if too_long and overlong == "error":
@@ -70,7 +70,7 @@ def cut_pieces(
 def rolling(text: int, length: int, first: int, context: int, start: int | None = None) -> list[Piece]:
     """Rolling windows of at most `context` inputs that score the ids [first, length) once each.
 
-    They are laid from the id `start` on, absent from the first that is scored on, each reaching back as far as it can.
+    They are counted from the id `start` (default: `first`); each reaches back as far as it can.
     """
     windows = []
     scored = first if start is None else start
@@ -86,10 +86,10 @@ def rolling(text: int, length: int, first: int, context: int, start: int | None 
 def paired_pieces(
     pieces_a: Sequence[Piece], pieces_b: Sequence[Piece], lengths_a: Sequence[int], lengths_b: Sequence[int]
 ) -> list[tuple[Piece, Piece]]:
-    """Pieces of the same texts as two models read them: each pair has the same targets, every one in its own context.
+    """Pieces of the same texts for two models: both pieces of a pair have the same targets, each in its own context.
 
-    A text's rows end in the same ids, after different contexts. If one is split, the other is split too, which
-    changes no target's context; targets that only one of them scores are left out.
+    The rows of a text end in the same ids, after different contexts. If one is split, the other is split too, which
+    changes no target's context. Targets that only one of them scores are left out.
     """
     of_b: dict[int, list[Piece]] = defaultdict(list)
     for piece in pieces_b:
@@ -117,9 +117,9 @@ def plan_batches(
     batch_texts: int = 0,
     group: Callable[[Piece], object] = lambda _: None,
 ) -> list[list[Piece]]:
-    """Batches of pieces, longest first, at most `batch_tokens` padded inputs each, but one piece at least.
+    """Batches of pieces, longest first, of at most `batch_tokens` padded inputs or a single piece.
 
-    Pieces whose `group` differs share no batch.
+    `batch_texts` limits the number of pieces (0: no limit). Only pieces with equal `group` share a batch.
     """
     batches: list[list[Piece]] = []
     width = 0
@@ -148,12 +148,12 @@ class Batch:
 
     @property
     def n_scored(self) -> int:
-        """Targets in the batch."""
+        """Number of targets in the batch."""
         return len(self.targets_n)
 
     @property
     def n_inputs(self) -> int:
-        """Ids that are read, the padding aside: each row up to its last target's position."""
+        """Number of ids that are read, without padding: those of each row up to its last target's position."""
         last_B = np.searchsorted(self.rows_n, np.arange(len(self.ids_BT)), side="right") - 1
         return int((self.positions_n[last_B] % self.ids_BT.shape[1] + 1).sum())
 
@@ -181,12 +181,12 @@ class BatchScores:
 
 
 def sum_rows(logp_Ln: NDArray[np.float32], rows_n: Ids, B: int) -> NDArray[np.float64]:
-    """Sums (L, B) in float64 of the targets of each of B rows."""
+    """Sums over the targets of each of B rows, (L, B) in float64."""
     return np.stack([np.bincount(rows_n, logp_n.astype(np.float64), minlength=B) for logp_n in logp_Ln])
 
 
 def fill_batch(pieces: Sequence[Piece], ids: Sequence[Ids]) -> Batch:
-    """The batch of these pieces, padded on the right with id 0, which causal models never look back from."""
+    """The batch of these pieces, padded on the right with id 0, which does not affect the values of causal models."""
     width = max(p.n_inputs for p in pieces)
     ids_BT = np.zeros((len(pieces), width), dtype=np.int64)
     targets, positions, texts = [], [], []

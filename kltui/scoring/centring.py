@@ -1,4 +1,4 @@
-"""Double centring and the products of a map's vectors on a GPU, in float64: what `--report --device cuda` computes there."""
+"""Double centring and inner products of a map's vectors on a GPU, in float64, for `--device cuda`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from kltui.kernels import cuda
 Array = NDArray[np.float64]
 Tensor = Any  # a torch.Tensor
 
-# Multiplications of Q Q^T above which a GPU is asked: fewer take a CPU at 50 GFLOP/s less than 40 ms, and the vectors'
-# way to the device and back, over PCIe from pageable memory, is no shorter. An estimate: not measured on a GPU.
+# Multiplications of Q Q^T from which a GPU is used. Fewer take a CPU at 50 GFLOP/s less than 40 ms, about as long as copying
+# the vectors over PCIe from pageable memory. This is an estimate, not measured on a GPU.
 WORTH = 1_000_000_000
 
 
@@ -25,7 +25,10 @@ class DeviceGram:
         self._device = device
 
     def __call__(self, L_KN: Array) -> tuple[Array, Array] | None:
-        """(Q, Q Q^T), K x N and K x K float64 in nats; None where the CPU is done before the vectors were there."""
+        """(Q, Q Q^T), K x N and K x K float64 in nats; None if the matrix is so small that the CPU is faster.
+
+        Raises KltuiError if the GPU has too little free memory.
+        """
         K, N = L_KN.shape
         if K * K * N < WORTH:
             return None
@@ -34,7 +37,7 @@ class DeviceGram:
         try:
             Q_KN = _centred(torch.from_numpy(np.require(L_KN, np.float64, ("C", "W"))).to(self._device))
             gram_KK = Q_KN @ Q_KN.T
-            gram_KK = torch.add(gram_KK, gram_KK.T).mul_(0.5)  # a GPU's product is symmetric to rounding only
+            gram_KK = torch.add(gram_KK, gram_KK.T).mul_(0.5)  # symmetric only up to rounding
             return Q_KN.cpu().numpy(), gram_KK.cpu().numpy()
         except torch.OutOfMemoryError as error:
             needed = 8 * (2 * K * N + 2 * K * K) / (1 << 30)
@@ -45,7 +48,7 @@ class DeviceGram:
 
 
 def _centred(L_KN: Tensor) -> Tensor:
-    """Q = L - row mean - column mean + grand mean; by torch itself on a GPU that the kernels have no code for."""
+    """Q = L - row mean - column mean + grand mean; by torch if kltui's kernels do not support the GPU."""
     if cuda.usable(L_KN.device):
         return cuda.double_centre(L_KN)
     Q_KN = L_KN - L_KN.mean(1, keepdim=True)
@@ -53,7 +56,7 @@ def _centred(L_KN: Tensor) -> Tensor:
 
 
 def device_gram(asked: str) -> DeviceGram:
-    """The products on the GPU that "cuda" or "cuda:1" names. Raises KltuiError where torch has no such; imports torch."""
+    """A DeviceGram on the GPU `asked`, such as "cuda" or "cuda:1". Raises KltuiError if torch has no such GPU; imports torch."""
     if asked.partition(":")[0] != "cuda":
         raise UsageError(
             f"vectors cannot be centred on {asked!r}", 'device must be "cpu", "cuda" or "cuda:1"'

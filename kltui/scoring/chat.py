@@ -20,16 +20,16 @@ from kltui.sanitize import safe_text
 from kltui.scoring import chat_renderer
 
 FILE = "chat_template.jinja"
-REMEDY = 'Set template = "none" under [corpus]to use the contents of the prompt as they are.'
+REMEDY = 'Set template = "none" under [corpus] to use the contents of the prompt without a chat template.'
 MAX_BYTES = 1 << 20
-_PATIENCE_S = 120.0  # beyond the processor time that the renderer allows itself
+_PATIENCE_S = 120.0  # limit of wall-clock time, longer than the renderer's limit of processor time
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
-# As llama.cpp writes these names, one of them misspelt.
+# The names in GGUF files, one of which llama.cpp misspells.
 _IN_GGUF = {
     "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator",
     "cls_token": "cls", "mask_token": "mask",
 }  # fmt: skip
-_SENTINELS = tuple(map(chr, range(0xFDD0, 0xFDF0)))  # noncharacters of Unicode: no text is meant to hold one
+_SENTINELS = tuple(map(chr, range(0xFDD0, 0xFDF0)))  # Unicode noncharacters, not used in ordinary text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ChatTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Prompts as a template writes them. In `texts` a `sentinel` breaks every special-token string of the contents."""
+    """Prompts formatted by a template. In `texts`, a `sentinel` is inserted into every special-token string in the contents."""
 
     texts: list[str]
     sentinel: str
@@ -93,7 +93,7 @@ def _of_gguf(path: Path) -> ChatTemplate:
 
 
 def _named(found: object, where: Path) -> object:
-    """The template among named ones that is meant: "default", or the only one."""
+    """One of several named templates: "default", or the only one. Raises KltuiError if that is ambiguous."""
     if not isinstance(found, list):
         return found
     named = {
@@ -112,9 +112,9 @@ def _unusable(where: Path | str, why: str) -> KltuiError:
 
 
 def write(template: ChatTemplate, prompts: Sequence[Prompt], specials: Sequence[str]) -> Written:
-    """Every prompt as the template writes it, up to where the assistant answers.
+    """Every prompt formatted by the template, up to the beginning of the assistant's response.
 
-    Raises KltuiError for a template that fails, reaches outside, or does not end.
+    Raises KltuiError for a template that fails, is not allowed by the sandbox, or does not end.
     """
     sentinel = _sentinel(template, prompts)
     broken = [[(role, _broken(text, specials, sentinel)) for role, text in prompt] for prompt in prompts]
@@ -131,7 +131,7 @@ def write(template: ChatTemplate, prompts: Sequence[Prompt], specials: Sequence[
 
 
 def _asked(asked: dict[str, Any], template: ChatTemplate) -> dict[str, Any]:
-    """The renderer's answer. Raises KltuiError where it has none."""
+    """The renderer's answer. Raises KltuiError if it fails or does not end."""
     command = [sys.executable, "-I", str(Path(chat_renderer.__file__).resolve())]
     try:
         done = subprocess.run(
@@ -157,16 +157,16 @@ def _no_answer(template: ChatTemplate, why: str) -> KltuiError:
 
 
 def _sentinel(template: ChatTemplate, prompts: Sequence[Prompt]) -> str:
-    """A character that stands neither in the template nor in any prompt."""
+    """A character that occurs neither in the template nor in any prompt."""
     held = {c for prompt in prompts for _, text in prompt for c in _SENTINELS if c in text}
     free = [c for c in _SENTINELS if c not in held and c not in template.source]
     if not free:
-        raise _no_answer(template, "the prompts hold every noncharacter of Unicode from U+FDD0 to U+FDEF")
+        raise _no_answer(template, "the prompts contain every noncharacter of Unicode from U+FDD0 to U+FDEF")
     return free[0]
 
 
 def _broken(text: str, specials: Sequence[str], sentinel: str) -> str:
-    """The text with `sentinel` behind the first character of every special-token string in it."""
+    """The text with `sentinel` inserted after the first character of every special-token string in it."""
     for special in specials:
         if special and special in text:
             text = text.replace(special, special[0] + sentinel + special[1:])

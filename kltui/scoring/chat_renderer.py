@@ -1,8 +1,8 @@
 """Formats prompts with a chat template in a separate process; run as a script, it imports nothing from kltui.
 
-Reads {"template", "variables", "prompts", "sentinel"} as JSON from stdin, writes {"texts"} or {"error", "row"} to stdout.
-A template is a program written by the model's author: it runs in jinja2's immutable sandbox, without a loader or a clock,
-within limits of time and memory, and may write no file.
+Reads {"template", "variables", "prompts"} as JSON from stdin and writes {"texts"} or {"error", "row"} to stdout.
+A template is a program by the model's author. It runs in jinja2's immutable sandbox, without a loader or a clock, within
+limits of time and memory, and cannot write files.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 
 CPU_SECONDS = 20
 MEMORY_BYTES = 2 << 30
-MAX_ADDED = 1 << 20  # characters that a template may add to a prompt, and 16 times those of the prompt itself
+MAX_ADDED = 1 << 20  # maximum characters of a formatted prompt, plus 16 times those of the contents
 TODAY = datetime(
     2024, 7, 26
-)  # what templates that print a date fall back to themselves; values must not depend on the day
+)  # the default date of templates that print one; values must not depend on the day
 
 
 class RefusedError(Exception):
-    """An error that the template raises with `raise_exception`, or a violation of the limits."""
+    """Raised if the template calls `raise_exception`, or exceeds the limits."""
 
 
 def _limit() -> None:
     limits = ((resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_AS, MEMORY_BYTES))
     for what, maximum in (*limits, (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
-        with suppress(ValueError, OSError):  # a lower one is set already, or the system has none
+        with suppress(ValueError, OSError):  # a lower limit is already set, or the system has none
             resource.setrlimit(what, (maximum, maximum))
 
 

@@ -1,6 +1,6 @@
-"""The device that a job computes on: what torch sees and why, in words and figures; torch is asked only when called.
+"""The device that a job computes on, and the reasons for it. torch is imported only when a function here asks it.
 
-`kltui.scoring.device` as a program prints the answer as JSON, for processes that shall not import torch themselves.
+`main`, run in another process, prints the answer as JSON, for processes that should not import torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from kltui.errors import KltuiError
 from kltui.gpus import SystemGpus, system_gpus
 
-# Measured: on a CPU batches beyond a few thousand tokens fall out of the cache; a GPU wants them large.
+# As measured: on a CPU, batches of more than a few thousand tokens exceed the cache; a GPU needs large ones.
 START_TOKENS = {"cpu": 1536, "cuda": 32_768}
 _OTHER_START_TOKENS = 4096
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -37,9 +37,9 @@ class TorchGpu:
 
 @dataclass(frozen=True, slots=True)
 class TorchFacts:
-    """What torch says of itself and of its GPUs; `complaint` is why it has none, in its own words.
+    """Facts about torch and its GPUs; `complaint` is torch's own reason why it has none.
 
-    `codes` are the architectures that it holds code for, such as sm_90 and compute_90.
+    `codes` are the GPU architectures that it is compiled for, such as sm_90 and compute_90.
     """
 
     version: str
@@ -72,17 +72,17 @@ class DeviceInUse:
 
 
 def start_tokens(device: str) -> int:
-    """Padded tokens of a first batch on a device such as "cuda:0", where a job sets none."""
+    """Padded tokens of the first batch on a device such as "cuda:0", if a job does not set them."""
     return START_TOKENS.get(device.partition(":")[0], _OTHER_START_TOKENS)
 
 
 def computed_dtype(asked: str, device: str) -> str:
-    """The dtype that a device computes in: as asked ("auto": as stored), but that CPUs never compute in float16."""
+    """The dtype that a device computes in: the requested one ("auto": as stored), except that float16 is float32 on a CPU."""
     return "float32" if asked == "float16" and device == "cpu" else asked
 
 
 def ask_torch(*, for_gpu: bool = True) -> TorchFacts:
-    """What torch says here, of GPUs only where one is wanted. Importing it takes seconds."""
+    """The facts about torch on this machine, about GPUs only if `for_gpu`. Importing torch takes seconds."""
     import torch
 
     version = str(torch.__version__)
@@ -101,7 +101,7 @@ def ask_torch(*, for_gpu: bool = True) -> TorchFacts:
 
 
 def _complaint(warned: Sequence[str]) -> str:
-    """Why torch has no GPU: its warning, else what it raises when it is made to begin."""
+    """Why torch has no GPU: its first warning, otherwise the error that it raises when CUDA is initialised."""
     import torch
 
     if warned:
@@ -115,7 +115,7 @@ def _complaint(warned: Sequence[str]) -> str:
 
 
 def _sentence(text: str) -> str:
-    """The first sentence of torch's words, without where in its sources it was written."""
+    """The first sentence of torch's message, without the position in its source code."""
     text = " ".join(text.split("(Triggered internally")[0].split())
     text = text.removeprefix("CUDA initialization: ")
     return re.split(r"(?<=\w)\. ", text)[0].rstrip(".")
@@ -126,7 +126,7 @@ def _gpu(properties: Any) -> TorchGpu:
 
 
 def has_code(gpu: TorchGpu, facts: TorchFacts) -> bool:
-    """Whether this torch holds code that the GPU runs: of its major version up to its minor, or to be translated."""
+    """Whether torch has code for the GPU: for its major version and up to its minor, or PTX that the driver compiles."""
     if facts.hip or not facts.codes:
         return True
     major, minor = gpu.capability
@@ -185,7 +185,7 @@ def _index(asked: str) -> int:
 def _unusable(
     asked: str, facts: TorchFacts, system: SystemGpus, environment: Mapping[str, str]
 ) -> tuple[str, str] | None:
-    """Why torch cannot use the GPU asked for, and what to do; None where it can."""
+    """(why torch cannot use the requested GPU, what to do); None if it can."""
     if facts.gpus:
         index = _index(asked)
         if index >= len(facts.gpus):
@@ -219,7 +219,7 @@ def _processor(facts: TorchFacts, warning: str = "", hint: str = "") -> DeviceIn
 
 
 def processor_name() -> str:
-    """The processor as the system calls it."""
+    """The system's name of the processor."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -228,7 +228,7 @@ def processor_name() -> str:
 
 
 def _memory_bytes() -> int:
-    """Bytes of this machine's memory, 0 where it is not reported."""
+    """Bytes of this machine's memory, 0 if unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
@@ -243,7 +243,7 @@ def device_in_use(asked: str) -> DeviceInUse:
 
 
 def main() -> int:
-    """Prints as JSON what `asked` (the first argument) comes to and how many GPUs torch can use; or {"error", "hint"}."""
+    """Prints {"device", "gpus"} as JSON: the device for the first argument and the usable GPUs; or {"error", "hint"}."""
     reported: dict[str, object]
     try:
         facts = ask_torch()
@@ -251,7 +251,7 @@ def main() -> int:
         reported = {"gpus": usable, "device": asdict(choose(sys.argv[1], facts, system_gpus()))}
     except KltuiError as error:
         reported = {"error": error.message, "hint": error.hint}
-    except Exception as error:  # whatever a broken torch raises
+    except Exception as error:  # a broken installation of torch can raise anything
         reported = {
             "error": f"torch cannot be used: {type(error).__name__}: {error}",
             "hint": "Reinstall torch.",

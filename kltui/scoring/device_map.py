@@ -1,7 +1,7 @@
-"""Models larger than one device: spread over all GPUs, then main memory, then disk.
+"""Models larger than one device, which are spread over all GPUs, then main memory, then disk.
 
-transformers creates the layout (accelerate's `device_map`) and the hooks that move hidden states between devices; parts
-in main memory or on disk are read again for every batch.
+transformers creates the layout (accelerate's `device_map`) and the hooks that move hidden states between devices. Parts
+in main memory or on disk are copied to a GPU again for every batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kltui.scoring import hooks, quantize
 if TYPE_CHECKING:
     import torch
 
-_HELD = ".held"  # a file of a scratch folder, locked while the folder is in use
+_LOCK = ".held"  # a file in a scratch folder, locked while the folder is in use
 DEVICE_MAPS = ("none", "auto", "balanced", "sequential")
 
 
@@ -36,7 +36,7 @@ class DeviceLayout:
     scratch: Path | None = None
 
     def options(self, quantization: str, device: torch.device) -> dict[str, Any]:
-        """Arguments of `from_pretrained` that lay the model out; none where it is not to be spread."""
+        """Arguments of `from_pretrained` for this layout; {} if the model is not spread. Raises KltuiError if it is impossible."""
         if self.device_map == "none":
             return {}
         if quantize.is_quantized(quantization) and device.type == "cpu":
@@ -44,11 +44,15 @@ class DeviceLayout:
                 f"{quantization} cannot be used with device_map = {self.device_map!r} on a CPU, because quantised weights cannot be kept on disk",
                 'use device_map = "none", or score the model without quantization',
             )
-        return {"device_map": self.device_map, "max_memory": room(device), "offload_folder": self.scratch}
+        return {
+            "device_map": self.device_map,
+            "max_memory": max_memory(device),
+            "offload_folder": self.scratch,
+        }
 
 
 def check(device_map: str, device: str) -> None:
-    """An error where models cannot be spread here in this way."""
+    """Raises KltuiError if models cannot be spread in this way on this machine."""
     if device_map not in DEVICE_MAPS:
         raise KltuiError(f"unknown device_map {device_map!r}", f"one of: {', '.join(DEVICE_MAPS)}")
     if device_map == "none":
@@ -64,8 +68,8 @@ def check(device_map: str, device: str) -> None:
         )
 
 
-def more_room(device_map: str) -> str:
-    """What may help where a model, or one text in it, does not fit: to spread it, unless that is done already."""
+def memory_hint(device_map: str) -> str:
+    """The hint if a model, or a single text, does not fit in memory: to spread the model, unless that is done already."""
     if device_map != "none":
         return f"device_map = {device_map!r} already uses all memory: free some, or use a larger machine"
     return (
@@ -74,8 +78,8 @@ def more_room(device_map: str) -> str:
     )
 
 
-def room(device: torch.device) -> dict[int | str, int] | None:
-    """Bytes that weights may take, by device; None: what transformers finds free on GPUs and in memory."""
+def max_memory(device: torch.device) -> dict[int | str, int] | None:
+    """{device: maximum bytes of weights}; None lets transformers use the free memory of GPUs and machine."""
     if device.type != "cpu":
         return None
     from accelerate.utils import get_max_memory
@@ -91,36 +95,36 @@ def spreading(device_map: str, cache_dir: Path | None) -> Iterator[DeviceLayout]
         return
     scratch = _scratch(cache_dir)
     try:
-        with _held(scratch):
+        with _locked(scratch):
             yield DeviceLayout(device_map, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _scratch(cache_dir: Path | None) -> Path:
-    """A new empty folder; those of processes of this machine that were killed are removed."""
+    """A new empty folder; those of killed processes of this machine are removed."""
     if cache_dir is None:
         return Path(tempfile.mkdtemp(prefix="kltui-offload-"))
     mine = f"offload-{socket.gethostname()}-"
     for folder in cache_dir.glob(f"{mine}*"):
-        if not _is_alive(folder.name.removeprefix(mine).partition("_")[0]) and not _is_held(folder):
+        if not _is_alive(folder.name.removeprefix(mine).partition("_")[0]) and not _is_locked(folder):
             shutil.rmtree(folder, ignore_errors=True)
     cache_dir.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}_", dir=cache_dir))
 
 
 @contextlib.contextmanager
-def _held(scratch: Path) -> Iterator[None]:
-    """Tells processes of other containers, which may have this host's name and see no process of ours, that it is in use."""
-    with (scratch / _HELD).open("w") as file:
+def _locked(scratch: Path) -> Iterator[None]:
+    """Context with a lock on the folder, for processes in other containers with the same host name, which cannot see this one."""
+    with (scratch / _LOCK).open("w") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
-def _is_held(scratch: Path) -> bool:
+def _is_locked(scratch: Path) -> bool:
     try:
-        with (scratch / _HELD).open("a") as file:
+        with (scratch / _LOCK).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -130,7 +134,7 @@ def _is_held(scratch: Path) -> bool:
 
 
 def _is_alive(pid: str) -> bool:
-    if not pid.isdigit():  # of a machine whose name begins like this one's
+    if not pid.isdigit():  # a machine whose name begins with this one's
         return True
     try:
         os.kill(int(pid), 0)
@@ -148,19 +152,19 @@ def is_spread(model: Any) -> bool:
 
 
 def is_offloaded(model: Any) -> bool:
-    """Whether some of its weights are brought to a device only while they are used."""
+    """Whether some of its weights are copied to a device only while they are used."""
     return any(p.is_meta for p in model.parameters())
 
 
 def input_device(model: Any) -> torch.device:
-    """Where the model takes its ids: the device of its embeddings, or the one they are brought to when used."""
+    """The device for the model's input ids: that of its embeddings, or the one that these are copied to when used."""
     return hooks.device_of(model.get_input_embeddings())
 
 
 def engine_device(model: Any, device: torch.device) -> torch.device:
-    """The device that batches are sent to: where a model that is spread takes its ids, else the one that holds it.
+    """The device that batches are sent to: for a spread model, that of its input; otherwise the one that it is on.
 
-    That is not `device` where the layout found no room on it.
+    This differs from `device` if the model did not fit there.
     """
     if is_spread(model):
         return input_device(model)
@@ -169,7 +173,7 @@ def engine_device(model: Any, device: torch.device) -> torch.device:
 
 
 def note(model: Any) -> tuple[str, ...]:
-    """A note on a model's layout: the devices it uses, and the cost."""
+    """A note on the layout of a spread model: its devices, and whether that is slow."""
     if not is_spread(model):
         return ()
     places = sorted({_name(place) for place in model.hf_device_map.values()})

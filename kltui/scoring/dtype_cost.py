@@ -17,7 +17,7 @@ from kltui.scoring.settings import DtypeCost
 
 MIN_BUDGET = 1024
 ROUNDS = 2
-SHARE_OF_MEMORY = 0.5  # of what is available; a CPU's memory ends without an error that could be caught
+SHARE_OF_MEMORY = 0.5  # of the available memory: on a CPU, running out of it kills the process
 
 
 def is_worth_comparing(engine: Engine, auto: str) -> bool:
@@ -61,19 +61,19 @@ def dtype_cost(
 
 
 def _compared(engine: Engine, other: Engine, batch: Batch, auto: str) -> DtypeCost:
-    """The factor between the two on a batch, each at its best of some rounds, and how far their texts are apart."""
+    """The ratio of both engines' best times on a batch, and the differences of its texts' log-likelihoods in nats."""
     both = (engine, other)
-    wide, half = (each.submit(batch)().loglik_LB[0] for each in both)  # also makes what is kept
+    wide, half = (each.submit(batch)().loglik_LB[0] for each in both)  # also a warm-up
     seconds = [[_seconds(each, batch) for each in both] for _ in range(ROUNDS)]
     ours, theirs = (max(min(found), 1e-9) for found in zip(*seconds, strict=True))
     apart = np.abs(wide - half)
-    if not np.isfinite(apart).all():  # what float16 makes of some models
+    if not np.isfinite(apart).all():  # some models overflow in float16
         return DtypeCost(auto, ours / theirs)
     return DtypeCost(auto, ours / theirs, "", float(apart.max()), float(apart.mean()))
 
 
 def _seconds(engine: Engine, batch: Batch) -> float:
-    """Seconds of the device for a batch."""
+    """Seconds that the device needs for a batch."""
     before = engine.seconds["batches"]
     engine.submit(batch)()
     return engine.seconds["batches"] - before

@@ -1,4 +1,4 @@
-"""A loaded model made ready: batches in, log-probabilities of the targets out."""
+"""A loaded model, prepared to compute the log-probabilities of the targets of batches."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from kltui.scoring.settings import ScoringSettings
 from kltui.scoring.transfer import Mark, transfers
 from kltui.scoring.unpadded import RowAttention, UnsuitedError
 
-PROBE_TOKENS = 256  # long enough for what only shows in texts of usual length
+PROBE_TOKENS = 256  # tokens of a test batch, long enough to show effects in texts of usual length
 
 
 class _Read(NamedTuple):
-    """A batch on the device as a model reads it: ids, flat positions of what is scored, further inputs, and within what."""
+    """The model's inputs for a batch, on the device: ids, flat positions to score, further inputs, and a context to run it in."""
 
     ids_BT: torch.Tensor
     positions_n: torch.Tensor
@@ -76,10 +76,10 @@ class Engine:
         self._rotary: NativeRotary | None = None
         self._wide = False  # a bfloat16 model with float32 between its products
         self._row: RowAttention | None = None
-        self._all_served = True  # nothing that might be faster failed its test
+        self._all_served = True  # every faster way that was tried passed its test
         prepacked_linear.unpack(
             self.model
-        )  # a model whose weights were reloaded comes with the last checkpoint's packed weights
+        )  # a model with reloaded weights still has the packed weights of the last checkpoint
         try:
             self._head = make_head(self.model, self.dtype, self._chooser)
             self._check_causal()
@@ -103,10 +103,9 @@ class Engine:
         self._lens = self._make_lens(settings)
 
     def after_reload(self) -> bool:
-        """Whether this engine serves the weights that its model holds now, as a new one would.
+        """Updates the engine to its model's new weights; whether it can be used with them.
 
-        What was found out about the model's make holds for every checkpoint of a run; that the numbers agree is tested
-        for each.
+        Properties of the architecture are the same for all checkpoints of a run; that the values agree is tested for each.
         """
         if self._head is None or not self._all_served:
             return False
@@ -120,7 +119,7 @@ class Engine:
                 return False
             if self._wide:
                 wide_stream.apply(self.model, module, self._packing)
-            # In half precision the layers may be off by as much again as the head: both were let pass when made.
+            # In half precision, the layers and the head may each deviate as much as is allowed for one of them.
             slack = 0.0 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
             with self._attending():
                 if not probe.agrees(*self._head, self.dtype, slack):
@@ -128,13 +127,13 @@ class Engine:
             if self._row is not None and not self._agrees_in_one_row():
                 return False
         except (RuntimeError, ValueError, IndexError, TypeError):
-            return False  # a new engine finds out what it is
+            return False  # a new engine will report the reason
         self._lens = self._make_lens(self._settings)
         return True
 
     @property
     def products(self) -> str:
-        """How the head and the linear layers are computed, in words: ways that round differently."""
+        """How the head and the linear layers are computed, in words for the vector's key, because these ways round differently."""
         head = "whole model's" if self._head is None else self._head[1].name
         between = ", float32 between them" if self._wide else ""
         return f"{head} head, {'plain' if self._packing is None else self._packing} linear layers{between}"
@@ -150,7 +149,7 @@ class Engine:
             )
 
     def _speed_up(self) -> None:
-        """Pack the body's linear layers and attend natively, each where possible and a small batch gives the same."""
+        """Uses packed linear layers and native attention where possible, if a small batch gives the same values."""
         if self._head is None or self.device.type != "cpu":
             return
         module, head = self._head
@@ -193,7 +192,7 @@ class Engine:
             self._native, self._all_served = None, self._all_served and same
 
     def _try_native_rotary(self, answers: Callable[[], NDArray[np.float32]]) -> None:
-        """Have queries and keys rotated where they lie, where a small batch gives the same to the last bit."""
+        """Rotates queries and keys in place, if a small batch gives bit-identical values."""
         rotary = NativeRotary(self.model)
         if not rotary.is_possible:
             return
@@ -206,7 +205,7 @@ class Engine:
     def _try_wide_stream(
         self, answers: Callable[[], NDArray[np.float32]], before: NDArray[np.float32]
     ) -> None:
-        """Has float32 handed on between products, where the model can be run so and a small batch gives the same."""
+        """Uses float32 between matrix products, if the model supports it and a small batch gives the same values."""
         module, _ = self._split()
         try:
             wide_stream.apply(self.model, module, self._packing)
@@ -221,15 +220,15 @@ class Engine:
                 self._packing.apply()
 
     def _try_one_row(self) -> None:
-        """Have texts read one behind another, where torch can attend so and a small batch gives the same as padded."""
+        """Concatenates texts instead of padding them, if torch supports it and a small batch gives the same values as padded."""
         kernel = unpadded.kernel_for(self.device, self.dtype)
-        if kernel is None or self._head is None or not unpadded.takes_places(self.model):
+        if kernel is None or self._head is None or not unpadded.takes_positions(self.model):
             return
         self._row = RowAttention(kernel)
         try:
             same = self._agrees_in_one_row()
         except torch.OutOfMemoryError:
-            raise  # says nothing of the model
+            raise  # not a property of the model
         except (RuntimeError, ValueError, IndexError, TypeError):
             self._row = None
             return
@@ -239,7 +238,7 @@ class Engine:
             self._row, self._all_served = None, False
 
     def _agrees_in_one_row(self) -> bool:
-        """Whether texts of a small batch get in one row what they get padded. Raises UnsuitedError for a model that cannot."""
+        """Whether a small batch of concatenated texts gives the same values as padded. Raises UnsuitedError if it is impossible."""
         row, self._row = self._row, None
         assert row is not None
         width = min(PROBE_TOKENS, context_length(self.model.config) or PROBE_TOKENS)
@@ -255,15 +254,15 @@ class Engine:
 
     @contextmanager
     def _attending(self) -> Iterator[None]:
-        """Within it the model attends and rotates natively, where that was found to give the same."""
+        """Context in which the model uses the native attention and rotation that passed their tests."""
         with ExitStack() as stack:
-            for taken in (self._native, self._rotary):
-                if taken is not None:
-                    stack.enter_context(taken.in_place())
+            for replacement in (self._native, self._rotary):
+                if replacement is not None:
+                    stack.enter_context(replacement.in_place())
             yield
 
     def _make_lens(self, settings: ScoringSettings) -> Lens | None:
-        """The lens over the layers asked for; None where none are, or where they cannot be had: `no_layers` says why."""
+        """The lens for the requested layers; None if there are none, or they are not available (`no_layers` says why)."""
         self.layers, self.no_layers = (), ""
         if settings.layers in ("none", ()):
             return None
@@ -305,7 +304,7 @@ class Engine:
         return result
 
     def _row_sums(self, logp_Ln: torch.Tensor, batch: Batch) -> Callable[[], NDArray[np.float64]]:
-        """Sums (1 + layers, B) of the targets of each of the batch's rows, on their way to the host."""
+        """A function that waits for and returns the sums over the targets of each row, (1 + layers, B)."""
         B = len(batch.ids_BT)
         if not cuda.usable(logp_Ln.device):
             fetched = self.transfers.fetch(logp_Ln)
@@ -315,13 +314,13 @@ class Engine:
         return self.transfers.fetch(torch.stack(sums))
 
     def _logprobs(self, batch: Batch, marks: list[Mark]) -> torch.Tensor:
-        """Log-probabilities (1 + layers, n) where they are made, nats; `marks` gets the moments around body and head."""
+        """Log-probabilities (1 + layers, n) in nats, on the device; time marks around body and head are added to `marks`."""
         if self._lens is not None:
             return self._with_layers(self._lens, batch)
         return self._final(batch, marks)[None]
 
     def _final(self, batch: Batch, marks: list[Mark]) -> torch.Tensor:
-        """Log-probabilities (n,) by the whole model; `marks` gets the moments before, between and after body and head."""
+        """Log-probabilities (n,) by the whole model; time marks before, between and after body and head are added to `marks`."""
         if self._head is None:
             return self._by_own_logits(batch)
         mark = self.transfers.mark
@@ -333,7 +332,7 @@ class Engine:
         return logp_n
 
     def _count_seconds(self, marks: list[Mark]) -> None:
-        """Adds up what body and head took of a batch that is done, where they were run apart."""
+        """Adds the times of body and head in a finished batch, if they were run separately."""
         for part, before, after in zip(("body", "head"), marks[:-1], marks[1:], strict=bool(marks)):
             self.seconds[part] += self.transfers.seconds(before, after)
 
@@ -345,7 +344,7 @@ class Engine:
             return model_introspection.rows(body, read.positions_n)
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
-        """Final float32 logits (n, V) of at most `logit_rows` hidden states."""
+        """Final logits (n, V) in float32 of at most `logit_rows` hidden states."""
         return self._split()[1].logits(hidden_nD)
 
     @property
@@ -361,7 +360,7 @@ class Engine:
         return self._head
 
     def _read(self, batch: Batch) -> _Read:
-        """The batch on the device as the model reads it: padded, or in one row."""
+        """The model's inputs for a batch: padded, or concatenated in one row."""
         send = self.transfers.send
         if self._row is None:
             return _Read(send(batch.ids_BT), send(batch.positions_n), {}, self._attending())
@@ -374,7 +373,7 @@ class Engine:
         )
 
     def _with_layers(self, lens: Lens, batch: Batch) -> torch.Tensor:
-        """The final log-probabilities and each layer's, (1 + layers, n), scored as the layers come by."""
+        """The log-probabilities of the final layer and of each requested one, (1 + layers, n), computed during one forward pass."""
         module, head = self._split()
         read, targets_n = self._read(batch), self.transfers.send(batch.targets_n)
         layers = LayerLogprobs(head, targets_n)
@@ -390,11 +389,11 @@ class Engine:
         layers.add(lens.depth, hidden_nD)
         found = layers.found()
         final_n = found[lens.depth]
-        # of a model that is spread, layers and head may lie on several devices
+        # layers and head of a spread model may be on several devices
         return torch.stack([final_n, *(found[k].to(final_n.device) for k in lens.wanted)])
 
     def _by_own_logits(self, batch: Batch) -> torch.Tensor:
-        """Log-probabilities from the model's own logits, a stretch of positions at a time where it can keep some."""
+        """Log-probabilities from the model's own logits, for some positions at a time if the model supports `logits_to_keep`."""
         B, T = batch.ids_BT.shape
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
@@ -406,7 +405,7 @@ class Engine:
             columns = torch.arange(start, min(start + step, T), device=self.device)
             options: dict[str, Any] = {"logits_to_keep": columns} if keeps else {}
             logits = model_introspection.run(self.model, ids_BT, **options)
-            # chosen on the host, as choosing by a mask on a GPU waits for it
+            # selected on the host, because selection by a mask on a GPU would wait for it
             here = order[column_n[order] // step == start // step]
             rows = logits[send(row_n[here]), send(column_n[here] - start)]
             parts.append(log_softmax_gather(rows, send(batch.targets_n[here]), LogitRule()))
@@ -420,7 +419,7 @@ class Engine:
 
 
 def _same(found_n: NDArray[np.float32], wanted_n: NDArray[np.float32], dtype: torch.dtype) -> bool:
-    """Whether log-probabilities differ by rounding alone: at most 1e-4 nat in float32; below that, little on average."""
+    """Whether log-probabilities differ by rounding alone: at most 1e-4 nats in float32, 64 eps (mean: 4 eps) otherwise."""
     difference_n = np.abs(found_n - wanted_n)
     if dtype == torch.float32:
         return bool(difference_n.max() <= 1e-4)

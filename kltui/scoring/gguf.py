@@ -1,4 +1,4 @@
-"""GGUF files as models and tokenizers: transformers' own reader, with what it leaves out checked against the file."""
+"""GGUF files as models and tokenizers, by transformers' reader; what that leaves out is checked against the file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from kltui.registry.tokenizer_json import read_tokenizer_json
 from kltui.sanitize import safe_text
 from kltui.scoring.tokenizer_backends import Backend, FileBackend, first_line
 
-SOURCE = "gguf"  # of ids, in a vector's key
-NAME = "model.gguf"  # of the file as transformers sees it
+SOURCE = "gguf"  # the source of token ids in a vector's key
+NAME = "model.gguf"  # name of the file in the staged folder
 INSTALL = "pip install '.[gguf]'"
 COMPARED_TEXTS = 32
 MAX_OTHER_TOKENS = 0.01  # share of a vocabulary: spellings of a few special tokens differ between tools
 
-# Shapes of a configuration that say which model it is of.
+# Fields of a configuration by which models are compared.
 _SHAPES = (
     "hidden_size",
     "num_hidden_layers",
@@ -37,9 +37,9 @@ _SHAPES = (
     "num_key_value_heads",
     "intermediate_size",
 )
-# (family of a file, family in transformers): tensors of the same names and layout, which llama.cpp keeps under one name.
+# (family in a file, family in transformers) with the same tensors, which llama.cpp has under one name.
 _ALIKE = {("llama", "mistral")}
-# Keys behind the architecture's name that transformers' reader leaves out for some families, and what they are there.
+# Keys, after the architecture's name, that transformers' reader ignores for some families, and their names in transformers.
 _LEFT_OUT = {
     "attention.key_length": "head_dim",
     "context_length": "n_positions",
@@ -60,8 +60,8 @@ def check_installed() -> None:
 def load_config(path: Path, original: Any | None) -> Any:
     """The configuration of the model in a GGUF file.
 
-    `original` is that of the model whose tokenizer it takes: where both are of one family and shape it is used, as a
-    file's header leaves settings out. The head is tied where the file holds none.
+    `original` is the configuration of the model whose tokenizer is used. If both have the same family and shape, it is
+    used instead, because a file's header lacks some settings. The head is tied if the file has none.
     """
     check_installed()
     model = read_model(path)
@@ -73,7 +73,7 @@ def load_config(path: Path, original: Any | None) -> Any:
         _complete(text, model)
         _check_positions(path, model, text)
     if getattr(config, "quantization_config", None) is not None:
-        del config.quantization_config  # of how the original's own files are stored
+        del config.quantization_config  # it describes the original's own files
     config.tie_word_embeddings = text.tie_word_embeddings = own.tie_word_embeddings
     rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
     text.vocab_size = rows or text.vocab_size
@@ -88,9 +88,7 @@ def _config_of(path: Path, model: GGUFModel) -> Any:
     with staged(path) as folder:
         try:
             return AutoConfig.from_pretrained(folder, gguf_file=NAME, local_files_only=True)
-        except (
-            Exception
-        ) as error:  # what transformers lacks of a family it meets as a ValueError, a KeyError, ...
+        except Exception as error:  # for an unsupported family, transformers raises ValueError, KeyError, ...
             said = first_line(error).replace(str(folder / NAME), path.name)
             if "not supported" in said or "nrecognized" in said:
                 raise GGUFError(
@@ -105,7 +103,7 @@ def _config_of(path: Path, model: GGUFModel) -> Any:
 
 
 def _is_same_model(own: Any, other: Any) -> bool:
-    """Whether two configurations are of one family and of models of one shape."""
+    """Whether two configurations have the same family and shape."""
     a, b = own.get_text_config(), other.get_text_config()
     if a.model_type != b.model_type and (a.model_type, b.model_type) not in _ALIKE:
         return False
@@ -114,7 +112,7 @@ def _is_same_model(own: Any, other: Any) -> bool:
 
 
 def _complete(text: Any, model: GGUFModel) -> None:
-    """Sets in a configuration what the header says and transformers' reader left out."""
+    """Adds to a configuration the header's settings that transformers' reader ignored."""
     for key, name in _LEFT_OUT.items():
         value = model.first.keys.get(f"{model.first.architecture}.{key}")
         if isinstance(value, int | float) and hasattr(text, name):
@@ -122,7 +120,7 @@ def _complete(text: Any, model: GGUFModel) -> None:
 
 
 def _check_positions(path: Path, model: GGUFModel, text: Any) -> None:
-    """Raises where positions are scaled or seen through a window, which the reader drops without a word."""
+    """Raises GGUFError if the header scales positions or has an attention window, which the reader silently ignores."""
     header = model.first
     prefix = f"{header.architecture}.rope.scaling"
     kind, factor = header.words(f"{prefix}.type"), header.keys.get(f"{prefix}.factor", 1.0)
@@ -143,7 +141,7 @@ def _check_positions(path: Path, model: GGUFModel, text: Any) -> None:
 def options(config: Any) -> dict[str, Any]:
     """Arguments of `from_pretrained` for a staged GGUF file, whose weights are dequantised while loading.
 
-    Until then `config` has the name that the file has for its family, by which the reader finds the tensors.
+    `config` temporarily gets the family name of the file, by which the reader finds the tensors; `check_used` undoes that.
     """
     from transformers import GgufConfig
 
@@ -154,7 +152,7 @@ def options(config: Any) -> dict[str, Any]:
 
 
 def stored_dtype(path: Path) -> str:
-    """The dtype for `dtype = "auto"`: that of most of the file's numbers, float32 where they are quantised."""
+    """The dtype for `dtype = "auto"`: that of most of the file's values, or float32 if these are quantised."""
     counts: Counter[str] = Counter()
     for tensor in read_model(path).tensors:
         counts[tensor.type] += tensor.n_elements
@@ -188,17 +186,17 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def check_used(path: Path, model: Any, asked: Any) -> tuple[str, ...]:
-    """A note on tensors of the file that the loaded model has no place for; an error where they are part of its layers."""
+    """A note on tensors of the file that the loaded model does not use. Raises GGUFError if they belong to its layers."""
     found = read_model(path)
     unused = _unused(found, model)
     for config in (model.config, asked):  # `options` had set it
         config.__dict__.pop("model_type", None)
-    model.is_quantized = False  # its weights are numbers like any other now
+    model.is_quantized = False  # its weights have been dequantised
     layers = [name for name in unused if name.startswith("blk.")]
     if layers:
         raise GGUFError(
-            f"{safe_text(str(path))} holds {len(layers)} tensors of its layers that transformers' {safe_text(found.first.architecture, 60)}"
-            f" has no place for, first {safe_text(layers[0], 80)}",
+            f"{safe_text(str(path))} has {len(layers)} tensors in its layers that transformers' {safe_text(found.first.architecture, 60)}"
+            f" does not use, first {safe_text(layers[0], 80)}",
             "It would be scored without them: name the model it was made from, or serve the file with llama.cpp.",
         )
     others = [name for name in unused if not name.startswith("rope_f")]
@@ -218,7 +216,7 @@ def _unused(found: GGUFModel, model: Any) -> list[str]:
     )
 
     architecture = found.first.architecture
-    if is_gguf_arch_supported(architecture):  # its loader reports names of its own that have no place
+    if is_gguf_arch_supported(architecture):  # its loader reports unused tensors itself
         return []
     make: Any = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
     places = get_gguf_hf_weights_map(model, make(config=model.config.to_dict()))
@@ -230,7 +228,7 @@ def _unused(found: GGUFModel, model: Any) -> list[str]:
 
 
 def load_backend(path: Path) -> Backend:
-    """The tokenizer that a GGUF file describes, made by transformers and read as a tokenizer.json."""
+    """The tokenizer in a GGUF file, converted by transformers to a tokenizer.json. Raises GGUFError if that fails."""
     check_installed()
     from transformers import AutoTokenizer
 
@@ -238,7 +236,7 @@ def load_backend(path: Path) -> Backend:
         try:
             made = AutoTokenizer.from_pretrained(folder, gguf_file=NAME, local_files_only=True)
             made.backend_tokenizer.save(str(folder / TOKENIZER_JSON))
-        except Exception as error:  # transformers and the tokenizers library raise their own kinds
+        except Exception as error:  # transformers and the tokenizers library raise various types
             said = first_line(error).replace(str(folder / NAME), path.name)
             raise GGUFError(
                 f"no tokenizer can be made from {safe_text(str(path))}: {said}",
@@ -263,7 +261,7 @@ def config_notes(config: Any, tokenizer: Path | None) -> tuple[str, ...]:
 
 
 def keys_digest(path: Path) -> str:
-    """Hex SHA-256 over the keys of a GGUF file, its tokenizer among them."""
+    """Hex SHA-256 over the metadata of a GGUF file, which contains its tokenizer."""
     header = read_model(path).first
     with path.open("rb") as file:
         file.seek(header.keys_start)
@@ -271,9 +269,9 @@ def keys_digest(path: Path) -> str:
 
 
 def tokenizer_notes(path: Path, used: Backend, texts: Sequence[str]) -> tuple[str, ...]:
-    """Notes on scoring a GGUF file with an external tokenizer; raises an error if it belongs to another model.
+    """Notes on the tokenizer used for a GGUF file. Raises GGUFError if an external one belongs to another model.
 
-    The file's tokens are compared with the tokenizer's by id, and on some texts the ids of both.
+    The tokens of both are compared by id, and the ids of both on some texts.
     """
     if used.source == SOURCE:
         return ("its tokenizer was converted from the file by transformers",)
@@ -314,7 +312,7 @@ def _token_notes(path: Path, used: Backend, tokens: list[Any]) -> tuple[str, ...
         i, a, b = (other or [(0, str(tokens[0]), "nothing")])[0]
         raise GGUFError(
             f"the tokenizer is not that of {safe_text(str(path))}: {len(other) + len(tokens) - len(known)} of its"
-            f" {len(tokens)} tokens are others, id {i} is {safe_text(repr(a), 40)} there and {safe_text(repr(b), 40)} here",
+            f" {len(tokens)} tokens differ, id {i} is {safe_text(repr(a), 40)} there and {safe_text(repr(b), 40)} here",
             "Name the tokenizer of the model from which it was made, or omit `tokenizer` and `parent` to use the one in the file.",
         )
     return (f"{len(other)} of the file's {len(tokens)} tokens are spelt differently in the tokenizer",)

@@ -17,13 +17,13 @@ from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.numerics import exact_half_products
 from kltui.scoring.transfer import transfers
 
-# The most that a chunk of logits may take; on a GPU launches cost more than memory.
+# Maximum bytes of a chunk of logits; on a GPU it is larger, because launching kernels is expensive.
 CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 64 * 2**20}
 
-# A head is timed on a part of its vocabulary with about so many weights.
+# A head is timed on a part of its vocabulary with about this many weights.
 TRIAL_WEIGHTS = 1 << 21
 
-# (n,) float32 on the device of the hidden states: nothing here waits for a GPU
+# (n,) float32 on the device of the hidden states, so that nothing waits for a GPU
 LogProbs = torch.Tensor
 
 
@@ -38,7 +38,7 @@ class Head:
     name = "module"
 
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
-        # bound now: while the body runs, the module's own forward is replaced
+        # bound now, because the module's forward is replaced while the body runs
         self._forward = hooks.own_forward(module)
         self._module = module
         self.rule = rule
@@ -52,7 +52,7 @@ class Head:
             return torch.cat([log_softmax_gather(self._forward(h), t, self.rule) for h, t in chunks])
 
     def after_reload(self) -> Head:
-        """The same head on its module's weights of this moment."""
+        """The head updated to its module's current weights."""
         return self
 
     def rows(self, device: torch.device) -> int:
@@ -81,7 +81,7 @@ class FusedHead(Head):
         self._fill()
 
     def _fill(self) -> None:
-        """Takes the weights of this moment; those that are brought for each use are not kept."""
+        """Prepares the module's current weights; weights that are only copied here while used are not kept."""
         stays = not self._module.weight.is_meta
         with hooks.at_hand(self._module):
             fused = self._on_weights()
@@ -99,7 +99,7 @@ class FusedHead(Head):
 
     @property
     def fast(self) -> bool:
-        """Whether the core keeps up with a library's product here."""
+        """Whether the native core is about as fast as a library's matrix product on this machine."""
         return self._fast
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
@@ -110,10 +110,10 @@ class FusedHead(Head):
 
 
 class TiledHead(Head):
-    """A plain linear head on the CPU, a tile of vocabulary entries at a time, folded in as it comes (online).
+    """A plain linear head on the CPU that computes a tile of vocabulary entries at a time, with an online log-softmax.
 
-    Logits are float32 sums also where weights and hidden states are bfloat16: both are widened, a tile at a time, and
-    oneDNN multiplies them in bfloat16 all the same where the processor does.
+    Logits are float32 sums even if weights and hidden states are bfloat16: both are converted a tile at a time, and
+    oneDNN still multiplies them in bfloat16 if the processor can.
     """
 
     name = "tiles"
@@ -127,7 +127,7 @@ class TiledHead(Head):
         return torch.from_numpy(rows.logprobs())
 
     def _fold(self, hidden_nD: torch.Tensor, rows: native.OnlineLogSoftmax) -> None:
-        """Has `rows` take the logits in, tile by tile."""
+        """Adds the logits to the online log-softmax `rows`, tile by tile."""
         weight, bias = self._module.weight, self._module.bias
         half = weight.dtype == hidden_nD.dtype == torch.bfloat16
         with exact_half_products() if half else nullcontext():
@@ -144,10 +144,11 @@ def _wide_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 
 class DeviceHead(Head):
-    """A plain linear head on a GPU: float32 logits appear a tile at a time and are folded in while the L2 cache holds them.
+    """A plain linear head on a GPU: float32 logits are computed a tile at a time and added to an online log-softmax while
+    they are in the L2 cache.
 
-    The tile's shape (rows of hidden states x vocabulary entries) is found by a short trial on the first large batch.
-    Nothing waits for the device but that trial.
+    The tile's shape (rows of hidden states x vocabulary entries) is found by a short trial on the first large batch, which
+    is the only time that the host waits for the device.
     """
 
     name = "GPU tiles"
@@ -161,7 +162,7 @@ class DeviceHead(Head):
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
-        # of a model that is spread, states, targets and head may lie on several devices
+        # states, targets and head of a spread model may be on several devices
         hidden_nD = hidden_nD.to(self._module.weight.device)
         targets_n = targets_n.to(hidden_nD.device)
         if not len(targets_n):
@@ -171,7 +172,7 @@ class DeviceHead(Head):
         return self._tiled(hidden_nD, targets_n, self._width or self.WIDTHS[1])
 
     def _tiled(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor, width: int) -> LogProbs:
-        """Vocabulary tiles outside, rows inside: the weights are read once."""
+        """Loops over tiles of the vocabulary and, inside, over rows, so that the weights are read once."""
         weight_VD, bias_V = self._module.weight.detach(), self._module.bias
         rows = cuda.CudaOnlineLogSoftmax(targets_n, scale=self.rule.scale, softcap=self.rule.cap)
         width = min(width, len(weight_VD))
@@ -191,14 +192,14 @@ class DeviceHead(Head):
         return logp_n
 
     def _tile_bytes(self, device: torch.device) -> int:
-        """Bytes of logits in a tile: at most half of the L2 cache."""
+        """Maximum bytes of logits in a tile: half of the L2 cache."""
         if device.type != "cuda":
             return self.BYTES
         cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)
         return min(self.BYTES, cache // 2) or self.BYTES
 
     def _fastest(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> int:
-        """The tile's width that took least time for some rows, of three turns each."""
+        """The fastest tile width for some rows, by the best of three runs each."""
         hidden_nD, targets_n = hidden_nD[: self.TRIAL_ROWS], targets_n[: self.TRIAL_ROWS]
         widths = [w for w in self.WIDTHS if w < len(self._module.weight)] or [len(self._module.weight)]
         milliseconds = dict.fromkeys(widths, math.inf)
@@ -211,14 +212,14 @@ class DeviceHead(Head):
 
 
 class _Products:
-    """Products of hidden states and a tile of weights in float32, also where both are half precision."""
+    """Products of hidden states and a tile of weights in float32, even if both are in half precision."""
 
     def __init__(self, hidden_nD: torch.Tensor, weight_VD: torch.Tensor) -> None:
         self._half = weight_VD.dtype != torch.float32 or hidden_nD.dtype != torch.float32
         self._wide_out = self._half and hidden_nD.dtype == weight_VD.dtype and _sums_wide(hidden_nD.device)
 
     def into(self, logits_nv: torch.Tensor, hidden_nD: torch.Tensor, tile_vD: torch.Tensor) -> None:
-        """logits = hidden . tile^T, float32, written into the tile's place."""
+        """Writes hidden . tile^T in float32 to `logits_nv`."""
         if self._wide_out:
             torch.ops.aten.mm.dtype_out(hidden_nD, tile_vD.t(), torch.float32, out=logits_nv)
         elif self._half:
@@ -229,12 +230,12 @@ class _Products:
 
 @cache
 def _sums_wide(device: torch.device) -> bool:
-    """Whether torch multiplies half precision into float32 here; it came with torch 2.8, for CUDA."""
+    """Whether torch has products of half-precision matrices with float32 results (since torch 2.8, on CUDA)."""
     x = torch.ones(16, 16, dtype=torch.bfloat16, device=device)
     try:
         torch.ops.aten.mm.dtype_out(x, x.t(), torch.float32, out=x.new_empty(16, 16, dtype=torch.float32))
     except torch.OutOfMemoryError:
-        raise  # says nothing of what torch can do, and would be remembered
+        raise  # not a property of torch, and the result would be cached
     except (RuntimeError, AttributeError, TypeError):
         return False
     return True
@@ -242,7 +243,7 @@ def _sums_wide(device: torch.device) -> bool:
 
 def log_softmax_gather(logits_nV: torch.Tensor, targets_n: torch.Tensor, rule: LogitRule) -> LogProbs:
     """Log p(target), (n,) float32, of the head's raw output; NaN and +inf rows give NaN."""
-    targets_n = targets_n.to(logits_nV.device)  # of a model that is spread, the head may lie elsewhere
+    targets_n = targets_n.to(logits_nV.device)  # the head of a spread model may be on another device
     if len(targets_n) and cuda.usable(logits_nV.device) and cuda.takes(logits_nV):
         logp_n: LogProbs = cuda.log_softmax_gather(logits_nV, targets_n, scale=rule.scale, softcap=rule.cap)
         return logp_n
@@ -257,7 +258,7 @@ def log_softmax_gather(logits_nV: torch.Tensor, targets_n: torch.Tensor, rule: L
 def make_head(
     model: Any, dtype: torch.dtype, chooser: KernelChooser | None = None
 ) -> tuple[Any, Head] | None:
-    """The head module and a tested head function for it, or None where the model cannot be split there."""
+    """(head module, a tested function for it); None if the model cannot be split at its head."""
     module = model_introspection.find_head(model)
     rule = model_introspection.find_logit_rule(model, module) if module is not None else None
     if module is None or rule is None:
@@ -270,7 +271,7 @@ def make_head(
 
 
 class HeadTrial:
-    """A small batch and what the model's own logits say of it, as its linear layers and attention are at this moment."""
+    """A small batch and its log-probabilities from the model's own logits, with its current linear layers and attention."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -281,9 +282,9 @@ class HeadTrial:
         self._truth_n = log_softmax_gather(self._logits_BTV.flatten(0, 1), self._targets_n, LogitRule())
 
     def agrees(self, module: Any, head: Head, dtype: torch.dtype, slack: float = 0.0) -> bool:
-        """Whether the model, split at `module`, now gives the log-probabilities of those logits.
+        """Whether the model, split at `module`, now gives the same log-probabilities.
 
-        `slack`, in nats, may come on top of what the dtype's rounding explains.
+        `slack`, in nats, is allowed in addition to the tolerance of the dtype.
         """
         hidden_nD = model_introspection.body(self._model, module, self._ids_BT).flatten(0, 1)
         error = (head(hidden_nD, self._targets_n) - self._truth_n).abs().max()
@@ -291,7 +292,7 @@ class HeadTrial:
 
 
 def _candidates(module: Any, rule: LogitRule, vocabulary: int, chooser: KernelChooser | None) -> list[Head]:
-    """Heads that may serve, fastest first; on a CPU as was found by timing them, without a `chooser` as expected."""
+    """Possible heads, fastest first; on a CPU by timing, or by expectation without a `chooser`."""
     heads: list[Head] = [Head(module, rule, vocabulary)]
     plain = type(module) is torch.nn.Linear and type(module.weight.data) is torch.Tensor
     if plain and cuda.usable(module.weight.device):
@@ -302,7 +303,7 @@ def _candidates(module: Any, rule: LogitRule, vocabulary: int, chooser: KernelCh
 
 
 def fused_heads(module: Any, rule: LogitRule, vocabulary: int, chooser: KernelChooser | None) -> list[Head]:
-    """Heads that hold no logits, for a plain linear layer on the CPU: first the one that scoring takes."""
+    """Heads for a plain linear layer on the CPU that do not store all logits; the first one is used for scoring."""
     fused, tiled = FusedHead(module, rule, vocabulary), TiledHead(module, rule, vocabulary)
     fast: list[Head] = [fused, tiled] if fused.fast else [tiled, fused]
     if chooser is not None and module.weight.numel() >= MIN_WEIGHTS:
@@ -312,7 +313,7 @@ def fused_heads(module: Any, rule: LogitRule, vocabulary: int, chooser: KernelCh
 
 
 def _fastest_of(heads: list[Head], module: Any, chooser: KernelChooser) -> str:
-    """The name of the head that is fastest on a part of the vocabulary, random hidden states going in."""
+    """The name of the fastest head, timed on a part of the vocabulary with random hidden states."""
     vocabulary, depth = module.weight.shape
     some = min(vocabulary, max(512, TRIAL_WEIGHTS // depth))
     with hooks.at_hand(module):
@@ -325,7 +326,7 @@ def _fastest_of(heads: list[Head], module: Any, chooser: KernelChooser) -> str:
     final_nV = rule(torch.nn.functional.linear(*(x.double() for x in (hidden_nD, part.weight)))
                     + (0.0 if bias is None else bias.double()))  # fmt: skip
     truth_n = final_nV.gather(1, targets_n[:, None])[:, 0] - torch.logsumexp(final_nV, dim=1)
-    slack = 1e-5 * (1.0 + float(final_nV.abs().max()))  # float32's error, of sums in whatever order
+    slack = 1e-5 * (1.0 + float(final_nV.abs().max()))  # the error of float32 sums in any order
 
     def candidate(head: Head) -> Candidate:
         run = partial(type(head)(part, rule, some), hidden_nD, targets_n)

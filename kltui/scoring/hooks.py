@@ -50,7 +50,7 @@ def device_of(module: Any) -> torch.device:
 
 @contextmanager
 def at_hand(module: Any, *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """While it is open, the module's weights are on the device where it is computed; yields `tensors` on that device."""
+    """Context in which the module's weights are on the device where it is computed; yields `tensors` on that device."""
     if not is_hooked(module):
         yield tensors
         return

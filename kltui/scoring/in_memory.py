@@ -1,4 +1,4 @@
-"""A transformers model that is in memory already and its tokenizer: checked, scored, and left as they were found."""
+"""Scores a transformers model that is already in memory, with its tokenizer, and restores its state afterwards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def score_in_memory(
     settings: ScoringSettings,
     asked: frozenset[str],
 ) -> ScoreResult:
-    """All vectors of a model object, scored on its device and in its dtype; `asked` are the settings given by the caller.
+    """All vectors of a model object, scored on its device and in its dtype; `asked` names the settings given by the caller.
 
     Raises UsageError for an object that cannot be scored, and for a device or dtype that is not the model's.
     """
@@ -52,7 +52,7 @@ def score_in_memory(
 
 
 def check_model(model: Any) -> None:
-    """Raises UsageError unless the object is a causal language model of transformers that can be scored as it is."""
+    """Raises UsageError unless the object is a causal language model of transformers that can be scored in its present form."""
     kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
     if hasattr(model, "peft_config"):
         raise UsageError(
@@ -85,7 +85,7 @@ def _head_of(model: Any) -> Any:
 
 
 def _device_of(model: Any) -> torch.device:
-    """The one device that the model lies on. Raises UsageError where it lies on several, or on none."""
+    """The device of the model. Raises UsageError if it is on several devices, or has no data."""
     devices: set[torch.device] = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     if len(devices) != 1 or next(iter(devices)).type == "meta":
         where = ", ".join(sorted(map(str, devices)))
@@ -99,7 +99,7 @@ def _device_of(model: Any) -> torch.device:
 def _as_it_is(
     settings: ScoringSettings, asked: frozenset[str], dtype: torch.dtype, device: torch.device
 ) -> ScoringSettings:
-    """The settings with the model's own dtype and device. Raises UsageError where others were asked for."""
+    """The settings with the model's own dtype and device. Raises UsageError if others were requested."""
     own = str(dtype).removeprefix("torch.")
     if "dtype" in asked and settings.dtype not in ("auto", own):
         raise UsageError(
@@ -122,7 +122,7 @@ def _as_it_is(
 
 @contextmanager
 def _as_scored(model: Any) -> Iterator[None]:
-    """The model in evaluation mode and without a cache; afterwards every module and setting as it was."""
+    """Context with the model in evaluation mode and without a cache; modules and settings are restored at the end."""
     training = [module for module in model.modules() if module.training]
     use_cache = getattr(model.config, "use_cache", None)
     model.eval()
@@ -140,7 +140,7 @@ def _as_scored(model: Any) -> Iterator[None]:
 
 
 def weights_digest(model: Any) -> str:
-    """`memory:` and the hex SHA-256 over the model's tensors by name, with their dtypes and shapes."""
+    """`memory:` plus the hex SHA-256 over the model's tensors by name, with their dtypes and shapes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -149,7 +149,7 @@ def weights_digest(model: Any) -> str:
 
 
 def _tokenized(tokenizer: Any, config: Any, bos: str, texts: Sequence[str], corpus_sha256: str) -> Tokenized:
-    """The texts in the ids of a tokenizer: a folder's, or those of an object as they are once it is saved."""
+    """The texts tokenised by the tokenizer in a folder, or by a tokenizer object, which is saved to a folder for that."""
     if isinstance(tokenizer, str | Path):
         folder = expanded(tokenizer)
         if not folder.is_dir():

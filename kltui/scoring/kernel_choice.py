@@ -25,9 +25,9 @@ from kltui.version import __version__
 
 FILE_NAME = "kernels.json"
 ROUNDS = 3
-WORTH_A_CHANGE = 0.95  # of the first way's time: timings of two equal ways differ by chance
+WORTH_A_CHANGE = 0.95  # of the first way's time; another way must be faster than this, because timings vary
 MAX_FILE_BYTES = 1 << 20
-# Ways are timed for models that are not tiny, each on so many rows.
+# Ways are timed only for models with at least so many weights, each on so many rows.
 MIN_WEIGHTS = 1 << 20
 TRIAL_ROWS = 256
 
@@ -71,18 +71,20 @@ class KernelChooser:
         self._clock = clock
 
     def among(self, what: str, candidates: Sequence[Candidate]) -> str:
-        """The name of the way to compute `what`; the first candidate is the one to beat, and the one without a file."""
+        """The name of the way to compute `what`. The first candidate is used unless another is faster and this can be stored."""
         names = {c.name for c in candidates}
         with _locked(self._folders[-1:]):
             kept = (read(folder / FILE_NAME).get(self._machine, {}).get(what) for folder in self._folders)
             found = next((choice for choice in kept if choice is not None and choice.taken in names), None)
             if found is None and len(names) > 1 and any(map(_is_writable, self._folders)):
                 found = self._timed(candidates)
-            held = found is not None and [self._put(f / FILE_NAME, what, found, names) for f in self._folders]
-        return found.taken if found is not None and held and any(held) else candidates[0].name
+            stored = found is not None and [
+                self._put(f / FILE_NAME, what, found, names) for f in self._folders
+            ]
+        return found.taken if found is not None and stored and any(stored) else candidates[0].name
 
     def _timed(self, candidates: Sequence[Candidate]) -> Choice | None:
-        """The fastest candidate that is right, of several rounds in turn; None where none is."""
+        """The fastest correct candidate, by the best of several rounds; None if none is correct."""
         right = [c for c in candidates if _works(c)]
         seconds = dict.fromkeys((c.name for c in right), math.inf)
         for candidate in right * ROUNDS:
@@ -97,7 +99,7 @@ class KernelChooser:
         return Choice(taken, {name: 1e3 * s for name, s in seconds.items()})
 
     def _put(self, path: Path, what: str, choice: Choice, names: Collection[str]) -> bool:
-        """Whether the file holds a choice among `names` now: the one it had, else this one."""
+        """Stores this choice, unless the file has one among `names`; whether the file now has one."""
         every = read(path)
         before = every.get(self._machine, {}).get(what)
         if before is not None and before.taken in names:
@@ -112,7 +114,7 @@ class KernelChooser:
 
 
 def _works(candidate: Candidate) -> bool:
-    """Whether the candidate runs here and is right; this also is its first, untimed run."""
+    """Whether the candidate runs here and gives correct values; this is also its first, untimed run."""
     try:
         return candidate.is_right()
     except (RuntimeError, NotImplementedError, AttributeError, ValueError):
@@ -127,13 +129,13 @@ def user_folder() -> Path:
 
 
 def machine(torch_version: str, capability: str, threads: int) -> str:
-    """What the speed of a kernel depends on, in words: processor, instruction sets, threads, libraries."""
+    """A description of what the speed of a kernel depends on: processor, instruction sets, threads, libraries."""
     isa = native.info()["isa"]
     return f"{processor_name()}; {isa}, torch {capability}; {threads} threads; torch {torch_version}; kltui {__version__}"
 
 
 def read(path: Path) -> Choices:
-    """The choices in a file, {} where it is missing, damaged or another program's; entries that are none are left out."""
+    """The choices in a file; {} if it is missing, damaged or not such a file. Invalid entries are left out."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return {}
@@ -144,9 +146,9 @@ def read(path: Path) -> Choices:
     if not isinstance(machines, dict):
         return {}
     return {
-        name: {what: c for what, one in held.items() if (c := _choice(one)) is not None}
-        for name, held in machines.items()
-        if isinstance(held, dict)
+        name: {what: c for what, one in choices.items() if (c := _choice(one)) is not None}
+        for name, choices in machines.items()
+        if isinstance(choices, dict)
     }
 
 
@@ -160,11 +162,11 @@ def _choice(said: Any) -> Choice | None:
 
 
 def _as_json(every: Choices) -> dict[str, object]:
-    return {"kernels": {name: {what: asdict(c) for what, c in held.items()} for name, held in every.items()}}
+    return {"kernels": {name: {what: asdict(c) for what, c in one.items()} for name, one in every.items()}}
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether files can be made in the folder, which is made where it is missing."""
+    """Whether files can be created in the folder, which is created if missing."""
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     return os.access(folder, os.W_OK | os.X_OK)
@@ -172,7 +174,7 @@ def _is_writable(folder: Path) -> bool:
 
 @contextmanager
 def _locked(folders: Sequence[Path]) -> Iterator[None]:
-    """Within it no other process chooses: several that begin at once time one after another, and agree."""
+    """Context in which no other process chooses, so that several that start together measure one after another and agree."""
     with ExitStack() as stack:
         with suppress(OSError):
             for folder in folders:

@@ -14,8 +14,8 @@ Stream = torch.Tensor
 class LayerForm:
     """The position of a layer's hidden states in its return value, learnt from one `output`.
 
-    Besides the hidden states themselves a layer may return further streams of their shape (Reformer's attention output):
-    they go on to the next layer with them. Everything else, such as attention weights or states, is left out.
+    Besides the hidden states, a layer may return further streams with their shape (such as Reformer's attention output),
+    which also go to the next layer. Everything else, such as attention weights or states, is ignored.
     """
 
     def __init__(self, output: Any) -> None:
@@ -27,12 +27,12 @@ class LayerForm:
         self._slots = [i for i in tensors if items[i].shape == items[tensors[0]].shape]
 
     def taken(self, output: Any) -> tuple[Stream, ...]:
-        """The streams in an output of the layer, the hidden states first."""
+        """The streams in an output of the layer, with the hidden states first."""
         items = _parts(output)[1]
         return tuple(items[i] for i in self._slots)
 
     def entering(self, inputs: Mapping[str, Stream]) -> tuple[Stream, ...]:
-        """A layer's inputs in the order of its outputs: by name, where both have names, else as they come."""
+        """A layer's inputs in the order of its outputs: by name if both have names, otherwise in order."""
         others = [stream for name, stream in inputs.items() if name not in self._names]
         found = []
         for slot in self._slots:
@@ -44,7 +44,7 @@ class LayerForm:
         return tuple(found)
 
     def given(self, flow: tuple[Stream, ...]) -> Any:
-        """An output of the layer that holds these streams, and None in every other place."""
+        """An output of the layer with these streams, and None for everything else."""
         if issubclass(self._kind, torch.Tensor):
             return flow[0]
         items: list[Any] = [None] * len(self._names)
@@ -56,7 +56,7 @@ class LayerForm:
 
 
 def _parts(output: Any) -> tuple[list[str], list[Any]]:
-    """Names ("" where they have none) and values of what a layer returns."""
+    """(names, values) of the parts of a layer's return value; names are "" for an unnamed sequence."""
     if isinstance(output, Mapping):
         return list(output.keys()), list(output.values())
     if isinstance(output, tuple | list):
@@ -69,7 +69,7 @@ def _is_stream(item: Any) -> bool:
 
 
 def streams(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Stream]:
-    """The hidden states among a layer's inputs, by name, and what else has their shape; in order."""
+    """{name: tensor} of the hidden states among a layer's inputs, and of other inputs with their shape, in order."""
     names = [*inspect.signature(module.forward).parameters][: len(args)]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     found = {name: value for name, value in given.items() if _is_stream(value)}

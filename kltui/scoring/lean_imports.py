@@ -1,9 +1,9 @@
 """Imports torch and transformers without parts that scoring on a CPU does not use: torch's compiler, meta kernels, scipy, ...
 
 These take most of the time of importing both. transformers imports torch's compiler only to mark functions for it, and supports
-builds of torch without torch.distributed. The compiler and the meta kernels are imported, whole, once anything else of them is
-needed. Only for processes that do nothing but score. Names inside other libraries, most of them not public, are used in this
-file alone.
+builds of torch without torch.distributed. The compiler and the meta kernels are imported completely as soon as anything else in
+them is needed. This is only for processes that do nothing but score. Names inside other libraries, most of them not public, are
+used in this file alone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _load(name: str) -> ModuleType:
     for one in put_off:
         del sys.modules[one]
     if _META in put_off:
-        importlib.import_module(_META)  # for what it registers: nothing uses it by name
+        importlib.import_module(_META)  # only to register its functions: nothing uses it by name
     return importlib.import_module(name)
 
 
@@ -154,12 +154,12 @@ def _without_meta_kernels(torch: ModuleType) -> None:
 
 
 def _without_distribution(distributed: ModuleType) -> None:
-    """Makes torch say that it was built without torch.distributed."""
+    """Makes torch report that it was built without torch.distributed."""
     vars(distributed)["is_available"] = lambda: False
 
 
 def _without_scipy(utils: ModuleType) -> None:
-    """Makes transformers say that scipy is not installed: only losses of object detection use it."""
+    """Makes transformers report that scipy is not installed; only losses of object detection use it."""
     vars(utils)["is_scipy_available"] = lambda: False
 
 

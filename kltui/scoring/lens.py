@@ -1,8 +1,8 @@
-"""The logit lens in one forward pass: every layer's hidden states through the model's own tail (SPEC section 9).
+"""The logit lens in one forward pass: every layer's hidden states pass through the model's own tail.
 
-The tail is everything a model does after its last layer. The rule that holds for every family is the replay: the
-model's own forward with each decoder layer replaced by "return h_k". Where the modules called after the last layer
-give the same on a first batch, they are called by themselves, on the scored positions only.
+The tail is everything that a model does after its last layer. The method that works for every family is the replay: the
+model's own forward with each decoder layer replaced by "return h_k". If the modules called after the last layer give
+the same on a first batch, they are called directly, on the scored positions only.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from kltui.scoring.model_introspection import Hidden
 
 Flow = tuple[
     Hidden, ...
-]  # what goes from layer to layer: the hidden states, in a few families more streams beside
+]  # the tensors that go from layer to layer: the hidden states and, in a few families, further streams
 Consume = Callable[[int, Flow], None]
-MAX_STATES_BYTES = 4 << 20  # of layers that one call of a head takes
+MAX_STATES_BYTES = 4 << 20  # of the hidden states of several layers in one call of the head
 LayerChoice = Literal["none", "all"] | tuple[int, ...]
 
 
 class LensError(KltuiError):
-    """A model whose layers cannot be scored; its final vector can."""
+    """Raised for a model whose layers cannot be scored, although its final vector can."""
 
 
 class Lens:
-    """Takes the hidden states of chosen layers out of one forward pass; index 0 is the first layer's input."""
+    """Extracts the hidden states of chosen layers from one forward pass; index 0 is the first layer's input."""
 
     def __init__(
         self, model: Any, head_module: Any, head: Head, layers: LayerChoice, dtype: torch.dtype
@@ -61,7 +61,7 @@ class Lens:
 
     @contextlib.contextmanager
     def watching(self, consume: Consume) -> Iterator[None]:
-        """Within it a forward pass hands what leaves every wanted layer to `consume`, as soon as it is there."""
+        """Context in which a forward pass calls `consume(k, output)` for every wanted layer k, as soon as it is computed."""
 
         def outputs_of(k: int) -> Callable[..., None]:
             def hook(_module: Any, _args: Any, output: Any) -> None:
@@ -86,7 +86,7 @@ class Lens:
     def head_input(self, flow: Flow, ids_BT: torch.Tensor, positions_n: torch.Tensor, **more: Any) -> Hidden:
         """The inputs of the model's head at the flat positions (n, D') if its last layer had returned `flow`.
 
-        `more` are the model's inputs besides its ids.
+        `more` are further inputs of the model besides its ids.
         """
         if self._tail is None:
             return model_introspection.rows(self.replay(flow, ids_BT, **more), positions_n)
@@ -95,9 +95,9 @@ class Lens:
     def replay(self, flow: Flow, ids_BT: torch.Tensor, **more: Any) -> Hidden:
         """The head's input (B, T, D') of the model's own forward with every layer replaced by "return h_k".
 
-        Each layer returns it in the form in which it returns its own hidden states.
+        Each layer returns `flow` in the form in which it returns its own hidden states.
         """
-        # the tail may write into it, and the next layer still needs it
+        # copies, because the tail may modify them, and the next layer still needs them
         flow = tuple(stream.clone() for stream in flow)
         self._replaying = True
         try:
@@ -111,7 +111,10 @@ class Lens:
             self._replaying = False
 
     def _tested_tail(self, head: Head, dtype: torch.dtype) -> list[Any] | None:
-        """The modules of the tail, where they agree with the replay at the first, a middle and the last layer."""
+        """The modules of the tail if they agree with the replay at the first, a middle and the last layer, otherwise None.
+
+        Raises LensError if the replay itself does not give the model's own logits.
+        """
         ids_BT = model_introspection.probe_ids(self.model)
         try:
             self._forms = self._learnt_forms(ids_BT)
@@ -144,7 +147,7 @@ class Lens:
         ids_BT: torch.Tensor,
         dtype: torch.dtype,
     ) -> bool:
-        """Whether the tail's modules, called one after another, give what the replay gives."""
+        """Whether the tail's modules, called one after another, give the same as the replay."""
         targets_n = ids_BT.flatten()
         try:
             return all(
@@ -163,7 +166,7 @@ class Lens:
         return _close(head(own, ids_BT.flatten()), head(replayed, ids_BT.flatten()), dtype)
 
     def _learnt_forms(self, ids_BT: torch.Tensor) -> list[LayerForm]:
-        """How each layer returns its hidden states, seen in a small batch."""
+        """The form in which each layer returns its hidden states, observed on a small batch."""
         forms: list[LayerForm] = []
         hooks = [
             m.register_forward_hook(lambda _m, _a, out: forms.append(LayerForm(out))) for m in self.modules
@@ -176,7 +179,7 @@ class Lens:
         return forms
 
     def _watch_whole_pass(self, ids_BT: torch.Tensor) -> tuple[list[Flow], list[Any] | None]:
-        """What left each layer 0 .. depth in a small batch, and the outermost modules called behind the layers."""
+        """(outputs of the layers 0 .. depth on a small batch, the outermost modules called after the layers or None)."""
         flows: dict[int, Flow] = {}
         wanted, self.wanted = self.wanted, tuple(range(len(self.modules) + 1))
         watch = _TailWatch(self.model, self.modules[-1], self.head_module)
@@ -204,18 +207,18 @@ class LayerLogprobs:
         self._found: dict[int, torch.Tensor] = {}
 
     def add(self, k: int, states_nD: Hidden) -> None:
-        """Takes the states of layer k, (n, D)."""
+        """Adds the states of layer k, (n, D)."""
         size = states_nD.nbytes * (len(self._waiting) + 1)
         if states_nD.device.type != "cpu" or size > MAX_STATES_BYTES:
-            self._ask()
+            self._compute()
         self._waiting[k] = states_nD
 
     def found(self) -> dict[int, torch.Tensor]:
-        """Log-probabilities (n,) by layer, nats."""
-        self._ask()
+        """{layer: log-probabilities (n,) in nats}."""
+        self._compute()
         return self._found
 
-    def _ask(self) -> None:
+    def _compute(self) -> None:
         layers, states = list(self._waiting), list(self._waiting.values())
         self._waiting.clear()
         if len(states) == 1:
@@ -226,11 +229,11 @@ class LayerLogprobs:
 
 
 class _TailWatch:
-    """Notes the outermost modules called with one tensor between the last layer's end and the head's start."""
+    """Records the outermost modules called between the end of the last layer and the start of the head."""
 
     def __init__(self, model: Any, last_layer: Any, head_module: Any) -> None:
         inside = {id(m) for m in last_layer.modules()}
-        # modules around the head would run it too
+        # modules that contain the head would run it too
         around = {id(m) for m in model.modules() if any(inner is head_module for inner in m.modules())}
         self._others = [m for m in model.modules() if id(m) not in inside | around]
         self._last_layer = last_layer
@@ -243,7 +246,7 @@ class _TailWatch:
 
     @property
     def tail(self) -> list[Any] | None:
-        """The modules in order, or None where one of them takes more than a tensor."""
+        """The modules in order; None if one of them has other inputs than one tensor."""
         return None if self._broken else self._chain
 
     def __enter__(self) -> _TailWatch:
@@ -267,7 +270,7 @@ class _TailWatch:
         self._level += 1
 
     def _ends(self, *_: object) -> None:
-        # modules that hold the layers end while the watch is open without having started in it
+        # modules that contain the layers end here without having started here
         if self._open and self._level > 0:
             self._level -= 1
 
@@ -277,20 +280,23 @@ def _returning(output: Any) -> Callable[..., Any]:
 
 
 def _chain(modules: list[Any], hidden: Hidden) -> Hidden:
-    """The modules one after another."""
+    """The result of the modules applied one after another."""
     for module in modules:
         hidden = module(hidden)
     return hidden
 
 
 def _close(ours: Any, truth: Any, dtype: torch.dtype) -> bool:
-    """Agreement of log-probabilities: 1e-4 nat in float32, the dtype's rounding else."""
+    """Whether log-probabilities agree, to 1e-4 nats in float32 and to 8 eps otherwise."""
     limit = 1e-4 if dtype == torch.float32 else 8 * torch.finfo(dtype).eps
     return bool(abs(ours - truth).max() <= limit)
 
 
 def wanted_layers(layers: LayerChoice, depth: int) -> tuple[int, ...]:
-    """Layer indices 0 (embedding output) to `depth` (final) that the setting names, in order."""
+    """The layer indices that the setting selects, from 0 (embedding output) to `depth` (final), in order.
+
+    Raises KltuiError for an index beyond `depth`.
+    """
     if layers == "none":
         return ()
     if layers == "all":

@@ -1,4 +1,4 @@
-"""Errors of transformers whose cause is not in a model's files: a library that is not installed, or names with a prefix."""
+"""Explains errors of transformers that are not due to damaged files: missing libraries, or tensor names with a prefix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 
-# What a wrapper puts into the names of a model's tensors, and who does it.
+# {prefix in the names of a model's tensors: the wrapper that adds it}
 PREFIXES = {
     "_orig_mod.": "torch.compile",
     "module.": "DistributedDataParallel, DataParallel or DeepSpeed",
@@ -34,7 +34,7 @@ def quantised_by(config: Any) -> str:
 
 
 def package_error(folder: Path, config: Any, error: Exception) -> KltuiError | None:
-    """What an error of loading means where a package or a GPU is missing; None where it has another cause."""
+    """The KltuiError for a loading error that is due to a missing package or GPU; None if it has another cause."""
     text, method = str(error), quantised_by(config)
     who = f"the model in {folder}" + (f" is quantised by {method}, which" if method else "")
     if method and re.search(r"GPU|CUDA|XPU|mps devices", text):
@@ -55,19 +55,19 @@ def package_error(folder: Path, config: Any, error: Exception) -> KltuiError | N
 
 
 def _package(arguments: str) -> str:
-    """The first package that the arguments of a pip command name, without its version and extras."""
+    """The first package in the arguments of a pip command, without its version and extras."""
     words = [word.strip("\"'") for word in arguments.split() if not word.startswith("-")]
     return re.split(r"[\[<>=!~;]", words[0])[0] if words else arguments
 
 
 def _quoted(arguments: str) -> str:
-    """Arguments of a pip command as a shell takes them: those with <, > or [ in quotes."""
+    """Arguments of a pip command for a shell: those with <, > or [ in quotes."""
     words = [word.strip("\"'") for word in arguments.split()]
     return " ".join(f"'{word}'" if re.search(r"[<>\[]", word) else word for word in words)
 
 
 def tokenizer_error(folder: Path) -> KltuiError | None:
-    """An error that names the library which a folder's tokenizer file needs and which is not installed; else None."""
+    """The error if a folder's tokenizer file needs a library that is not installed, with its name; otherwise None."""
     for path in sorted(p for pattern in _SENTENCEPIECE for p in folder.glob(pattern)):
         if not _is_tiktoken(path):
             return _library(
@@ -103,15 +103,15 @@ def _is_installed(module: str) -> bool:
 
 
 def _is_tiktoken(path: Path) -> bool:
-    """Whether a vocabulary file has tiktoken's lines, a token in base64 and its rank; SentencePiece's is binary."""
+    """Whether a vocabulary file is tiktoken's, with lines of a token in base64 and its rank; SentencePiece's is binary."""
     with path.open("rb") as file:
         return re.match(rb"[A-Za-z0-9+/=]+ [0-9]+\r?\n", file.read(400)) is not None
 
 
 def prefix_of(missing: Collection[str], unused: Collection[str]) -> str:
-    """The prefix that the names of the files' tensors have beyond those of the model; "" if there is none.
+    """The prefix that the tensor names in the files have in addition to those of the model; "" if there is none.
 
-    The common beginning of all names, or one of PREFIXES further inside.
+    It is the common beginning of all names, or one of PREFIXES inside the names.
     """
     wanted, maximum = set(missing), 0.8 * len(missing)
     for name in sorted(wanted)[:: max(1, len(wanted) // 5)]:
@@ -125,18 +125,18 @@ def prefix_of(missing: Collection[str], unused: Collection[str]) -> str:
 
 
 def _without(prefix: str, name: str) -> str:
-    """The name without a prefix, wherever a module's name stands; PEFT also names the layers below its own."""
+    """The name without a prefix, at its beginning or before any module's name; for PEFT, also without `base_layer`."""
     bare = re.sub(rf"(^|\.){re.escape(prefix)}", r"\1", name)
     return bare.replace(".base_layer.", ".") if prefix == "base_model.model." else bare
 
 
 def prefix_error(folder: Path, prefix: str, example: str) -> KltuiError:
-    """What to say of a folder whose tensors bear a wrapper's prefix, and how to be rid of it."""
+    """The error for a folder whose tensor names have a wrapper's prefix, with a way to remove it."""
     shown = safe_text(repr(prefix), 120)
     cause = ", ".join(who for part, who in PREFIXES.items() if part in prefix) or "a wrapper"
     return KltuiError(
         f"the weights in {folder} have names with {shown} in them ({cause} adds it), first "
-        f"{safe_text(example, 120)}, so they are none of the model's",
+        f"{safe_text(example, 120)}, so they do not match the model's",
         "save the model that was wrapped with save_pretrained, or rename the tensors: "
         f"{{name.replace({shown}, ''): tensor for name, tensor in load_file(...).items()}}",
     )

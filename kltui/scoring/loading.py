@@ -1,4 +1,4 @@
-"""A model folder to a model in memory: what is in it is checked first, and nothing is loaded half."""
+"""Loads a model folder. Its contents are checked first, and incomplete models are errors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from kltui.scoring.load_errors import package_error, prefix_error, prefix_of
 if TYPE_CHECKING:
     import torch
 
-# The names under which configurations keep the number of positions; ALiBi and state-space models have none.
+# Names of the number of positions in configurations; ALiBi and state-space models have no such limit.
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 _UNBOUNDED = {"bloom", "mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma"}
 
 
-# What the headers of weight files call the dtypes that a model is computed in.
+# Names, in the headers of weight files, of dtypes that a model can be computed in.
 _COMPUTED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 WHOLE = device_map.DeviceLayout("none")
@@ -47,23 +47,23 @@ class Loaded:
 
 
 class _TooLargeError(KltuiError):
-    """A model that does not fit where it was to go."""
+    """Raised for a model that does not fit on its device."""
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device that `device` names; "auto" is the first GPU that torch can use, else the CPU."""
+    """The torch device that `device` names; "auto" is the first GPU that torch can use, otherwise the CPU."""
     return torch_device(device_in_use(device), device)
 
 
 def torch_device(in_use: DeviceInUse, asked: str) -> torch.device:
-    """The torch device; without an index if none was given."""
+    """The torch device; without an index if `asked` has none."""
     import torch
 
     return torch.device(in_use.device if ":" in asked else in_use.device.partition(":")[0])
 
 
 def compute_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, tuple[str, ...]]:
-    """The dtype to compute in, and a note where it is not this one: CPUs never compute in fp16."""
+    """(dtype to compute in, notes): float32 instead of float16 on a CPU, and a note if bfloat16 is slow on this one."""
     import torch
 
     if computed_dtype(dtype, device.type) != dtype:
@@ -96,9 +96,9 @@ def stored_dtype(folder: Path, config: Any) -> str:
 
 
 def load_config(folder: Path, tokenizer: Path | None = None) -> Any:
-    """The folder's configuration. For a folder without a scoreable model, the error says what it contains.
+    """The folder's configuration. Raises KltuiError that says what the folder contains if that is no model to score.
 
-    For a GGUF file it may be the one next to its `tokenizer`.
+    For a GGUF file, it may be the one next to its `tokenizer`.
     """
     from transformers import AutoConfig
 
@@ -136,12 +136,12 @@ def _config_error(folder: Path, where: Path, error: Exception) -> KltuiError:
 
 
 def _said(error: Exception, staged: Path, folder: Path) -> str:
-    """An error's first line in which the folder goes by its own name."""
+    """An error's first line, with the path of the staged folder replaced by the real one."""
     return first_line(error).replace(str(staged), str(folder))
 
 
 def weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], bool]:
-    """The weight files and whether they are safetensors; any other format is an error that names it."""
+    """(weight files, whether they are safetensors). Raises KltuiError that names the format for any other one."""
     names = {path.name for path in folder.iterdir() if path.is_file()}
     entry = layout.weight_entry(names)
     if entry in layout.SAFETENSORS or (entry is not None and allow_bin):
@@ -156,7 +156,7 @@ def weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], bool]:
 
 
 def context_length(config: Any) -> int | None:
-    """Positions that the model was made for, or None where it has no such limit."""
+    """The maximum number of positions of the model; None if it has no such limit."""
     text = config.get_text_config()
     if text.model_type in _UNBOUNDED or getattr(text, "alibi", False):
         return None
@@ -176,7 +176,7 @@ def load_model(
     allow_bin: bool,
     spreading: device_map.DeviceLayout = WHOLE,
 ) -> Loaded:
-    """The folder's model on `device`, or laid out over several, complete: missing or mismatched tensors are an error."""
+    """The folder's model on `device`, or spread over several. Raises KltuiError for missing or mismatched tensors."""
     use_safetensors = not is_gguf(folder) and weight_files(folder, allow_bin)[1]
     if dtype == "auto":
         dtype = stored_dtype(folder, config)
@@ -222,7 +222,7 @@ def load_model(
 
 
 def _beside_the_gpu(model: Any, where: torch.device, dtype: str) -> tuple[torch.dtype, tuple[str, ...]]:
-    """The dtype of a model that was laid out on the CPU alone, for want of room on the GPUs, and what is to be said."""
+    """(dtype, notes) for a model that is on the CPU because it does not fit on the GPUs."""
     picked, notes = compute_dtype(dtype, where)
     model.to(picked)
     said = "the model does not fit on the GPUs: it is scored from main memory on the CPU, which is slow"
@@ -237,7 +237,7 @@ def _move(model: Any, device: torch.device, folder: Path) -> None:
 
 
 def attention_of(config: Any) -> str:
-    """sdpa where the family has it (1.25 to 1.5 times faster than eager), else eager."""
+    """sdpa if the family supports it (1.25 to 1.5 times as fast as eager), otherwise eager. Raises KltuiError if not causal."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     try:
@@ -255,12 +255,12 @@ def _from_pretrained(
 ) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
-    # What is offloaded is read from the files while the model is used.
+    # Offloaded weights are read from the files while the model is used.
     files = gguf.staged(folder) if is_gguf(folder) else passed_on.staged(folder, allow_bin, spreading.scratch)
     with files as where:
         try:
             loaded: Any = _loaded_from(AutoModelForCausalLM, where, options)
-        except Exception as error:  # transformers and the file formats raise their own kinds
+        except Exception as error:  # transformers and the file formats raise various types
             missing = package_error(folder, options["config"], error)
             raise missing or _load_error(folder, where, error, spreading) from error
     model, info = loaded
@@ -269,7 +269,7 @@ def _from_pretrained(
 
 
 def _loaded_from(models: Any, where: Path | str, options: dict[str, Any]) -> Any:
-    """What transformers makes of the folder: once more where it lacked what is not imported at first."""
+    """The model that transformers loads; tried again if it needed a part that lean imports had left out."""
     with quiet_transformers():
         try:
             return models.from_pretrained(where, **options)
@@ -292,7 +292,7 @@ def _load_error(
     if "out of memory" in text.lower() or "alloc" in text.lower():
         return _TooLargeError(
             f"{folder} does not fit in memory: {said}",
-            f"use a smaller dtype or another device; {device_map.more_room(spreading.device_map)}",
+            f"use a smaller dtype or another device; {device_map.memory_hint(spreading.device_map)}",
         )
     if "mismatch" in text.lower() or "ignore_mismatched_sizes" in text:
         return KltuiError(
@@ -305,7 +305,7 @@ def _load_error(
 
 
 def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
-    """Notes on unused tensors; an error where the model would be partly random."""
+    """A note on unused tensors. Raises KltuiError if the model would be partly random."""
     missing = sorted(info["missing_keys"])
     if missing:
         unused = sorted(info["unexpected_keys"])
@@ -335,7 +335,7 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
-    """A note where config.json says that the head is the embeddings and the files hold another; an error where it is lost."""
+    """A note if the files have an output head although config.json ties it. Raises KltuiError if transformers ignores it."""
     if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
         return ()
     if not has_own_head(open_tensors(folder)):
@@ -353,7 +353,7 @@ def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within it transformers draws no progress bars, and it and accelerate log errors only."""
+    """Context in which transformers shows no progress bars, and it and accelerate log only errors."""
     import transformers
 
     logging: Any = transformers.utils.logging
@@ -374,6 +374,6 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """`Kind: first line of its message`, at most 300 characters."""
+    """`Type: first line of its message`, at most 300 characters."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]

@@ -1,7 +1,7 @@
 """Keeps freed memory in the process while a model runs, because a forward pass allocates the same large buffers repeatedly.
 
-glibc returns large buffers to the system as soon as they are freed, and every page of the next one is then faulted in
-and cleared again: measured 5 to 13 % of a forward pass. Other C libraries are not changed.
+glibc returns large buffers to the system as soon as they are freed, and the pages of the next buffer must then be mapped and
+cleared again, which takes 5 to 13 % of a forward pass as measured. Other C libraries are not changed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from functools import cache
 
 # mallopt's names for its parameters, from malloc.h
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-KEEP_BYTES = 2**29  # buffers up to this size come from the heap, and as much may lie free at its end
-# where glibc's own sliding thresholds end; once set by hand they no longer slide
+KEEP_BYTES = (
+    2**29
+)  # buffers up to this size are allocated on the heap, of which as much may be free at its end
+# the maxima of glibc's dynamic thresholds, which are no longer dynamic once they have been set
 USUAL_MMAP_BYTES, USUAL_TRIM_BYTES = 2**25, 2**26
 
 
 @contextlib.contextmanager
 def kept_heap() -> Iterator[None]:
-    """Within it freed buffers stay with the process; they go back to the system at its end."""
+    """Context in which freed buffers stay in the process; they are returned to the system at its end."""
     set_thresholds(KEEP_BYTES, KEEP_BYTES)
     try:
         yield
@@ -31,7 +33,7 @@ def kept_heap() -> Iterator[None]:
 
 
 def set_thresholds(mmap_bytes: int, trim_bytes: int) -> None:
-    """Buffers from `mmap_bytes` on are mapped one by one; the heap's free end is cut at `trim_bytes`."""
+    """Sets the size from which buffers are mapped separately, and the free bytes at the end of the heap that are returned."""
     call = _glibc("mallopt")
     if call is not None:
         call(MMAP_THRESHOLD, mmap_bytes)

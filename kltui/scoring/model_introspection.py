@@ -21,7 +21,7 @@ from kltui.scoring.device_map import input_device
 
 Hidden = torch.Tensor
 QUANTISED_CHANGE = (
-    0.2  # of the length of all hidden states; a model that reads both ways changes about as much as it has
+    0.2  # relative to the norm of all hidden states; a bidirectional model changes by about that norm
 )
 
 
@@ -34,13 +34,13 @@ def run(model: Any, ids_BT: torch.Tensor, **more: Any) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _no_packed_rows() -> Iterator[None]:
-    """Within it transformers takes every row for one text, as they are here, without looking at the positions.
+    """Context in which transformers assumes that every row is one text, without inspecting the positions.
 
-    To look whether several texts are packed into a row it waits for the GPU, in every forward pass.
+    Finding out whether several texts are packed into a row would wait for the GPU in every forward pass.
     """
     name = "find_packed_sequence_indices"
     look = getattr(masking_utils, name, None)
-    if look is None:  # an older or newer transformers looks elsewhere, or not at all
+    if look is None:  # an older or newer transformers does this elsewhere, or not at all
         yield
         return
     setattr(masking_utils, name, lambda _position_ids: None)
@@ -52,7 +52,7 @@ def _no_packed_rows() -> Iterator[None]:
 
 @cache
 def _options(forward: Callable[..., Any]) -> dict[str, Any]:
-    """No cache and a named result, as far as this forward knows the words."""
+    """Arguments for no cache and a named result, as far as this forward accepts them."""
     known = inspect.signature(forward).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
     return {k: v for k, v in (("use_cache", False), ("return_dict", True)) if anything or k in known}
@@ -61,8 +61,8 @@ def _options(forward: Callable[..., Any]) -> dict[str, Any]:
 def looks_ahead(model: Any, head: Any | None, dtype: torch.dtype) -> bool:
     """Whether later tokens change the model's outputs at earlier positions, in which case it is not causal and cannot be padded.
 
-    Seen in what reaches the head, or in the logits where there is no `head` to be split off. Of a quantised model only a
-    gross change counts: LLM.int8 keeps in float16 the columns in which any token of a batch is an outlier.
+    Compared at the input of the head, or in the logits without a separable `head`. For a quantised model only a large change
+    counts, because LLM.int8 keeps in float16 the columns in which any token of a batch is an outlier.
     """
     ids = probe_ids(model)
     other = ids.clone()
@@ -77,7 +77,7 @@ def looks_ahead(model: Any, head: Any | None, dtype: torch.dtype) -> bool:
 
 @contextlib.contextmanager
 def forward_replaced(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within it `module(...)` calls `forward` instead of the module's own."""
+    """Context in which `module(...)` calls `forward` instead of the module's own."""
     had = "forward" in module.__dict__
     before = module.forward
     module.forward = forward
@@ -92,7 +92,7 @@ def forward_replaced(module: Any, forward: Callable[..., Any]) -> Iterator[None]
 
 @dataclass(frozen=True)
 class LogitRule:
-    """What the model does to the head's output z: `cap * tanh(scale * z / cap)`, or `scale * z` where cap is 0."""
+    """The transformation of the head's output z: `cap * tanh(scale * z / cap)`, or `scale * z` if cap is 0."""
 
     scale: float = 1.0
     cap: float = 0.0
@@ -107,7 +107,7 @@ class LogitRule:
 
 
 def find_head(model: Any) -> Any | None:
-    """The head module, where the model calls it exactly once with (B, T, D), else None."""
+    """The head module if the model calls it exactly once, with (B, T, D); otherwise None."""
     head = model.get_output_embeddings()
     if head is None:
         return None
@@ -139,7 +139,7 @@ def find_logit_rule(model: Any, head: Any) -> LogitRule | None:
 
 
 def _tidy(value: float) -> float:
-    """The value, or the short decimal or reciprocal within float32's error of it: 0.0624999 was 0.0625."""
+    """The value, or the short decimal or reciprocal of one within float32's error of it, such as 0.0625 for 0.0624999."""
     for candidate in (
         round(value, 4),
         1.0 / round(1.0 / value, 4) if abs(value) > 1e-12 and abs(1.0 / value) > 1e-4 else 0.0,
@@ -150,7 +150,7 @@ def _tidy(value: float) -> float:
 
 
 def _behind_head(model: Any, head: Any, values: torch.Tensor) -> torch.Tensor:
-    """The model's logits where its head's output is `values`."""
+    """The model's logits if its head's output is `values`, (V,)."""
 
     def forward(hidden: Hidden) -> torch.Tensor:
         return values.to(hidden.device).expand(*hidden.shape[:2], -1).clone()
@@ -161,7 +161,7 @@ def _behind_head(model: Any, head: Any, values: torch.Tensor) -> torch.Tensor:
 
 
 def body(model: Any, head: Any, ids_BT: torch.Tensor, **more: Any) -> Hidden:
-    """What the model hands to its head, (B, T, D): everything but the head is run."""
+    """The input of the model's head, (B, T, D); everything but the head is run."""
     caught: list[Hidden] = []
 
     def forward(hidden: Hidden) -> torch.Tensor:
@@ -174,12 +174,12 @@ def body(model: Any, head: Any, ids_BT: torch.Tensor, **more: Any) -> Hidden:
 
 
 def rows(hidden_BTD: Hidden, positions_n: torch.Tensor) -> Hidden:
-    """Hidden states (n, D) at flat positions, on the device that holds them; the positions may come from another."""
+    """Hidden states (n, D) at flat positions, on their device; the positions may be on another."""
     return hidden_BTD.flatten(0, 1)[positions_n.to(hidden_BTD.device)]
 
 
 def find_layers(model: Any) -> list[Any] | None:
-    """The decoder layers in order: the outermost list of modules whose members each run once, one after another."""
+    """The decoder layers in order: the outermost list of modules whose members each run once, in order; None if unknown."""
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth]
     for layers in lists:
@@ -212,12 +212,12 @@ def _probe_ids(model: Any, rows: int, width: int) -> torch.Tensor:
 
 
 def probe_ids(model: Any, rows: int = 2, width: int = 12) -> torch.Tensor:
-    """A batch of valid ids for self-tests."""
+    """A batch of valid ids (rows, width) for self-tests, the same on every call."""
     return _probe_ids(model, rows, width)
 
 
 def tolerance(dtype: torch.dtype, logits: torch.Tensor) -> float:
-    """Largest difference in log-probability, nats, that rounding in `dtype` explains at logits of this size."""
+    """Largest difference in log-probability, in nats, that rounding in `dtype` explains for logits of this size."""
     if dtype == torch.float32:
         return 1e-4
     size = float(logits.abs().max())

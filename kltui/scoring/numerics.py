@@ -1,4 +1,4 @@
-"""How torch multiplies float32 matrices here, tested before it is trusted."""
+"""How torch multiplies float32 matrices on this machine, tested before it is used."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from kltui.scoring.kernel_choice import KernelChooser
 
 @contextlib.contextmanager
 def fast_float32(device: torch.device) -> Iterator[bool]:
-    """Within it float32 products on a CPU go through oneDNN where that is exact here; gives whether they do.
+    """Context in which float32 products on a CPU use oneDNN if that is exact on this machine; yields whether they do.
 
-    "medium" lets oneDNN take the product. On CPUs without bfloat16 tiles (AMX) it still multiplies in float32, up to
-    1.6 times faster than the default library on AMD; where it would round to bfloat16 the test sees it. On a GPU
-    convolutions (Mamba has them) would round to TF32 by default: within it they do not.
+    The precision "medium" allows torch to use oneDNN. On CPUs without bfloat16 tiles (AMX) it still multiplies in float32, up
+    to 1.6 times as fast as the default library on AMD; rounding to bfloat16 is detected by a test. On a GPU, convolutions
+    (as in Mamba) would by default round to TF32, which is switched off here.
     """
     before = torch.get_float32_matmul_precision()
     convolutions: Any = torch.backends.cudnn
@@ -38,9 +38,9 @@ def fast_float32(device: torch.device) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def exact_half_products() -> Iterator[None]:
-    """Within it float32 products of numbers that bfloat16 holds may be made in bfloat16: exact, and summed in float32.
+    """Context in which products of float32 values that are exact in bfloat16 may be computed in bfloat16, summed in float32.
 
-    oneDNN then multiplies in the processor's tiles (AMX) where it has them.
+    oneDNN then uses the processor's bfloat16 tiles (AMX) if it has them.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -53,7 +53,7 @@ def exact_half_products() -> Iterator[None]:
 def kernel_chooser(job: Path | None) -> KernelChooser:
     """The kernel chooser for this process with its current number of threads; `job`: the folder of a job's own copy of choices.
 
-    A single thread is timed by its processor time, which other processes do not lengthen.
+    A single thread is timed by its processor time, which other processes do not affect.
     """
     threads, capability = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     machine = kernel_choice.machine(torch.__version__, capability, threads)
@@ -63,7 +63,7 @@ def kernel_chooser(job: Path | None) -> KernelChooser:
 
 @cache
 def onednn_is_exact() -> bool:
-    """Whether products under "medium" have float32's error against float64, at shapes that models have."""
+    """Whether products with precision "medium" have only float32's error, compared with float64 for typical shapes."""
     before = torch.get_float32_matmul_precision()
     generator = torch.Generator().manual_seed(0)
     torch.set_float32_matmul_precision("medium")

@@ -1,4 +1,4 @@
-"""Batches that fit in memory, found by trial."""
+"""Runs batches of a size that fits in memory, found by trial."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from kltui.errors import KltuiError
 from kltui.scoring.batch_effects import BatchRule, LogProbs, find_rule
 from kltui.scoring.batching import Batch, Ids, Piece, fill_batch, plan_batches
-from kltui.scoring.device_map import more_room
+from kltui.scoring.device_map import memory_hint
 from kltui.scoring.loading import first_line
 from kltui.scoring.settings import ScoringSettings
 
 Result = TypeVar("Result")
 
-# What errors say that have no kind of their own: the CPU's allocator, the CUDA runtime and MPS, cuBLAS.
+# Parts of messages of out-of-memory errors without a type of their own: CPU allocator, CUDA runtime and MPS, cuBLAS.
 _RAN_OUT = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
@@ -31,11 +31,11 @@ def run_batches(
     group: Callable[[Piece], object],
     ahead: bool = False,
 ) -> Iterator[tuple[Batch, Result, int]]:
-    """Every batch of the pieces with its result from `submit`, and the budget in padded inputs.
+    """Yields every batch of the pieces, its result from `submit`, and the batch size in padded inputs.
 
-    With `ahead` the next batch is submitted before a result is asked for. Pieces whose `group` differs share no batch. On
-    out-of-memory `free_memory` is called, the budget is halved and the remaining pieces are planned again. Raises KltuiError if one
-    piece alone does not fit, and for any other error of the model.
+    With `ahead`, the next batch is submitted before a result is requested. Only pieces with equal `group` share a batch. If
+    memory runs out, `free_memory` is called, the batch size is halved and the remaining pieces are planned again. Raises
+    KltuiError if a single piece does not fit, and for any other error of the model.
     """
     queue = deque(plan_batches(pieces, budget, settings.batch_texts, group))
     waiting: deque[tuple[Batch, Callable[[], Result], int]] = deque()
@@ -44,7 +44,7 @@ def run_batches(
             batch = fill_batch(queue[0], ids)
             waiting.append((batch, submit(batch), budget))
         except (MemoryError, RuntimeError) as error:
-            yield from _results(waiting)  # what is under way holds memory too
+            yield from _results(waiting)  # submitted batches also take memory
             budget = _halved(error, queue[0], settings.device_map)
             free_memory()
             left = [piece for pieces in queue for piece in pieces]
@@ -58,12 +58,12 @@ def run_batches(
 def _results(
     waiting: deque[tuple[Batch, Callable[[], Result], int]], keep: int = 0
 ) -> Iterator[tuple[Batch, Result, int]]:
-    """Takes the results, oldest first, of all but the last `keep` batches. Raises KltuiError where a model failed."""
+    """Yields the results, oldest first, of all but the last `keep` batches. Raises KltuiError if the model failed."""
     while len(waiting) > keep:
         batch, result, budget = waiting.popleft()
         try:
             values = result()
-        except RuntimeError as error:  # what a GPU reports late
+        except RuntimeError as error:  # errors that a GPU reports later
             raise _failed(error) from error
         yield batch, values, budget
 
@@ -77,7 +77,7 @@ def rule_within_memory(
     free_memory: Callable[[], None],
     dtype: torch.dtype,
 ) -> BatchRule:
-    """Which pieces may share a batch, see `find_rule`; tried with fewer texts where memory runs out."""
+    """Which pieces may share a batch, by `find_rule`, with fewer texts per batch if memory runs out."""
     widest = max((piece.n_inputs for piece in pieces), default=0)
     while True:
         try:
@@ -89,20 +89,20 @@ def rule_within_memory(
 
 
 def _halved(error: Exception, pieces: Sequence[Piece], device_map: str) -> int:
-    """Half the size of a batch that ran out of memory, in padded inputs; any other error is the checkpoint's."""
+    """Half the size, in padded inputs, of a batch that ran out of memory. Raises KltuiError for any other error."""
     _check_memory(error, len(pieces) == 1, device_map)
     return max(1, len(pieces) * max(p.n_inputs for p in pieces) // 2)
 
 
 def _check_memory(error: Exception, alone: bool, device_map: str) -> None:
-    """Raises KltuiError unless memory ran out and there is less than this to be tried: it was no text `alone`."""
+    """Raises KltuiError unless memory ran out and a smaller batch can be tried, that is, the batch was not a single text."""
     ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
     if not ran_out and not any(words in str(error) for words in _RAN_OUT):
         raise _failed(error) from error
     if alone:
         raise KltuiError(
             "a single text does not fit in memory",
-            f"use a smaller dtype, another device or a smaller corpus max_bytes; {more_room(device_map)}",
+            f"use a smaller dtype, another device or a smaller corpus max_bytes; {memory_hint(device_map)}",
         ) from error
 
 

@@ -34,7 +34,7 @@ def over_padded_rows(product: Product) -> Product:
 
 
 def as_dtype(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """x (..., K) copied to another dtype, followed in memory by the zero rows that `over_padded_rows` adds."""
+    """x (..., K) copied to another dtype and followed in memory by zero rows, so that `over_padded_rows` need not copy it."""
     K = x.shape[-1]
     M = x.numel() // K if K else 0
     result = x.new_empty((_padded(M), K), dtype=dtype)

@@ -1,4 +1,4 @@
-"""Exact next-token KL between two checkpoints with one tokenizer: the cross-check of the estimate from vectors."""
+"""Exact next-token KL between two checkpoints with the same tokenizer, to check the estimate from vectors."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ Values = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class _PairSide:
-    """One of two checkpoints before its model is loaded: what makes that, and the corpus in its ids.
+    """One of two checkpoints before its model is loaded, with the corpus in its ids.
 
-    `pieces` are found last: both sides' targets are the same ids in the same order, each in its own context.
+    `pieces` are set last: the targets of both sides are the same ids in the same order, each in its own context.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class _PairSide:
 
     @property
     def ids(self) -> list[Ids]:
-        """What the model reads, a row for every text."""
+        """The ids that the model reads, a row for every text."""
         return self.scored.ids
 
 
@@ -66,7 +66,7 @@ def exact_kl(
     cache_dir: Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> ExactKL:
-    """Exact KL between two checkpoints on a corpus, both ways, in one pass; no logits are kept.
+    """Exact next-token KL between two checkpoints on a corpus, in both directions, in one pass without storing logits.
 
     With `prompts` the texts are responses: only their tokens are compared, and each model reads the prompt as formatted
     for that model. `tokenizers` are folders of tokenizers for models without their own; `weights`
@@ -97,14 +97,14 @@ def exact_kl(
 
 
 def _outside(folder: Path, named: Path | None) -> Path | None:
-    """The folder of a model's tokenizer where that is another one."""
+    """The folder of a model's tokenizer if it is not the model's folder, otherwise None."""
     found = tokenizer_folder(folder) or named
     return None if found == folder else found
 
 
 @dataclass(frozen=True)
 class _Corpus:
-    """What both models read, and how."""
+    """The corpus and the settings for both models."""
 
     texts: Sequence[str]
     sha256: str
@@ -113,7 +113,7 @@ class _Corpus:
     cache_dir: Path | None
 
     def read(self, folder: Path, quantization: str, reading: Reading) -> _PairSide:
-        """The corpus in the ids of the checkpoint in `folder`."""
+        """The checkpoint in `folder` with the corpus in its token ids."""
         place, settings = reading.tokenizer or folder, self.settings
         adapter = adapters.adapter_of(reading, settings.allow_bin)
         config = loading.load_config(folder, place)
@@ -124,7 +124,7 @@ class _Corpus:
 
 
 def _cut_alike(a: _PairSide, b: _PairSide, overlong: str) -> tuple[_PairSide, _PairSide]:
-    """Both with their pieces. Raises KltuiError where their tokenizers, and so their next tokens, are not the same."""
+    """Both sides with their pieces. Raises KltuiError if their tokenizers differ, so that next tokens are not comparable."""
     if a.tokenizer.sha256 != b.tokenizer.sha256:
         raise KltuiError(
             f"{a.folder} and {b.folder} have different tokenizers, so their next tokens cannot be compared",
@@ -145,7 +145,7 @@ def _compared(
     corpus: _Corpus,
     progress: Callable[[Progress], None],
 ) -> ExactKL:
-    """Both models loaded and run over their pieces."""
+    """Loads both models and runs them over their pieces."""
     with torch.inference_mode(), fast_float32(device), kept_heap(), contextlib.ExitStack() as stack:
         engines = []
         for side in (a, b):
@@ -166,10 +166,10 @@ def _summed(
     corpus: _Corpus,
     progress: Callable[[Progress], None],
 ) -> ExactKL:
-    """Batch by batch, what the KLs of all positions come to, by text and over positions."""
+    """The KLs at all positions, computed batch by batch and summed by text, with quantiles over positions."""
     settings, n_texts = corpus.settings, len(corpus.texts)
     budget = settings.batch_tokens or engines[0].start_tokens
-    other = dict(zip(a.pieces, b.pieces, strict=True))  # every piece of a to that of b with the same targets
+    other = dict(zip(a.pieces, b.pieces, strict=True))  # {piece of a: the piece of b with the same targets}
 
     def free_memory() -> None:
         for engine in engines:
@@ -183,7 +183,7 @@ def _summed(
         for engine, side in zip(engines, (a, b), strict=True)
     )
     sums = np.zeros((4, n_texts))
-    forward_parts: list[NDArray[np.float64]] = []  # per batch, (n,): numbers, never logits
+    forward_parts: list[NDArray[np.float64]] = []  # (n,) per batch
     reverse_parts: list[NDArray[np.float64]] = []
     total = sum(piece.n_scored for piece in a.pieces)
     for batch, values, _ in run_batches(
@@ -200,7 +200,7 @@ def _summed(
 
 
 def _over_positions(parts: Sequence[NDArray[np.float64]]) -> OverPositions:
-    """What the KLs of all positions come to, part by part given."""
+    """Quantiles of the KLs at all positions, given in parts."""
     if not parts:
         return OverPositions()
     nats_T = np.concatenate(parts)
@@ -226,9 +226,9 @@ def _engine(
 
 
 def _submit(a: Engine, b: Engine, batch: Batch, batch_b: Batch) -> Callable[[], Values]:
-    """Has KL(a, b), KL(b, a), and 1 where the tops agree, worked out for every target position of the batch, each (n,).
+    """Submits a batch; the returned function waits for KL(a, b), KL(b, a), and 1 where both top tokens agree, each (n,).
 
-    `batch_b` has the same targets, as b reads them.
+    `batch_b` has the same targets in the context for b.
     """
     hidden_a, hidden_b = a.hidden(batch), b.hidden(batch_b)
     step = min(a.logit_rows, b.logit_rows)
@@ -241,7 +241,7 @@ def _submit(a: Engine, b: Engine, batch: Batch, batch_b: Batch) -> Callable[[], 
 
 
 def _checked(values_3n: NDArray[np.floating[Any]], batch: Batch) -> Values:
-    """The rows of a batch's values. Raises KltuiError where a KL is not finite."""
+    """The rows of a batch's values. Raises KltuiError if a KL is not finite."""
     wrong = ~np.isfinite(values_3n[:2]).all(axis=0)
     if wrong.any():
         text = int(batch.texts_n[int(np.argmax(wrong))])
@@ -253,11 +253,10 @@ def _checked(values_3n: NDArray[np.floating[Any]], batch: Batch) -> Values:
 
 
 def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> torch.Tensor:
-    """KL(a, b) and KL(b, a) in nats per row, and 1.0 where the largest logit is the same entry: (3, n) over there.
+    """KL(a, b) and KL(b, a) in nats per row, and 1.0 where the largest logit is the same entry: (3, n) on the logits' device.
 
-    In float64 but on Apple's GPUs, which lack it.
-
-    Models of one family pad their vocabularies differently: the entries that both have are compared.
+    In float64, except on Apple's GPUs, which lack it. Only vocabulary entries that both models have are compared, because
+    models of one family may pad their vocabularies differently.
     """
     V = min(logits_a_nV.shape[1], logits_b_nV.shape[1])
     za, zb = logits_a_nV[:, :V], logits_b_nV[:, :V].to(logits_a_nV.device)
@@ -271,7 +270,7 @@ def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> torch.Tenso
 
 
 def _kl_by_torch(za_nV: torch.Tensor, zb_nV: torch.Tensor, sums: torch.dtype) -> torch.Tensor:
-    """As `kl_rows`, of logits of one width, added up in the dtype `sums`."""
+    """As `kl_rows`, for logits of equal width, with sums in the dtype `sums`."""
     logp_a, logp_b = za_nV.log_softmax(-1), zb_nV.log_softmax(-1)
     difference = logp_a - logp_b
     forward, reverse = (

@@ -1,8 +1,7 @@
 """Reads the next checkpoint's weights while the current one is scored, so that a GPU does not wait for a disk.
 
-A thread reads them into page-locked memory, with the same check of their files as any other reading, and
-sends them to the GPU on a separate stream if it has space for a second set. Errors only cost the head
-start: the checkpoint is then read in the ordinary way, which reports what is wrong with it.
+A thread reads them into page-locked memory, with the usual checks of the files, and copies them to the GPU on a separate
+stream if it has space for a second set. After an error, the checkpoint is read again in the ordinary way, which reports it.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ log = logging.getLogger(__name__)
 Event = Any
 Tensors = Mapping[str, torch.Tensor]
 
-ALIGNMENT = 256  # bytes between the beginnings of two tensors: every dtype fits
-HOST_SHARE = 0.5  # of the memory that is available, which page-locked memory may take for all GPUs together
-SPARE_SHARE = 0.05  # of a GPU's memory, which a second set of weights leaves free
+ALIGNMENT = 256  # of the tensors in memory, in bytes; suits every dtype
+HOST_SHARE = 0.5  # of the available memory: the maximum of page-locked memory for all GPUs together
+SPARE_SHARE = 0.05  # of a GPU's memory that a second set of weights must leave free
 END_WITHIN_S = 5.0
 PIECE_BYTES = 64 * 2**20
 
@@ -42,15 +41,15 @@ _DTYPES = {
 
 
 class Gpu(Protocol):
-    """What reading ahead asks of a GPU."""
+    """The operations of a GPU that reading ahead needs."""
 
     @property
     def peers(self) -> int:
-        """GPUs of this machine, each of which may have a worker like this one."""
+        """Number of GPUs of this machine, each of which may have a worker that reads ahead."""
         ...
 
     def enter_thread(self) -> None:
-        """To be called first in a thread that uses it."""
+        """Must be called first in a thread that uses the GPU."""
         ...
 
     def locked(self, n_bytes: int) -> torch.Tensor:
@@ -85,11 +84,11 @@ class CudaGpu:
 
     @property
     def peers(self) -> int:
-        """GPUs that torch sees."""
+        """Number of GPUs that torch sees."""
         return int(torch.cuda.device_count())
 
     def enter_thread(self) -> None:
-        """Makes the GPU this thread's current one: a thread begins with GPU 0."""
+        """Makes the GPU this thread's current one, which is initially GPU 0."""
         torch.cuda.set_device(self._device)
 
     def locked(self, n_bytes: int) -> torch.Tensor:
@@ -120,7 +119,7 @@ class CudaGpu:
 
 @dataclass
 class _Pending:
-    """One checkpoint that is read ahead: what is wanted of it, and how far that is."""
+    """A checkpoint that is being read ahead: the requested tensors, and the state of reading them."""
 
     hashed: Hashed
     header: Header
@@ -143,7 +142,7 @@ class Prefetch:
         self._two_sets = True
 
     def begin(self, hashed: Hashed, header: Header, names: Collection[str]) -> None:
-        """Begins to read the tensors `names` of a model whose files have `header`; what was begun before is dropped."""
+        """Starts to read the tensors `names` of a model whose files have `header`; an earlier reading is cancelled."""
         self._drop()
         pending = _Pending(hashed, header, frozenset(names))
         pending.thread = threading.Thread(target=self._run, args=(pending,), name="read ahead", daemon=True)
@@ -152,9 +151,9 @@ class Prefetch:
 
     @contextlib.contextmanager
     def taken(self, hashed: Hashed) -> Iterator[Tensors | None]:
-        """Within it the tensors of a checkpoint that was read ahead, None where it was not, or not to its end.
+        """Context with the tensors of a checkpoint, or None if it was not read ahead completely.
 
-        They may be copied on the GPU's current stream until it ends; nothing waits for those copies here.
+        They may be copied on the GPU's current stream inside the context, which does not wait for those copies.
         """
         pending, self._pending = self._pending, None
         if pending is None or pending.hashed != hashed:
@@ -194,16 +193,16 @@ class Prefetch:
         self._end(pending)
 
     def _end(self, pending: _Pending | None) -> None:
-        """Ends a reading at the tensor that it is at, and waits for that."""
+        """Cancels a reading and waits for its thread."""
         if pending is not None and pending.thread is not None:
             pending.cancelled.set()
             pending.thread.join(END_WITHIN_S)
             if pending.thread.is_alive():
-                self._host = None  # a file system that hangs: its thread keeps the memory that it writes into
+                self._host = None  # the file system hangs: the thread keeps its memory
             pending.there = None
 
     def _wait_for_copies(self) -> None:
-        """Waits until the tensors handed out last have been copied."""
+        """Waits until the tensors that `taken` yielded last have been copied."""
         if self._consumed is not None:
             self._consumed.synchronize()
             self._consumed = None
@@ -214,11 +213,11 @@ class Prefetch:
             self._wait_for_copies()
             self._read(pending)
         except Exception as error:
-            # What is wrong with the files is said where the checkpoint is scored: it is read again there.
+            # Errors in the files are reported when the checkpoint is read again for scoring.
             log.debug("%s was not read ahead", pending.hashed.folder, exc_info=error)
 
     def _read(self, pending: _Pending) -> None:
-        """Reads a checkpoint's tensors and, where there is room, sends them to the GPU."""
+        """Reads a checkpoint's tensors and, if there is enough memory, copies them to the GPU."""
         if any(pending.header[name][0] not in _DTYPES for name in pending.names):
             return
         n_bytes = _layout(pending.header, pending.names)[1]
@@ -236,11 +235,11 @@ class Prefetch:
                 pending.there = there
 
     def _host_memory(self, n_bytes: int) -> torch.Tensor | None:
-        """Page-locked memory for so many bytes: that of the last checkpoint, or new where the machine has enough."""
+        """Page-locked memory of `n_bytes`: that of the last checkpoint, or new if the machine has enough; otherwise None."""
         if self._host is not None and len(self._host) == n_bytes:
             return self._host
         self._host = None
-        # torch takes page-locked memory in powers of two; every GPU's worker may come for its own at once
+        # torch allocates page-locked memory in powers of two; the workers of all GPUs may do so at the same time
         limit = HOST_SHARE / self._gpu.peers * available_bytes()
         if not n_bytes or 1 << (n_bytes - 1).bit_length() > limit:
             return None
@@ -249,12 +248,12 @@ class Prefetch:
 
 
 def prefetch_for(device: torch.device) -> Prefetch | None:
-    """What reads ahead for a device, None where nothing would be gained: a CPU scores while it could read."""
+    """A Prefetch for a GPU; None for a CPU, which gains nothing because it is busy scoring."""
     return Prefetch(CudaGpu(device)) if device.type == "cuda" else None
 
 
 def available_bytes() -> int:
-    """Bytes of memory that this process could still take, 0 where the system does not say."""
+    """Bytes of memory that this process could still allocate, 0 if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
@@ -264,7 +263,7 @@ def available_bytes() -> int:
 
 
 def _left_in_container() -> list[int]:
-    """Bytes that the control group leaves, where it has a limit."""
+    """[bytes that the control group still allows], or [] if it has no limit."""
     here = Path("/sys/fs/cgroup")
     try:
         return [int((here / "memory.max").read_text()) - int((here / "memory.current").read_text())]
@@ -273,7 +272,7 @@ def _left_in_container() -> list[int]:
 
 
 def _layout(header: Header, names: Collection[str]) -> tuple[dict[str, int], int]:
-    """Where each tensor begins in one stretch of memory, and how long that is, in bytes."""
+    """({name: offset} of the tensors in one block of memory, its size), in bytes."""
     places, at = {}, 0
     for name in sorted(names):
         places[name] = at
@@ -287,7 +286,7 @@ def _n_bytes(header: Header, name: str) -> int:
 
 
 def _views(memory: torch.Tensor, header: Header, names: Collection[str]) -> dict[str, torch.Tensor]:
-    """The tensors that lie in `memory` by `_layout`."""
+    """{name: tensor}, views of `memory` by `_layout`."""
     found = {}
     for name, at in _layout(header, names)[0].items():
         dtype, shape = header[name]
@@ -296,9 +295,9 @@ def _views(memory: torch.Tensor, header: Header, names: Collection[str]) -> dict
 
 
 def _read_files(pending: _Pending, host: torch.Tensor) -> bool:
-    """Whether the files of a checkpoint, which have the header that was foreseen, were all read into `host`.
+    """Reads the files of a checkpoint into `host`; whether all tensors were found with the expected header.
 
-    Read, not mapped: a mapped file that becomes shorter would end the process, and with it another checkpoint's scoring.
+    They are not memory-mapped, because a mapped file that becomes shorter would kill the process.
     """
     places, _ = _layout(pending.header, pending.names)
     array: Any = host.numpy()
@@ -320,7 +319,7 @@ def _read_files(pending: _Pending, host: torch.Tensor) -> bool:
 
 
 def _is_filled(part: memoryview, file: FileIO, cancelled: threading.Event) -> bool:
-    """Whether `part` was filled with a file's next bytes, a piece at a time, before it was cancelled."""
+    """Fills `part` with a file's next bytes, some at a time; False if the file is too short or reading was cancelled."""
     while part:
         n = 0 if cancelled.is_set() else file.readinto(part[:PIECE_BYTES])
         if not n:

@@ -21,14 +21,14 @@ from kltui.scoring.kernel_choice import MIN_WEIGHTS, TRIAL_ROWS, Candidate, Kern
 from kltui.scoring.numerics import exact_half_products
 from kltui.scoring.padded_rows import over_padded_rows
 
-# Packed copies live beside the weights, so only models that are small for the machine are packed. What counts is the
-# memory it has, not what is free just now: a job that is resumed must do as it did before, to the last bit.
+# Packed copies are in addition to the weights, so only models that are small for the machine are packed. This depends on its
+# total memory and not on the free memory, so that a resumed job gives bit-identical results.
 MAX_BYTES = 2 * 2**30
 SHARE_OF_MEMORY = 0.1
 
-_TAKEN = "_kltui_taken_over"  # of a module: where its own forward stood, and what stood there
+_TAKEN = "_kltui_taken_over"  # attribute of a module: (name, previous value) of its replaced forward
 
-# What oneDNN can do to a product before it is stored: class of the activation -> operator and variant.
+# Activations that oneDNN can fuse with a product: class name -> operator and variant.
 ACTIVATIONS = {
     "GELUActivation": ("gelu", "none"),
     "GELUTanh": ("gelu", "tanh"),
@@ -42,9 +42,9 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Packing:
-    """Which linear layers multiply by packed weights, each with the activation done with its product, or None.
+    """The linear layers with packed weights, each with the activation that is fused with its product, or None.
 
-    Those that are `widened` multiply in float32 by what their weights are.
+    Layers in `widened` multiply in float32 by their unpacked bfloat16 weights.
     """
 
     follows: dict[Any, Any | None]
@@ -56,7 +56,7 @@ class Packing:
         return " and ".join(f"{n} {way}" for way, n in counts.items() if n)
 
     def apply(self) -> bool:
-        """Packs the layers' current weights; whether it did. Undone by `unpack`."""
+        """Packs the layers' current weights; returns whether that succeeded. `unpack` undoes it."""
         try:
             for layer, activation in self.follows.items():
                 take_over(layer, _packed_forward(layer, self.rows, *_operator(activation)))
@@ -76,8 +76,8 @@ def find(
 ) -> Packing | None:
     """The layers of the model to pack, without the head; None if there are none, or if they are too large for the machine.
 
-    `run` is a small forward pass that shows which activation reads which layer's output. Layers of a shape are computed as
-    `chooser` finds fastest; those of models that are tiny, and all without one, as is expected (`pays`).
+    `run` is a small forward pass that shows which activation reads which layer's output. `chooser` finds the fastest way for
+    each shape of layers; for tiny models, and without a chooser, the expected one is used (`pays`).
     """
     layers = _plain_linears(model, head)
     size = sum(layer.weight.nbytes for layer in layers)
@@ -97,7 +97,7 @@ def find(
 
 
 def _shape(layer: Any, activation: Any | None) -> str:
-    """What the speed of a layer depends on, in words: dtype, outputs x inputs, what is done with its product."""
+    """A description of what the speed of a layer depends on: dtype, outputs x inputs, bias, activation."""
     dtype = str(layer.weight.dtype).removeprefix("torch.")
     bias = "bias" if layer.bias is not None else ""
     words = ("linear", dtype, f"{layer.out_features} x {layer.in_features}", bias, _operator(activation)[0])
@@ -105,7 +105,7 @@ def _shape(layer: Any, activation: Any | None) -> str:
 
 
 def _fastest(layer: Any, activation: Any | None, shape: str, chooser: KernelChooser | None) -> str:
-    """How such a layer, with its activation, is computed fastest: "packed", "plain" or, in bfloat16, "widened"."""
+    """The fastest way to compute such a layer with its activation: "packed", "plain" or, in bfloat16, "widened"."""
     expected = ["packed", "plain"] if pays(layer.weight.dtype) else ["plain", "packed"]
     if chooser is None:
         return expected[0]
@@ -117,7 +117,7 @@ def _fastest(layer: Any, activation: Any | None, shape: str, chooser: KernelChoo
     bias = None if layer.bias is None else layer.bias.double()
     exact = torch.nn.functional.linear(x.double(), layer.weight.double(), bias)
     truth = (_unchanged if activation is None else activation)(exact)
-    # float32's error of sums in whatever order, and the rounding of the result, once for each operation
+    # the error of float32 sums in any order, and the rounding of the result of each operation
     slack = 2e-6 * float(x.double().norm(dim=1).max() * layer.weight.double().norm(dim=1).max())
     slack += 4.0 * torch.finfo(x.dtype).eps * float(truth.abs().max())
 
@@ -129,7 +129,7 @@ def _fastest(layer: Any, activation: Any | None, shape: str, chooser: KernelChoo
 
 
 def _ways(layer: Any, activation: Any | None, x: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
-    """{name: what computes the layer and its activation on `x` so}; packing raises where it is first called."""
+    """{name: function that computes the layer and its activation on `x` in this way}; "packed" may raise when called."""
     after = _unchanged if activation is None else activation
     packed: list[Callable[[torch.Tensor], torch.Tensor]] = []
 
@@ -147,10 +147,10 @@ def _operator(activation: Any | None) -> tuple[str, str]:
 
 
 def pays(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies packed weights of a dtype faster here than torch multiplies them as they are.
+    """Whether oneDNN is expected to multiply packed weights of a dtype faster than torch multiplies unpacked ones here.
 
-    What is expected of the processor, where nothing was timed. MKL without AVX-512 is the faster library for float32, by
-    13 to 18 % of all scoring (Zen 3, two cores, Pythia's shapes).
+    Used if nothing was timed. Without AVX-512, MKL is the faster library for float32, by 13 to 18 % of all scoring (Zen 3,
+    two cores, Pythia's shapes).
     """
     library: Any = torch.backends.mkl
     if dtype != torch.float32 or not library.is_available():
@@ -159,13 +159,13 @@ def pays(dtype: torch.dtype) -> bool:
 
 
 def unpack(model: Any) -> None:
-    """Makes every layer multiply by its own weight again."""
+    """Restores the own forward of every module."""
     for module in model.modules():
         let_go(module)
 
 
 def take_over(module: Any, forward: Callable[..., torch.Tensor]) -> None:
-    """Has the module computed by `forward`, beneath accelerate's hook where it has one, until it is let go of."""
+    """Replaces the module's own forward, inside accelerate's hook if it has one, until `let_go`."""
     name = hooks.forward_name(module)
     if _TAKEN not in module.__dict__:
         setattr(module, _TAKEN, (name, module.__dict__.get(name)))
@@ -173,7 +173,7 @@ def take_over(module: Any, forward: Callable[..., torch.Tensor]) -> None:
 
 
 def is_taken_over(module: Any) -> bool:
-    """Whether the module is computed by another forward than its own."""
+    """Whether the module's own forward is replaced."""
     return _TAKEN in module.__dict__
 
 
@@ -189,16 +189,16 @@ def let_go(module: Any) -> None:
 
 
 def _plain_linears(model: Any, head: Any) -> list[Any]:
-    """The torch.nn.Linear layers that are worth packing: float32 or bfloat16 on the CPU, none twice, without the head.
+    """The torch.nn.Linear layers that may be packed: float32 or bfloat16 on the CPU, each once, without the head.
 
-    None of a model that is spread: their weights come and go, and one that does not fit is too large to be packed anyway.
+    Offloaded layers of a spread model are left out, because their weights are in memory only while they are used.
     """
     return [
         module
         for module in model.modules()
         if type(module) is torch.nn.Linear
         and module is not head
-        and type(module.weight.data) is torch.Tensor  # torchao's are its own kind
+        and type(module.weight.data) is torch.Tensor  # torchao has its own type
         and module.weight.device.type == "cpu"
         and module.weight.dtype in (torch.float32, torch.bfloat16)
         and "forward" not in module.__dict__
@@ -206,14 +206,14 @@ def _plain_linears(model: Any, head: Any) -> list[Any]:
 
 
 def _activations_behind(model: Any, layers: list[Any], run: Callable[[], object]) -> dict[Any, Any]:
-    """Linear layer -> the activation module that reads its output and nothing else.
+    """{linear layer: the activation module that reads its output and nothing else}.
 
-    Both are children of one module and the activation of no other: one that several experts share would be taken from
-    those too that the small forward pass did not visit.
+    Both must be children of the same module only: an activation that several experts share would also be replaced for
+    experts that the small forward pass did not use.
     """
     home = _only_parents(model)
     known = [m for m in home if type(m).__name__ in ACTIVATIONS and not m._forward_hooks]
-    # by identity; the tensors are kept, so that no identity is used twice
+    # by id; the tensors are kept alive, so that no id is reused
     made: dict[int, tuple[torch.Tensor, Any]] = {}
     read: dict[Any, list[Any]] = {activation: [] for activation in known}
 
@@ -238,13 +238,13 @@ def _activations_behind(model: Any, layers: list[Any], run: Callable[[], object]
 
 
 def _only_parents(model: Any) -> dict[Any, Any]:
-    """Module -> the module that holds it, for those that one alone holds."""
+    """{module: its parent}, for modules with exactly one parent."""
     parents: dict[Any, list[Any]] = {}
     for parent in model.modules():
         for child in parent._modules.values():
             if child is not None:
                 parents.setdefault(child, []).append(parent)
-    return {child: held[0] for child, held in parents.items() if len(held) == 1}
+    return {child: found[0] for child, found in parents.items() if len(found) == 1}
 
 
 def _unchanged(x: torch.Tensor) -> torch.Tensor:
@@ -265,7 +265,7 @@ def _packed_forward(
 
 
 def widened_product(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The bfloat16 layer's product in float32, of bfloat16."""
+    """A function that computes the product of a bfloat16 layer with bfloat16 inputs, as float32."""
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         bias = None if layer.bias is None else layer.bias.float()
@@ -276,7 +276,7 @@ def widened_product(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _widened_forward(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The bfloat16 layer's product, rounded once."""
+    """A forward for a bfloat16 layer that computes in float32 and rounds the result once."""
     product = widened_product(layer)
     return lambda x: product(x).to(x.dtype)
 
@@ -288,7 +288,7 @@ def _available() -> bool:
 
 
 def _memory_bytes() -> float:
-    """The machine's memory; infinite where it does not say."""
+    """The machine's memory in bytes; infinite if unknown."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError):

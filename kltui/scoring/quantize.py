@@ -1,4 +1,4 @@
-"""Quantised variants: what each name asks of transformers, and what to install where that is missing."""
+"""Quantised variants: the options of transformers for each name, and the packages that they need."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def stored(config: Any) -> str:
 
 
 def check_stored(folder: Path, config: Any, quantization: str) -> tuple[str, ...]:
-    """A note on files that are quantised themselves; an error where they cannot be scored as they are."""
+    """A note if the files are already quantised. Raises KltuiError if they cannot be scored in that form."""
     found = stored(config)
     if not found:
         return ()
@@ -72,7 +72,7 @@ def check_stored(folder: Path, config: Any, quantization: str) -> tuple[str, ...
 
 
 def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for this variant: none, or its quantisation and device."""
+    """Arguments of `from_pretrained` for this variant: {} or its quantisation and device. Raises KltuiError if unsupported."""
     if not is_quantized(quantization):
         return {}
     check_installed(quantization)
@@ -85,7 +85,7 @@ def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict
 
 
 def check_installed(quantization: str) -> None:
-    """Raises KltuiError where what a variant needs is not installed."""
+    """Raises KltuiError if a package that the variant needs is not installed."""
     if is_gguf_variant(quantization):
         gguf.check_installed()
     if not is_quantized(quantization):
@@ -102,7 +102,7 @@ def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
     """LLM.int8, or 4-bit fp4 or nf4 with computations in `dtype` (the papers' 4-bit is fp4)."""
     import transformers
 
-    # It warns of the same cast to fp16 at every layer of every batch; the variant's note says it once.
+    # Otherwise it warns of a cast to float16 at every layer of every batch; the variant's note says so once.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     make: Any = transformers.BitsAndBytesConfig
     if quantization == "bnb-8bit":
@@ -146,7 +146,7 @@ def _is_embedding(module: Any) -> bool:
 
 
 def note(quantization: str, model: Any) -> tuple[str, ...]:
-    """A note if only part of a quantised model's weights are quantised; an error if none of them is."""
+    """A note if only part of the model's weights are quantised. Raises KltuiError if none of them is."""
     if not is_quantized(quantization):
         return ()
     share = quantized_share(model)
@@ -160,12 +160,12 @@ def note(quantization: str, model: Any) -> tuple[str, ...]:
     return (f"only {share:.0%} of its layers' weights are {quantization}; the rest is unchanged",)
 
 
-# Weights that a 4-bit variant packs together along a row.
+# Number of weights along a row that a 4-bit variant packs together.
 _BLOCKS = {"bnb-fp4": 64, "bnb-nf4": 64, "torchao-int4": 128}
 
 
 def refusal(quantization: str, model: Any) -> str:
-    """What to do where a quantised model does not run: names the widths that its kernel may have refused."""
+    """The hint if a quantised model does not run, with the layer widths that its kernel may not support."""
     block = _BLOCKS.get(quantization, 1)
     widths = {int(m.in_features) for m in model.modules() if hasattr(m, "in_features")}
     odd = ", ".join(str(width) for width in sorted(widths) if width % block)
@@ -180,7 +180,7 @@ def refusal(quantization: str, model: Any) -> str:
 
 
 def versions(quantization: str) -> dict[str, str]:
-    """Versions of the libraries that make this variant, for the vector's key."""
+    """{library: version} of the library that quantises or dequantises this variant, for the vector's key."""
     from importlib.metadata import version
 
     if is_gguf_variant(quantization):

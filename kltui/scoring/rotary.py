@@ -26,22 +26,22 @@ Rotation = Callable[..., Rotated]
 
 
 class NativeRotary:
-    """Turns queries and keys of one model; `calls` counts those that the core took."""
+    """Rotates queries and keys of one model; `calls` counts the calls that the native core computed."""
 
     def __init__(self, model: Any) -> None:
         self.calls = 0
-        self._beside = _modules_with_rotation(model)
+        self._modules = _modules_with_rotation(model)
 
     @property
     def is_possible(self) -> bool:
         """Whether the model has such a function, and the core is built."""
-        return bool(self._beside) and native.has_rotation()
+        return bool(self._modules) and native.has_rotation()
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it models of these classes come here."""
+        """Context in which models of these classes use this rotation."""
         with ExitStack() as stack:
-            for module in self._beside:
+            for module in self._modules:
                 own = getattr(module, REPLACED)
                 stack.callback(setattr, module, REPLACED, own)
                 setattr(module, REPLACED, partial(self._rotate, own))
@@ -56,7 +56,7 @@ class NativeRotary:
         sin: torch.Tensor,
         unsqueeze_dim: int = 1,
     ) -> Rotated:
-        """Query and key, (B, H, T, D) each, turned by the angles (B, T, R)."""
+        """Query and key, (B, H, T, D) each, rotated by the angles (B, T, R) in their first R entries."""
         if unsqueeze_dim != 1 or not _fits(q, k, cos, sin):
             return own(q, k, cos, sin, unsqueeze_dim=unsqueeze_dim)
         self.calls += 1
@@ -66,7 +66,7 @@ class NativeRotary:
 
 
 def _modules_with_rotation(model: Any) -> list[ModuleType]:
-    """The Python modules of the model's classes that have the function, with the arguments that it is known by."""
+    """The Python modules of the model's classes that define the function with the expected arguments."""
     names = dict.fromkeys(type(part).__module__ for part in model.modules())
     modules = [sys.modules[name] for name in names if name in sys.modules]
     return [
@@ -82,7 +82,7 @@ def _arguments(function: Callable[..., Any]) -> list[str]:
 
 
 def _fits(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> bool:
-    """Whether these are float32 heads of their own on the CPU, and angles of each of their positions."""
+    """Whether the core supports these tensors: float32 on the CPU, separate in memory, with an angle for each position."""
     every = (q, k, cos, sin)
     plain = all(x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad for x in every)
     rows = (

@@ -1,4 +1,4 @@
-"""One checkpoint and a corpus in, log-likelihood vectors out (SPEC section 3)."""
+"""The scorer: computes the log-likelihood vectors of one checkpoint on a corpus."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A corpus in one tokenizer's ids, cut for one context length. There may be more rows of ids than texts."""
+    """A corpus tokenised by one tokenizer and cut for one context length. There may be more rows of ids than texts."""
 
     tokenizer: tokens.Tokenizer
     notes: tuple[str, ...]
@@ -52,30 +52,33 @@ class _Prepared:
 
     @property
     def ids(self) -> list[Ids]:
-        """What the model reads, a row for every text, then one for every response without its prompt."""
+        """The ids that the model reads: a row for every text, then possibly one for every response without its prompt."""
         return self.scored.ids
 
     @cached_property
     def text_counts(self) -> NDArray[np.int64]:
-        """Ids that are scored, by row."""
+        """Number of scored ids of each row, (rows,)."""
         texts_n = np.array([piece.text for piece in self.pieces], dtype=np.int64)
         counts_n = np.array([piece.n_scored for piece in self.pieces], dtype=np.int64)
         return np.bincount(texts_n, counts_n, minlength=len(self.ids)).astype(np.int64)
 
     @cached_property
     def n_inputs(self) -> int:
-        """Ids that the model reads."""
+        """Number of ids that the model reads."""
         return sum(piece.n_inputs for piece in self.pieces)
 
     @cached_property
     def n_tokens(self) -> int:
-        """Ids that are scored."""
+        """Number of scored ids."""
         return int(self.text_counts.sum())
 
 
 @dataclass(frozen=True)
 class _InMemory:
-    """A loaded checkpoint and the corpus in its ids; `stored`: how its files are quantised; when texts were `tokenized`."""
+    """A loaded checkpoint and the corpus in its ids.
+
+    `stored`: how its files are quantised, or ""; `tokenized`: the time when tokenising ended, by `time.perf_counter`.
+    """
 
     prepared: _Prepared
     loaded: Loaded
@@ -87,7 +90,7 @@ class _InMemory:
 
 
 class Scorer:
-    """Scores checkpoints on one corpus; set-up shared by checkpoints of a run is reused between calls."""
+    """Scores checkpoints on one corpus; whatever the checkpoints of a run share is reused between calls."""
 
     def __init__(
         self,
@@ -108,18 +111,18 @@ class Scorer:
         device_map.check(settings.device_map, settings.device)
         self._batch_tokens: dict[str, int] = {}
         self._template: weight_reload.ModelTemplate | None = None
-        self._filled: Hashed | None = None  # whose weights the template's model holds
+        self._filled: Hashed | None = None  # the files whose weights the template's model has now
         self._engine: Engine | None = None
         self._adapted: adapters.AdaptedModel | None = None
         self._rule: tuple[Engine, _Prepared, BatchRule] | None = None
         self._prepared: tuple[tuple[str, int | None, int | None], _Prepared] | None = None
-        # a model that is spread over several devices has no one place for a second set of weights
+        # for a model that is spread over several devices, weights are not read ahead
         self._prefetch = prefetch_for(self.device) if settings.device_map == "none" else None
         self._last_result_s: float | None = None
-        self.tell_cost = tell_cost  # once; None where nobody asks, or it was reported
+        self.tell_cost = tell_cost  # called once at most; None if not requested, or done
 
     def expect(self, hashed: Hashed, quantization: str, adapted: Adapted | None = None) -> None:
-        """Begins to read the checkpoint that comes next, where a GPU would wait for it and it fits the model at hand."""
+        """Starts to read the next checkpoint's weights, on a GPU and if they fit the model in memory."""
         if self._prefetch is None:
             return
         if adapted is not None:
@@ -130,7 +133,7 @@ class Scorer:
             self._prefetch.begin(hashed, self._template.header, self._template.targets.keys())
 
     def prepare(self, folder: Path, tokenizer: Path | None) -> None:
-        """Imports the code of the model in `folder` and puts the corpus into its ids, which `score` then finds made."""
+        """Imports the code of the model in `folder` and tokenises the corpus for it, which `score` then need not do."""
         config = loading.load_config(folder, tokenizer)
         loading.attention_of(config)
         self._prepare(folder, config, tokenizer or folder)
@@ -150,7 +153,7 @@ class Scorer:
     ) -> ScoreResult:
         """All vectors of the checkpoint in `folder`. Raises KltuiError on failure, without partial results.
 
-        Files that change during scoring, or differ from those of `reading`, are a failure.
+        It fails, for example, if files change during scoring or differ from those of `reading`.
         """
         with ExitStack() as stack:
             files = reading or stack.enter_context(Reading(_unhashed(folder)))
@@ -169,7 +172,9 @@ class Scorer:
                 engine = self._make_engine(loaded, device, quantization, folder)
                 before, rule = self._rule, self._rule_for(engine, prepared)
                 plain = quantization == "none" and not made.stored and not made.adapter_key
-                if plain and self._rule is not before:  # of checkpoints of one make the first is asked
+                if (
+                    plain and self._rule is not before
+                ):  # only for the first of several checkpoints with equal architecture
                     self._compare_dtypes(engine, prepared, rule, folder)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, rule, progress)
@@ -196,7 +201,7 @@ class Scorer:
         progress: Report,
         reading: Reading,
     ) -> _InMemory:
-        """The loaded checkpoint and the corpus in its ids, both checked before any forward pass."""
+        """The loaded checkpoint and the tokenised corpus, both checked before any forward pass."""
         config = loading.load_config(folder, reading.tokenizer)
         with self._adapter(reading) as (adapter, adapter_ahead):
             as_scored = adapters.adapted_config(config, adapter)
@@ -212,7 +217,7 @@ class Scorer:
 
     @contextmanager
     def _adapter(self, reading: Reading) -> Iterator[tuple[adapters.Adapter | None, bool]]:
-        """Within it (the adapter that goes on the model, or None; whether its tensors were read ahead)."""
+        """Context with (the adapter to apply, or None; whether its tensors were read ahead)."""
         if not isinstance(reading, AdaptedReading):
             yield None, False
             return
@@ -220,7 +225,7 @@ class Scorer:
             yield adapters.read_adapter(reading.adapted, self.settings.allow_bin, ahead), ahead is not None
 
     def _stats(self, engine: Engine, made: _InMemory, sums: _Sums, seconds: float) -> dict[str, float]:
-        """What is kept of a checkpoint's scoring besides its times; `seconds`: that it took."""
+        """Statistics of scoring a checkpoint, besides its times; `seconds` is the time of scoring."""
         prepared = made.prepared
         stats = {
             "seconds_body": engine.seconds["body"],
@@ -242,11 +247,11 @@ class Scorer:
         self, prepared: _Prepared, engine: Engine, sums: _Sums, key: dict[str, str], stats: dict[str, float],
         notes: tuple[str, ...], quantization: str,
     ) -> ScoreResult:  # fmt: skip
-        """What a checkpoint's sums come to: its vectors, and behind them those of responses alone where there are any."""
+        """The result from a checkpoint's sums: its vectors and, if requested, those of responses without prompts."""
         no_layers = engine.no_layers or sums.no_layers
         notes += (*self._notes(sums, prepared, quantization), *((no_layers,) if no_layers else ()))
         n = len(self.texts)
-        # texts, then responses alone where there are any
+        # texts, then responses without prompts, if any
         rows, beyond = range(n), range(n, len(prepared.ids))
         return ScoreResult(
             sums.vectors(slice(n)), key, stats, notes, sums.token_logprobs(rows), no_layers,
@@ -257,10 +262,10 @@ class Scorer:
     def score_loaded(
         self, loaded: Loaded, made: tokens.Tokenized, weights_key: str, model: str
     ) -> ScoreResult:
-        """All vectors of a model that is in memory already, over the corpus in the ids `made`; `model` names it in errors."""
+        """All vectors of a model that is already in memory, over the tokenised corpus `made`; `model` is its name in errors."""
         scored = answers.laid_out(Path(), made.tokenizer, made.ids, (), self.settings)
         prepared = self._cut(made, scored, loading.context_length(loaded.config), model)
-        # not inference mode: what the model keeps from a forward pass must be of use to whoever trains it on
+        # not inference mode, so that tensors that the model caches in a forward pass can be used in training afterwards
         with torch.no_grad(), fast_float32(self.device), kept_heap():
             engine = Engine(loaded, self.settings, self.device, "none", self.cache_dir)
             rule = self._rule_for(engine, prepared)
@@ -272,7 +277,7 @@ class Scorer:
     def _file_notes(
         self, folder: Path, config: Any, prepared: _Prepared, tokenizer: Path | None
     ) -> tuple[str, ...]:
-        """What is to be said of a GGUF file's ids and configuration, which may come from elsewhere."""
+        """Notes on the tokenizer and configuration of a GGUF file, which may come from other files."""
         if not is_gguf(folder):
             return ()
         notes = gguf.tokenizer_notes(folder, prepared.tokenizer.backend, self.texts)
@@ -284,12 +289,12 @@ class Scorer:
     ) -> tuple[Loaded, bool]:  # fmt: skip
         """The folder's model, and whether its weights were read ahead.
 
-        The last one with its weights reloaded where both are built alike, else built and loaded anew.
+        If it has the same architecture as the last one, the new weights are copied into that; otherwise it is loaded anew.
         """
         if adapter is not None:
             return self._load_adapted(folder, config, quantization, layout, adapter), False
         self._adapted = None
-        described = weight_reload.config_text(config)  # now: loading writes into the configuration
+        described = weight_reload.config_text(config)  # now, because loading modifies the configuration
         self._filled = None
         if quantization == "none" and self._template is not None and self._template.takes(folder, described):
             with self._read_ahead(reading.hashed) as ahead:
@@ -315,9 +320,10 @@ class Scorer:
         layout: device_map.DeviceLayout,
         adapter: adapters.Adapter,
     ) -> Loaded:
-        """The base with an adapter on it: the last one with other tensors where it is of the same make.
+        """The base with an adapter applied.
 
-        Else the base is the one that is in memory, scored by itself or under another adapter, or it is loaded.
+        If the last adapter has the same `make`, only its tensors are replaced. Otherwise the adapter is applied to the base,
+        which is in memory already if it was just scored with or without another adapter.
         """
         make, settings = adapter.make(quantization), self.settings
         if self._adapted is not None and self._adapted.make == make:
@@ -334,33 +340,33 @@ class Scorer:
         return self._adapted.loaded
 
     def _base_at_hand(self, base: Hashed, quantization: str) -> Loaded | None:
-        """The model in memory where it is this base, as hashed and in this variant; without the last adapter."""
+        """The model in memory, without the last adapter, if it is this base in this variant; otherwise None."""
         if self._adapted is not None:
             return self._adapted.taken_off(base, quantization)
-        held = self._filled
-        if self._template is None or held is None or quantization != "none" or not base.weights:
+        here = self._filled
+        if self._template is None or here is None or quantization != "none" or not base.weights:
             return None
-        same = (held.folder, held.weights, held.stamps) == (base.folder, base.weights, base.stamps)
+        same = (here.folder, here.weights, here.stamps) == (base.folder, base.weights, base.stamps)
         return self._template.loaded if same else None
 
     def _read_ahead(self, hashed: Hashed) -> AbstractContextManager[Tensors | None]:
-        """Within it the weights of a checkpoint, where they were read ahead."""
+        """Context with the weights of a checkpoint if they were read ahead, otherwise None."""
         return nullcontext() if self._prefetch is None else self._prefetch.taken(hashed)
 
     def _free_memory(self, engine: Engine) -> None:
-        """Gives back what a failed batch left behind, and a second set of weights beside it."""
+        """Frees the memory of a failed batch, and of a second set of weights on the GPU."""
         if self._prefetch is not None:
             self._prefetch.give_way()
         engine.free_memory()
 
     def _idle_seconds(self, engine: Engine, started: float) -> float:
-        """Seconds since the last result before this checkpoint's (`started`: where there is none) without a batch of it."""
+        """Seconds since the previous checkpoint's result (or since `started`, for the first one) in which no batch was computed."""
         before, self._last_result_s = self._last_result_s, time.perf_counter()
         since = started if before is None else before
         return max(0.0, self._last_result_s - since - engine.seconds["batches"])
 
     def _check(self, reading: Reading) -> None:
-        """Raises where what was loaded is not what was hashed; no later checkpoint is filled into such a model."""
+        """Raises KltuiError if the files are not those that were hashed; the loaded model is then not reused."""
         try:
             reading.check()
         except KltuiError:
@@ -368,7 +374,7 @@ class Scorer:
             raise
 
     def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str, folder: Path) -> Engine:
-        """The last checkpoint's engine where its model's weights were reloaded and it agrees, else a new one."""
+        """The last checkpoint's engine if it still passes its tests with the reloaded weights, otherwise a new one."""
         if self._engine is not None and self._engine.after_reload():
             return self._engine
         self._engine = self._rule = None
@@ -380,7 +386,7 @@ class Scorer:
         return engine
 
     def _rule_for(self, engine: Engine, prepared: _Prepared) -> BatchRule:
-        """Which texts may share a batch; found once for an engine and a corpus in its ids."""
+        """Which texts may share a batch, determined once for an engine and a tokenised corpus."""
         if self._rule is None or self._rule[0] is not engine or self._rule[1] is not prepared:
             rule = rule_within_memory(
                 engine.final, prepared.pieces, prepared.ids, self._budget(engine), self.settings,
@@ -391,7 +397,7 @@ class Scorer:
         return self._rule[2]
 
     def _compare_dtypes(self, engine: Engine, prepared: _Prepared, rule: BatchRule, folder: Path) -> None:
-        """Tells, once, what float32 costs and saves where the weights are stored in half precision."""
+        """Reports, once, the cost of float32 and its effect if the weights are stored in half precision."""
         settings, tell = self.settings, self.tell_cost
         if tell is None or settings.dtype != "float32" or settings.device_map != "none":
             return
@@ -413,7 +419,7 @@ class Scorer:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def _prepare(self, folder: Path, config: Any, tokenizer_in: Path) -> _Prepared:
-        """The corpus in this checkpoint's ids, checked against the model's context before any forward pass."""
+        """The corpus in this checkpoint's token ids, checked against the model's context before any forward pass."""
         context, size = loading.context_length(config), getattr(config.get_text_config(), "vocab_size", None)
         same = (tokens.files_digest(tokenizer_in, config), context, size)
         if self._prepared is not None and self._prepared[0] == same:
@@ -430,7 +436,7 @@ class Scorer:
     def _cut(
         self, made: tokens.Tokenized, scored: answers.ScoredRows, context: int | None, model: str
     ) -> _Prepared:
-        """A corpus in ids, its texts cut for a model of that name and context. Raises KltuiError where none has a token to score."""
+        """A tokenised corpus, cut for a model with that name and context. Raises KltuiError if no text has a token to score."""
         pieces = answers.cut(scored, context, self.settings.overlong)
         n_overlong = len({row % len(self.texts) for row in answers.overlong_rows(scored, context)})
         prepared = _Prepared(made.tokenizer, made.notes, scored, pieces, n_overlong)
@@ -438,15 +444,15 @@ class Scorer:
         return prepared
 
     def _budget(self, engine: Engine) -> int:
-        """Padded inputs per batch: found before for this model here, else asked for, or the device's start value."""
+        """Padded inputs per batch: the number found before for such a model, or the requested one, or the device's initial value."""
         start = self.settings.batch_tokens or engine.start_tokens
-        return self._batch_tokens.get(_room_key(engine), start)
+        return self._batch_tokens.get(_memory_key(engine), start)
 
     def _run(self, engine: Engine, prepared: _Prepared, rule: BatchRule, progress: Report) -> _Sums:
-        """Sums over all batches; the budget that they fitted in is remembered."""
+        """Sums over all batches; the batch size that fitted in memory is remembered."""
         sums = _Sums(len(self.texts), len(prepared.ids), engine.layers, self.settings.tokens)
         done = 0
-        progress(self._progress(sums, done, prepared))  # from here on counts the pace
+        progress(self._progress(sums, done, prepared))  # the speed is measured from here
         for batch, scores, budget in run_batches(
             engine.submit, prepared.pieces, prepared.ids, self._budget(engine), self.settings,
             partial(self._free_memory, engine), rule.group, ahead=engine.transfers.waits,
@@ -454,7 +460,7 @@ class Scorer:
             sums.add(batch, scores, engine.dtype)
             done += batch.n_scored
             progress(self._progress(sums, done, prepared))
-            self._batch_tokens[_room_key(engine)] = budget
+            self._batch_tokens[_memory_key(engine)] = budget
         return sums
 
     def _progress(self, sums: _Sums, done: int, prepared: _Prepared) -> Progress:
@@ -470,7 +476,7 @@ class Scorer:
         stored: str,
         weights_key: str,
     ) -> dict[str, str]:
-        """Everything that changes a value."""
+        """The vector's key: everything that can change its values."""
         tokenizer, scored = prepared.tokenizer, prepared.scored.key
         return {
             "weights": weights_key,
@@ -491,24 +497,19 @@ class Scorer:
     def _notes(self, sums: _Sums, prepared: _Prepared, quantization: str) -> tuple[str, ...]:
         notes = list(prepared.notes)
         notes += answers.notes(prepared.scored, sums.n_scored_R, prepared.n_overlong, self.settings.overlong)
-        if prepared.n_overlong and not self.prompts:
-            done = {"window": "scored in windows", "truncate": "cut to the context"}[self.settings.overlong]
-            n = prepared.n_overlong
-            texts, were = ("1 text is", "was") if n == 1 else (f"{n} texts are", "were")
-            notes.append(f"{texts} longer than the model's context and {were} {done}")
         if quantization == "bnb-8bit":
             notes.append("LLM.int8 multiplies in float16")
         return tuple(notes)
 
 
 def _unhashed(folder: Path) -> Hashed:
-    """A model's files as they are found, its tokenizer perhaps in its run's folder."""
+    """A model's files without a hash to compare with; the tokenizer may be in its run's folder."""
     place = tokenizer_folder(folder)
     return Hashed(folder, "", tokenizer=place if place != folder else None)
 
 
 def _check_scored(prepared: _Prepared, model: str) -> None:
-    """An error where no text has a token to score: such a vector would hold no number."""
+    """Raises KltuiError if no text has a token to score, because the vector would have no values."""
     if prepared.ids and not prepared.n_tokens:
         raise KltuiError(
             f"no text of the corpus has a token to score with the tokenizer of {model}",
@@ -516,8 +517,8 @@ def _check_scored(prepared: _Prepared, model: str) -> None:
         )
 
 
-def _room_key(engine: Engine) -> str:
-    """What the memory left for a batch depends on: the model's make and where it lies."""
+def _memory_key(engine: Engine) -> str:
+    """What determines the memory available for a batch: the model's architecture, and its device."""
     return f"{engine.shape_key} {engine.device} {getattr(engine.model, 'hf_device_map', '')}"
 
 
@@ -537,9 +538,9 @@ class _Sums:
         self._undefined: dict[int, int] = {}
 
     def add(self, batch: Batch, scores: BatchScores, dtype: torch.dtype) -> None:
-        """Add one batch's log-likelihoods; a NaN or infinity is fatal and names its text.
+        """Adds one batch's log-likelihoods. Raises KltuiError that names the text for a NaN or infinity in the final vector.
 
-        One of a layer alone only leaves that layer out.
+        A NaN or infinity in a layer's vector only removes that layer from the result.
         """
         wrong_LB = ~np.isfinite(scores.loglik_LB)
         texts_B, n_rows = batch.row_texts, len(self.n_scored_R)
@@ -559,7 +560,7 @@ class _Sums:
                 self.kept.setdefault(int(text), []).append(scores.logp_n[batch.texts_n == text])
 
     def vectors(self, rows: slice) -> tuple[Vector, ...]:
-        """The final vector and one per layer that is defined on every text, of those rows; unscored ones are NaN."""
+        """The final vector, and one for each layer that is defined on every text, over these rows; unscored texts are NaN."""
         n_scored_N = self.n_scored_R[rows]
         return tuple(
             Vector(layer, np.where(n_scored_N == 0, np.nan, loglik_R[rows]), n_scored_N.copy())
@@ -569,7 +570,7 @@ class _Sums:
 
     @property
     def no_layers(self) -> str:
-        """Which layers are left out and why, "" where none is."""
+        """Which layers are left out and why; "" if none."""
         if not self._undefined:
             return ""
         layers = ", ".join(map(str, sorted(self._undefined)))
@@ -577,7 +578,7 @@ class _Sums:
         return f"layers {layers} are not stored: their log-probabilities are NaN, first in text {text}"
 
     def token_logprobs(self, rows: range) -> tuple[NDArray[np.float32], ...] | None:
-        """Per row its tokens' log-probabilities in order, or None where they were not asked for."""
+        """The log-probabilities of each row's tokens in order; None if not requested."""
         if self.kept is None:
             return None
         empty = np.zeros(0, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A served model and a corpus in, log-likelihoods out: prompts go as token ids, log-probabilities come back."""
+"""Scores a model behind a server: texts are sent as token ids, and their log-probabilities are returned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kltui.scoring.served_client import PATIENCE, Dialect, ServedClient, ServerF
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
 SERVED_VERSION = "1"
-UNSEEN = "served: weights not seen"
+UNSEEN = "served: weights not seen"  # in notes and keys
 N_PROBES = 3
 _SHORT_TEXTS = ("A short text.", "The quick brown fox jumps over the lazy dog.", "One, two, three, four.")
 
@@ -40,7 +40,10 @@ def served_weights(facts: ServerFacts, tokenizer: str) -> str:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A corpus in ids, a row for every text and one for every response alone; its pieces as they are sent."""
+    """A tokenised corpus, with rows for texts and possibly for responses without prompts; `pieces` are the requests.
+
+    `longest` is the maximum number of ids in a request (None: no limit).
+    """
 
     scored: answers.ScoredRows
     notes: tuple[str, ...]
@@ -61,10 +64,10 @@ def score_served(
     retry: RetryPolicy = PATIENCE,
     prompts: Sequence[Prompt] = (),
 ) -> ScoreResult:
-    """The vector of a served model: log-likelihoods in nats of every text, as of a local one with the same ids.
+    """The vector of a served model: log-likelihoods in nats of every text, as for a local model with the same ids.
 
-    Raises TryAgainError where the server stays away, KltuiError where it drops, reorders or cuts tokens, or is another one
-    at the end than at the beginning.
+    Raises TryAgainError if the server does not respond, KltuiError if it drops, reorders or cuts tokens, or if it serves
+    another model at the end than at the beginning.
     """
     started = time.perf_counter()
     progress(Progress("tokenize", texts_total=len(texts)))
@@ -92,14 +95,14 @@ def score_served(
         **scored.key, **_served_key(facts, dialect),
     }  # fmt: skip
     seconds = ready - started, time.perf_counter() - ready
-    return _score_result(rows, came, key, settings, seconds, source.concurrency, has_prompts=bool(prompts))
+    return _score_result(rows, came, key, settings, seconds, source.concurrency)
 
 
 def asked_briefly(source: ServedSource, tokenizer_folder: Path | None, bos: str, timeout_s: float) -> str:
-    """What a server answers at once: its model, version and context, and how it gives a prompt's log-probabilities.
+    """A description of a server: its model, version and context, and how it returns a prompt's log-probabilities.
 
-    Three short prompts are sent, where the tokenizer is at hand. Raises TryAgainError where no answer comes within
-    `timeout_s`, KltuiError where what is answered cannot be scored.
+    Three short prompts are sent, if the tokenizer is available. Raises TryAgainError without an answer within `timeout_s`
+    seconds, KltuiError if the server's answers cannot be scored.
     """
     tokenizer = None if tokenizer_folder is None else tokens.load_tokenizer(tokenizer_folder, bos)
     spellings = (lambda token: ("", "")) if tokenizer is None else _spellings(tokenizer)
@@ -128,7 +131,7 @@ def _rows(
     facts: ServerFacts,
     settings: ScoringSettings,
 ) -> _Rows:
-    """The corpus cut for the server's context. Raises KltuiError where no text has a token to score."""
+    """The corpus cut for the server's context. Raises KltuiError if no text has a token to score."""
     longest = _longest(facts.context)
     pieces = answers.cut(scored, longest, settings.overlong, None if longest is None else longest - 1)
     if not pieces:
@@ -140,13 +143,13 @@ def _rows(
 
 def _score_result(
     rows: _Rows, came: Sequence[Sequence[float]], key: dict[str, str], settings: ScoringSettings,
-    seconds: tuple[float, float], concurrency: int, has_prompts: bool,
+    seconds: tuple[float, float], concurrency: int,
 ) -> ScoreResult:  # fmt: skip
-    """What the answers come to; `seconds` are those until the server was asked, and those that it took."""
+    """The result from the server's answers; `seconds` are those before the first request and those of all requests."""
     n = rows.n_texts
     loglik_R, n_scored_R, kept = _summed(rows.pieces, came, len(rows.scored.ids))
     n_tokens = int(n_scored_R.sum())
-    overlong = answers.overlong_rows(rows.scored, rows.longest) if has_prompts else ()
+    overlong = answers.overlong_rows(rows.scored, rows.longest)
     cuts = answers.notes(rows.scored, n_scored_R, len({row % n for row in overlong}), settings.overlong)
     notes = (*rows.notes, UNSEEN, *cuts, *_notes(settings))
     stats = {
@@ -172,7 +175,7 @@ def _score_result(
 
 
 def _served_key(facts: ServerFacts, dialect: Dialect) -> dict[str, str]:
-    """What a vector's key says of the server; it computes in a dtype of its own."""
+    """Fields of a vector's key that describe the server, which computes in its own dtype."""
     return {
         "dtype": facts.dtype or "unknown", "quantization": "none", "attention": UNSEEN, "served": facts.model,
         "server": facts.version or "unknown", "dialect": dialect, "scoring": f"served {SERVED_VERSION}",
@@ -182,7 +185,7 @@ def _served_key(facts: ServerFacts, dialect: Dialect) -> dict[str, str]:
 def _summed(
     pieces: Sequence[Piece], answers: Sequence[Sequence[float]], n_texts: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int32], list[list[NDArray[np.float32]]]]:
-    """(nats by text in float64, scored tokens by text, log-probabilities by text and piece)."""
+    """(log-likelihood of each row in nats, float64; its number of scored tokens; its log-probabilities by piece)."""
     loglik_N, n_scored_N = np.zeros(n_texts), np.zeros(n_texts, dtype=np.int32)
     kept: list[list[NDArray[np.float32]]] = [[np.empty(0, np.float32)] for _ in range(n_texts)]
     for piece, values in zip(pieces, answers, strict=True):
@@ -203,7 +206,7 @@ def _notes(settings: ScoringSettings) -> tuple[str, ...]:
 
 
 def _longest(context: int | None) -> int | None:
-    """Ids that a request may hold, its targets among them: one place is left for a token that is generated."""
+    """Maximum number of ids in a request: one position is left for a generated token."""
     return None if context is None else context - 1
 
 
@@ -212,7 +215,7 @@ def _prompt(piece: Piece, ids: Sequence[Ids]) -> list[int]:
 
 
 def _spread(pieces: Sequence[Piece]) -> list[Piece]:
-    """Short, middling and long pieces to probe with."""
+    """A short, a medium and a long piece for the probe."""
     by_length = sorted(pieces, key=lambda piece: piece.n_inputs)
     places = {round(k * (len(by_length) - 1) / (N_PROBES - 1)) for k in range(N_PROBES)}
     return [by_length[place] for place in sorted(places)]
@@ -226,7 +229,7 @@ def _answers(
     n_texts: int,
     progress: Report,
 ) -> list[list[float]]:
-    """Log-probabilities of every piece's ids but the first, in the order of `pieces` whatever the order they came in."""
+    """Log-probabilities of every piece's ids except the first, in the order of `pieces`."""
     found: dict[int, list[float]] = {}
     texts_left = np.bincount([piece.text for piece in pieces], minlength=n_texts)
     at = Progress("score", 0, n_texts, 0, sum(piece.n_scored for piece in pieces))
@@ -241,7 +244,7 @@ def _answers(
     progress(at)
     try:
         while len(found) < len(pieces):
-            # Not all at once: an error is to end what was asked for, not a queue of thousands.
+            # Not all at once, so that after an error there are only a few requests to wait for.
             for place in itertools.islice(queue, concurrency - len(under_way)):
                 under_way[pool.submit(ask, place)] = place
             finished, _ = wait(under_way, timeout=1.0, return_when=FIRST_COMPLETED)
@@ -260,7 +263,7 @@ def _answers(
 
 
 def _result(future: Future[list[float]], piece: Piece) -> list[float]:
-    """What came of a request, an error with its text. Raises KltuiError."""
+    """The result of a request. Raises KltuiError that names the text."""
     try:
         return future.result()
     except UnusableAnswerError as error:

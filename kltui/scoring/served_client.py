@@ -1,8 +1,7 @@
-"""Log-probabilities of a prompt's tokens from a server: OpenAI's completions API, in the dialects that can give them.
+"""Log-probabilities of a prompt's tokens from a server, by the dialects of OpenAI's completions API that return them.
 
-Two ways are in use. `prompt_logprobs` is vLLM's: every token's log-probability stands under its id. `echo` with
-`logprobs` is that of the old completions API: the prompt comes back token by token, with one that is generated where
-the server refuses to generate none.
+There are two. `prompt_logprobs` is vLLM's: every token's log-probability is returned under its id. `echo` with `logprobs` is
+that of the old completions API: the prompt is returned token by token, with one generated token if the server insists on it.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from kltui.registry.checkpoint import ServedSource
 from kltui.registry.retry import RetryPolicy, TransientError, asked_wait_s
 from kltui.sanitize import safe_text
 
-TIMEOUT_S = 600.0  # a long prompt behind a full queue
+TIMEOUT_S = 600.0  # enough for a long prompt in a full queue
 ANSWER_MAX_BYTES = 256 << 20
 TRANSIENT_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 # A server that restarts may take minutes to load its model.
 PATIENCE = RetryPolicy(attempts=24, cap_s=30.0)
 LOWEST = -9999.0  # what vLLM writes for minus infinity, which JSON does not have
-# TLS that ended in the middle, as when a server restarts.
+# Errors of a TLS connection that was cut, as when a server restarts.
 _CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 _NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _AS_ID = re.compile(r"token_id:(\d+)")
@@ -44,12 +43,12 @@ Say = Callable[[str], None]
 
 
 class UnusableAnswerError(KltuiError):
-    """An answer that does not hold the log-probability of every token that was sent."""
+    """Raised for an answer without the log-probability of every token that was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says of itself: its model's name and root, who owns it, its version, and the longest prompt it takes."""
+    """A server's description of itself: its model's name, root and owner, its version, dtype and context length; "" if unknown."""
 
     model: str
     root: str = ""
@@ -73,8 +72,8 @@ class ServerFacts:
 class ServedClient:
     """One served model; thread-safe.
 
-    `spellings` gives a token's text and its entry in the vocabulary, to see that what comes back is what was sent. No
-    answer is waited for longer than `timeout_s`.
+    `spellings` returns a token's text and its entry in the vocabulary, to check that returned tokens are those that were
+    sent. Requests time out after `timeout_s` seconds.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class ServedClient:
         self._opener = urllib.request.build_opener(_NoRedirects)
 
     def facts(self, say: Say = lambda line: None) -> ServerFacts:
-        """What the server says of itself. Raises TryAgainError where it stays away, KltuiError where it has no such model."""
+        """The server's description. Raises TryAgainError if it does not respond, KltuiError if it does not serve the model."""
         listed = self._asked("models", None, say)
         entries = listed.get("data")
         models = [m for m in entries if isinstance(m, dict)] if isinstance(entries, list) else []
@@ -112,7 +111,7 @@ class ServedClient:
         )  # fmt: skip
 
     def _version(self) -> str:
-        """The server's version where it states one (vLLM: /version beside /v1)."""
+        """The server's version, or "" (vLLM has /version next to /v1)."""
         try:
             answer = self._request("../version", None)
         except (TransientError, KltuiError):
@@ -142,8 +141,8 @@ class ServedClient:
     def logprobs(self, ids: Sequence[int], dialect: Dialect, say: Say = lambda line: None) -> list[float]:
         """Log-probabilities in nats of ids[1:], each given all before it.
 
-        Raises UnusableAnswerError unless every id came back in its place with a finite number; TryAgainError where the
-        server stays away.
+        Raises UnusableAnswerError unless every id is returned in its place with a finite number, TryAgainError if the server
+        does not respond.
         """
         body: dict[str, object] = {"model": self.source.model, "prompt": list(ids), **_TINY}
         if dialect == "prompt_logprobs":
@@ -155,9 +154,9 @@ class ServedClient:
         return self._echoed(_choice(answer), ids, _generated(answer, ids, extra))
 
     def _echoed(self, choice: Mapping[str, Any], ids: Sequence[int], extra: int) -> list[float]:
-        held = choice.get("logprobs")
+        found = choice.get("logprobs")
         tokens, values = (
-            held.get(k) if isinstance(held, dict) else None for k in ("tokens", "token_logprobs")
+            found.get(k) if isinstance(found, dict) else None for k in ("tokens", "token_logprobs")
         )
         if not isinstance(tokens, list) or not isinstance(values, list):
             raise UnusableAnswerError("the response has no log-probabilities of the prompt")
@@ -171,10 +170,10 @@ class ServedClient:
         return [_number(value, place) for place, value in enumerate(values[: len(ids)])][1:]
 
     def _is_that(self, token: str, sent: int) -> bool:
-        """Whether a token that came back is the one sent: by its id where it is stated, else by its text.
+        """Whether a returned token is the one that was sent, by its id if it is stated, otherwise by its text.
 
-        Some servers write the vocabulary's entry, such as `Ġthe`. Parts of a character have no text of their own, and
-        tokenizers differ in how they write a space.
+        Some servers return the vocabulary's entry, such as `Ġthe`. Parts of a character have no text of their own, and
+        tokenizers represent spaces in different ways.
         """
         if found := _AS_ID.fullmatch(token):
             return int(found[1]) == sent
@@ -189,7 +188,7 @@ class ServedClient:
         return self._retry.run(lambda: self._request(path, body), self.where, say)
 
     def _request(self, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
-        """The JSON object that the server answers. Raises TransientError for what time may mend, else KltuiError."""
+        """The JSON object in the server's answer. Raises TransientError if a retry may succeed, otherwise KltuiError."""
         base = self.source.endpoint.rstrip("/")
         url = f"{base.removesuffix('/v1')}{path[2:]}" if path.startswith("../") else f"{base}/{path}"
         data = None if body is None else json.dumps(body).encode()
@@ -217,7 +216,7 @@ class ServedClient:
         return found
 
     def _unreached(self, error: OSError | HTTPException) -> Exception:
-        """What a connection that failed means: a server that is down comes back, a wrong address or certificate does not."""
+        """The error for a failed connection: TransientError if the server may be down, KltuiError for a wrong address or certificate."""
         reason = getattr(error, "reason", None)
         cause = reason if isinstance(reason, Exception) else error
         said = safe_text(str(reason or error), 160)
@@ -241,7 +240,7 @@ class ServedClient:
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
         with error:
             said = safe_text(error.read(2000).decode(errors="replace"), 300)
-        # llama-cpp-python says so of a prompt of token ids, which time does not mend.
+        # llama-cpp-python answers so to a prompt of token ids, which it does not support.
         if error.code in TRANSIENT_STATUS and not (error.code == 500 and "validation error" in said):
             return TransientError(f"it answers {error.code}", asked_wait_s(_lower(error.headers)))
         if error.code in (401, 403):
@@ -268,8 +267,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _key(name: str, where: str) -> str:
-    """The key that the environment variable `name` holds. Raises KltuiError, which never shows it."""
-    key = os.environ.get(name, "").strip()  # a file's last line end comes along easily
+    """The key in the environment variable `name`. Raises KltuiError, which never shows it."""
+    key = os.environ.get(name, "").strip()  # a line end is easily included when it is read from a file
     if not key:
         raise KltuiError(
             f"the environment variable {name} is not set; it should contain the key for {where}",
@@ -297,7 +296,7 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _generated(answer: Mapping[str, Any], ids: Sequence[int], asked: int) -> int:
-    """How many tokens were generated. A server that cut the prompt, or put something before it, counts other tokens."""
+    """Number of generated tokens. Raises UnusableAnswerError if the server counted other tokens than were sent, or generated many."""
     usage = answer.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     counted, made = counts.get("prompt_tokens"), counts.get("completion_tokens")
@@ -309,20 +308,20 @@ def _generated(answer: Mapping[str, Any], ids: Sequence[int], asked: int) -> int
         return asked
     if (
         made > 1
-    ):  # some take max_tokens = 0 for no limit, and would write to the end of their context for every text
+    ):  # some servers treat max_tokens = 0 as no limit, and would generate until their context is full
         raise UnusableAnswerError(f"it generated {made} tokens instead of {asked}")
     return made
 
 
 def _by_id(choice: Mapping[str, Any], ids: Sequence[int]) -> list[float]:
-    """From vLLM's list of {id: {"logprob": ...}}, None for the first token."""
-    held = choice.get("prompt_logprobs")
-    if not isinstance(held, list):
+    """Log-probabilities of ids[1:] from vLLM's list of {id: {"logprob": ...}}, which has None for the first token."""
+    listed = choice.get("prompt_logprobs")
+    if not isinstance(listed, list):
         raise UnusableAnswerError("the response has no prompt_logprobs")
-    if len(held) != len(ids):
-        raise UnusableAnswerError(f"{len(held)} tokens were returned for {len(ids)} that were sent")
+    if len(listed) != len(ids):
+        raise UnusableAnswerError(f"{len(listed)} tokens were returned for {len(ids)} that were sent")
     values = []
-    for place, (found, sent) in enumerate(zip(held, ids, strict=True)):
+    for place, (found, sent) in enumerate(zip(listed, ids, strict=True)):
         if place == 0:
             continue
         entry = found.get(str(sent)) if isinstance(found, dict) else None
@@ -333,7 +332,7 @@ def _by_id(choice: Mapping[str, Any], ids: Sequence[int]) -> list[float]:
 
 
 def _number(value: object, place: int) -> float:
-    """A token's log-probability; the first has none. Raises UnusableAnswerError for what is no finite number of at most 0."""
+    """A token's log-probability; 0 for the first, which has none. Raises UnusableAnswerError unless it is finite and at most 0."""
     if place == 0:
         return 0.0
     usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

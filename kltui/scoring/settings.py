@@ -1,4 +1,4 @@
-"""How texts are scored, and what comes back: plain data, so that no reader needs torch."""
+"""Settings and results of scoring, as plain data that does not need torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Stage = Literal["fetch", "load", "tokenize", "score"]
 
 @dataclass(frozen=True, slots=True)
 class ScoringSettings:
-    """The `[scoring]` table of a job file; what can change a value enters the vector's key."""
+    """The `[scoring]` table of a job file and related settings; those that can change a value are in the vector's key."""
 
     device: str = "auto"
     dtype: Literal["float32", "float16", "bfloat16", "auto"] = "float32"
@@ -25,15 +25,15 @@ class ScoringSettings:
     tokens: bool = False
     batch_tokens: int = 0
     allow_bin: bool = False
-    batch_texts: int = 0  # at most so many texts in a batch; 0: as many as the tokens allow
-    unconditional: bool = False  # of pairs: the response is scored without its prompt too
-    template: str = ""  # how the prompts of pairs are written, "chat" or "none"; "": texts are scored
+    batch_texts: int = 0  # maximum texts in a batch; 0: limited only by `batch_tokens`
+    unconditional: bool = False  # for pairs: also score the response without its prompt
+    template: str = ""  # how the prompts of pairs are formatted, "chat" or "none"; "" for texts
     device_map: str = "none"  # of `[engine]`: how a model larger than one device is spread over several
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one checkpoint is: texts and tokens done out of all, in the stage named."""
+    """The progress of one checkpoint: its stage, and the texts and tokens that are done, out of all."""
 
     stage: Stage
     texts_done: int = 0
@@ -61,7 +61,9 @@ class DtypeCost:
         if self.factor is None:
             return f"the cost of float32 relative to {stored} was not measured: {self.why}"
         moved = (
-            "" if self.largest_nat is None else f"; its texts are then {self.largest_nat:.2g} nat off at most"
+            ""
+            if self.largest_nat is None
+            else f"; the log-likelihoods of its texts then differ by up to {self.largest_nat:.2g} nats"
         )
         moved += "" if self.mean_nat is None else f", {self.mean_nat:.2g} on average"
         return f"float32 takes {self.factor:.1f} times as long here as {stored}, measured on the first batch{moved}"
@@ -111,9 +113,9 @@ class OverPositions:
 
 @dataclass(frozen=True)
 class ExactKL:
-    """Per text, sums over its scored positions: KL(a, b) and KL(b, a) in nats, and how often both agree on the top.
+    """Sums over the scored positions of each text: KL(a, b) and KL(b, a) in nats, and how often both top tokens agree.
 
-    The KL at a position is sum_v p(v) log(p(v) / q(v)) over the next token, as llama.cpp `--kl-divergence` has it.
+    The KL at a position is sum_v p(v) log(p(v) / q(v)) over the next token, as in llama.cpp's `--kl-divergence`.
     """
 
     forward_nats_N: NDArray[np.float64]

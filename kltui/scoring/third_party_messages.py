@@ -1,4 +1,4 @@
-"""What libraries log and warn of: no part of a run's output or of a job's log, which kltui writes in its own words."""
+"""Silences log messages and warnings of libraries, because kltui reports problems itself."""
 
 from __future__ import annotations
 

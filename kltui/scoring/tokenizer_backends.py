@@ -1,4 +1,4 @@
-"""Two ways from text to ids: a tokenizer.json through the tokenizers library, or a class of transformers without one."""
+"""Two ways to convert text to token ids: a tokenizer.json with the tokenizers library or, without one, a transformers class."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kltui.registry.tokenizer_json import TokenizerJson, named_special
 from kltui.sanitize import safe_text
 from kltui.scoring.load_errors import tokenizer_error
 
-_AT_ONCE = 1024  # texts: encodings take far more room than their ids
+_AT_ONCE = 1024  # texts per call, because encodings take much more memory than their ids
 Frame = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class Backend(Protocol):
-    """Text to ids. `ids` adds no special token and reads the strings of special tokens as text, unless `special`."""
+    """Converts text to ids. `ids` adds no special tokens, and treats special-token strings as text unless `special`."""
 
     @property
     def source(self) -> str:
@@ -42,15 +42,15 @@ class Backend(Protocol):
 
     def ids(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]: ...
     def frame(self) -> Frame:
-        """Ids that it puts before and after a text by default."""
+        """(ids before a text, ids after it) that it adds by default."""
 
     def decode(self, ids: Sequence[int]) -> str: ...
     def piece(self, token: int) -> str:
-        """The vocabulary's own spelling of an id, such as `Ġthe`; "" where it has none."""
+        """The vocabulary's entry for an id, such as `Ġthe`; "" if it has none."""
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 over everything that decides the ids."""
+        """Hex SHA-256 over everything that determines the ids."""
 
 
 class FileBackend:
@@ -64,7 +64,7 @@ class FileBackend:
 
     @property
     def n_entries(self) -> int:
-        """Entries of the vocabulary, added tokens aside."""
+        """Number of vocabulary entries, without added tokens."""
         return self.core.get_vocab_size(with_added_tokens=False)
 
     @property
@@ -85,7 +85,7 @@ class FileBackend:
         return rows
 
     def frame(self) -> Frame:
-        """Ids that the file's post-processor puts before and after a text."""
+        """(ids before a text, ids after it) that the file's post-processor adds."""
         for probe in ("a", "0", " ", *(self.core.id_to_token(i) or "" for i in range(8))):
             bare = self.core.encode(probe, add_special_tokens=False).ids
             if bare:
@@ -117,19 +117,19 @@ class ClassBackend:
 
     @property
     def bos(self) -> int | None:
-        """Id of the token for the beginning of a text."""
+        """Id of the beginning-of-text token; None if it has none."""
         found: int | None = self.tokenizer.bos_token_id
         return found
 
     @property
     def unknown(self) -> int | None:
-        """Id for what it does not know."""
+        """Id of the token for unknown text; None if it has none."""
         found: int | None = self.tokenizer.unk_token_id
         return found
 
     @property
     def n_entries(self) -> int:
-        """Entries of the vocabulary, added tokens aside."""
+        """Number of vocabulary entries, without added tokens."""
         return int(self.tokenizer.vocab_size)
 
     @property
@@ -154,7 +154,7 @@ class ClassBackend:
         return rows
 
     def frame(self) -> Frame:
-        """Ids that the class puts before and after a text."""
+        """(ids before a text, ids after it) that the class adds."""
         bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         return split_frame(bare, self.tokenizer("a", add_special_tokens=True)["input_ids"])
 
@@ -178,7 +178,7 @@ class ClassBackend:
 
 
 def load_class(folder: Path, config: Any) -> ClassBackend:
-    """What transformers makes of the folder's tokenizer files; the model's `config` helps it to choose the class."""
+    """transformers' tokenizer for the folder's files; the model's `config` helps to choose the class. Raises KltuiError."""
     from transformers import AutoTokenizer
 
     options = {} if config is None else {"config": config}
@@ -188,8 +188,8 @@ def load_class(folder: Path, config: Any) -> ClassBackend:
                 where, local_files_only=True, trust_remote_code=False, **options
             )
             backend = ClassBackend(made)
-            assert backend.sha256  # now: Python classes read their files for it
-        except Exception as error:  # transformers raises many kinds, down to the tokenizers library's own
+            assert backend.sha256  # now, because Python classes read their files for it
+        except Exception as error:  # transformers and the tokenizers library raise various types
             said = first_line(error).replace(str(where), str(folder))
             raise (
                 _no_merges(folder)
@@ -203,14 +203,14 @@ def load_class(folder: Path, config: Any) -> ClassBackend:
 
 
 def check_files(backend: ClassBackend, folder: Path) -> None:
-    """An error where the class needs merges and the folder has none: transformers may then make some up."""
+    """Raises KltuiError if the class needs a merges file that the folder lacks; transformers may invent merges then."""
     named = getattr(backend.tokenizer, "vocab_files_names", {})
     if isinstance(named, dict) and "merges_file" in named and (error := _no_merges(folder)):
         raise error
 
 
 def _no_merges(folder: Path) -> KltuiError | None:
-    """An error for a folder that has half of a byte-pair tokenizer's files."""
+    """The error for a folder with vocab.json but without merges.txt; None for others."""
     if not (folder / "vocab.json").is_file() or (folder / "merges.txt").is_file():
         return None
     return KltuiError(
@@ -220,7 +220,7 @@ def _no_merges(folder: Path) -> KltuiError | None:
 
 
 def split_frame(bare: list[int], framed: list[int]) -> Frame:
-    """What `framed` has before and after `bare`. Raises KltuiError where it does not hold it."""
+    """(ids before `bare`, ids after it) in `framed`. Raises KltuiError if `framed` does not contain `bare`."""
     for start in range(len(framed) - len(bare) + 1):
         if framed[start : start + len(bare)] == bare:
             return tuple(framed[:start]), tuple(framed[start + len(bare) :])
@@ -233,13 +233,13 @@ def split_frame(bare: list[int], framed: list[int]) -> Frame:
 def core_digest(core: Any) -> str:
     """Hex SHA-256 over a tokenizer of the tokenizers library."""
     pipeline = json.loads(core.to_str())
-    # left behind by whoever used the tokenizer last; kltui neither pads nor truncates with it
+    # padding and truncation are left from earlier uses of the tokenizer; kltui does not use them
     described = json.dumps({**pipeline, "padding": None, "truncation": None}, sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 
 def _python_parts(tokenizer: Any) -> tuple[list[str], list[tuple[str, float]]]:
-    """What decides a Python tokenizer's ids beside its vocabulary: its files (merges, say) and its switches."""
+    """(digests of its files, such as merges; its switches): what determines a Python tokenizer's ids besides its vocabulary."""
     with tempfile.TemporaryDirectory() as folder:
         paths = tokenizer.save_vocabulary(folder) or ()
         files = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
@@ -248,6 +248,6 @@ def _python_parts(tokenizer: Any) -> tuple[list[str], list[tuple[str, float]]]:
 
 
 def first_line(error: BaseException) -> str:
-    """`Kind: first line of its message`."""
+    """`Type: first line of its message`."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {safe_text(lines[0] if lines else '', 300)}"

@@ -1,4 +1,4 @@
-"""Whether a tokenizer fits its model and the corpus, and where transformers would have given other ids."""
+"""Checks whether a tokenizer fits its model and the corpus, and where transformers would have given other ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kltui.errors import KltuiError
 from kltui.scoring.batching import Ids
 from kltui.scoring.tokenizer_backends import Backend
 
-# Texts on which tokenizers part ways: spaces, digits, line ends, scripts, bytes, and special tokens' strings.
+# Texts on which tokenizers often differ: spaces, digits, line ends, scripts, bytes, and special-token strings.
 PROBE: tuple[str, ...] = (
     " leading and trailing ",
     "two  spaces,   three,\ttabs\t\tand  ",
@@ -33,7 +33,7 @@ Encode = Callable[[Backend], Sequence[Ids]]
 
 
 def check_vocabulary(ids: Sequence[Ids], size: int | None) -> None:
-    """An error where a tokenizer gives ids that a model of `size` entries does not have."""
+    """Raises KltuiError if there are ids beyond the model's `size` vocabulary entries."""
     highest = max((int(row.max()) for row in ids if len(row)), default=0)
     if size is not None and highest >= size:
         raise KltuiError(
@@ -85,7 +85,7 @@ def check_known(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> t
 
 
 def _unknown_share(backend: Backend, ids: Sequence[Ids]) -> float:
-    """Part of all ids that stand for the unknown."""
+    """Share of all ids that are the unknown token."""
     total = sum(len(row) for row in ids)
     if backend.unknown is None or not total:
         return 0.0
@@ -93,7 +93,7 @@ def _unknown_share(backend: Backend, ids: Sequence[Ids]) -> float:
 
 
 def _lost_share(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> float:
-    """Part of the characters (spaces aside) that do not come back from the ids, over a sample of the texts."""
+    """Share of the characters (without spaces) that are lost when ids are decoded, over a sample of the texts."""
     before = after = 0
     for at in range(0, len(texts), max(1, len(texts) // _SAMPLE)):
         n = len("".join(texts[at].split()))
@@ -103,9 +103,9 @@ def _lost_share(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> f
 
 
 def difference_notes(ours: Backend, other: Backend, encode: Encode) -> tuple[str, ...]:
-    """Notes on what `other`, transformers' class for the same files, would have done otherwise.
+    """Notes on differences between `ours` and `other`, transformers' class for the same files.
 
-    `encode` gives the corpus's bare ids by a backend.
+    `encode` returns the corpus's ids, without prefix, by a backend.
     """
     if other.sha256 == ours.sha256:
         return ()
@@ -120,7 +120,7 @@ def difference_notes(ours: Backend, other: Backend, encode: Encode) -> tuple[str
         )
     if ours.frame()[0] != other.frame()[0]:
         notes.append(
-            f"before a text {ours.source} puts {_words(ours.frame()[0])}, which is done here; {name} would put "
+            f"before a text {ours.source} puts {_words(ours.frame()[0])}, as is done here; {name} would put "
             f"{_words(other.frame()[0])}"
         )
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Texts to token ids: which tokenizer decides, special-token policies, and a cache on disk."""
+"""Converts texts to token ids: choice of the tokenizer, special-token policies, and a cache on disk."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.batching import Ids
 from kltui.scoring.tokenizer_backends import Backend, FileBackend, check_files, load_class
 
-# Beside those that the registry knows as a tokenizer's: whatever else may take part in making one.
+# Further files that may belong to a tokenizer, besides those that the registry knows.
 _FILES = ("*token*.json", "*.model", "vocab*", "merges*", "chat_template*")
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer with its fingerprint, and the ids that a policy puts in front of every text."""
+    """A tokenizer with its digest, and the ids (`prefix`) that the BOS policy puts before every text."""
 
     backend: Backend
     sha256: str
@@ -46,11 +46,11 @@ class Tokenizer:
 
     @property
     def first_scored(self) -> int:
-        """Position of the first scored id: after the prefix, and never the first id of all."""
+        """Position of the first scored id: after the prefix, and at least 1."""
         return max(1, len(self.prefix))
 
     def key(self) -> dict[str, str]:
-        """What a vector's key says of the ids: the tokenizer, what read it, and in which version."""
+        """Fields of a vector's key that determine the ids: the tokenizer, what read it, and in which version."""
         from importlib.metadata import version
 
         return {"tokenizer": self.sha256, "ids": self.backend.source, "tokenizers": version("tokenizers")}
@@ -73,7 +73,10 @@ def tokenize(
     corpus_sha256: str,
     cache_dir: Path | None,
 ) -> Tokenized:
-    """The texts in the ids of the tokenizer in `folder`, checked against the model's `config` and against the texts."""
+    """The texts tokenised by the tokenizer in `folder`, which is checked against the model's `config` and the texts.
+
+    Raises KltuiError if it does not fit.
+    """
     tokenizer = load_tokenizer(folder, bos, config)
     size = getattr(config.get_text_config(), "vocab_size", None)
     with _naming(folder):
@@ -91,7 +94,7 @@ def tokenize(
 
 @contextmanager
 def _naming(folder: Path) -> Iterator[None]:
-    """Adds to an error which tokenizer it is about: it need not be the one beside the weights."""
+    """Context that adds the tokenizer's folder to errors, because it may not be the model's."""
     try:
         yield
     except KltuiError as error:
@@ -99,7 +102,7 @@ def _naming(folder: Path) -> Iterator[None]:
 
 
 def load_tokenizer(folder: Path, bos: str, config: Any = None) -> Tokenizer:
-    """The folder's tokenizer under the BOS policy `bos` (SPEC section 3).
+    """The folder's tokenizer under the BOS policy `bos`. Raises KltuiError if there is none or it is unusable.
 
     Its tokenizer.json determines the ids; a transformers class is used only without such a file.
     """
@@ -120,7 +123,7 @@ def load_tokenizer(folder: Path, bos: str, config: Any = None) -> Tokenizer:
 
 
 def _bos_of_class(backend: FileBackend, folder: Path, config: Any) -> int | None:
-    """Id of the BOS token that transformers' class has of itself, where the folder names none."""
+    """Id of the default BOS token of transformers' class, if the folder names none."""
     try:
         token = load_class(folder, config).tokenizer.bos_token
     except KltuiError:
@@ -136,7 +139,7 @@ def _against_class(
     corpus_sha256: str,
     cache_dir: Path | None,
 ) -> tuple[str, ...]:
-    """Notes where transformers' class, or a setting beside the file, would have it otherwise."""
+    """Notes on differences to transformers' class, or to a setting next to the file."""
     stated = read_json_object(folder / TOKENIZER_CONFIG).get("add_bos_token")
     frame = tokenizer.backend.frame()[0]
     notes: tuple[str, ...] = ()
@@ -151,15 +154,15 @@ def _against_class(
         return notes + checks.difference_notes(
             tokenizer.backend, other, lambda b: _bare(b, texts, corpus_sha256, cache_dir)
         )
-    except Exception as error:  # a class that is unknown or fails on a text is no reason not to score
+    except Exception as error:  # scoring does not depend on this comparison
         logging.getLogger(__name__).debug("no comparison with transformers' class for %s: %s", folder, error)
         return notes
 
 
 def files_digest(folder: Path, config: Any) -> str:
-    """Hex SHA-256 over what makes a folder's tokenizer: equal digests make equal tokenizers.
+    """Hex SHA-256 over everything that determines a folder's tokenizer.
 
-    transformers picks some tokenizers by what the model's configuration says, so that counts too.
+    This includes fields of the model's configuration by which transformers selects some tokenizers.
     """
     if is_gguf(folder):
         return gguf.keys_digest(folder)
@@ -173,10 +176,10 @@ def files_digest(folder: Path, config: Any) -> str:
 
 
 def with_policy(backend: Backend, bos: str) -> Tokenizer:
-    """Tokenizer whose prefix follows `bos`: its own default, always one BOS, or never any special token.
+    """The tokenizer with the prefix for `bos`: its own default ("auto"), always one BOS, or never any special token.
 
-    The default of a tokenizer.json is what its post-processor puts before a text; `add_bos_token` next to it has
-    no effect, as in transformers 5. A class has its own default.
+    The default of a tokenizer.json is what its post-processor puts before a text; `add_bos_token` next to it has no
+    effect, as in transformers 5. Raises KltuiError for "always" if it has no BOS token.
     """
     default, suffix = backend.frame()
     prefix = default
@@ -196,7 +199,7 @@ def with_policy(backend: Backend, bos: str) -> Tokenizer:
 def encode_checked(
     tokenizer: Tokenizer, texts: Sequence[str], corpus_sha256: str, cache_dir: Path | None
 ) -> tuple[list[Ids], tuple[str, ...]]:
-    """As `encode`, with notes. Raises KltuiError where the tokenizer does not know most of the corpus."""
+    """(ids as of `encode`, notes). Raises KltuiError if the tokenizer does not cover most of the corpus."""
     bare = _bare(tokenizer.backend, texts, corpus_sha256, cache_dir)
     known = checks.check_known(tokenizer.backend, bare, texts)
     return _with_prefix(tokenizer, bare), (*tokenizer.backend.notes, *known)
@@ -205,7 +208,7 @@ def encode_checked(
 def encode(
     tokenizer: Tokenizer, texts: Sequence[str], corpus_sha256: str, cache_dir: Path | None
 ) -> list[Ids]:
-    """Ids of every text, prefix included; special-token strings in a text are text, and no EOS is added."""
+    """Ids of every text with the prefix; special-token strings in a text are treated as text, and no EOS is added."""
     return _with_prefix(tokenizer, _bare(tokenizer.backend, texts, corpus_sha256, cache_dir))
 
 
@@ -217,10 +220,7 @@ def _with_prefix(tokenizer: Tokenizer, bare: list[Ids]) -> list[Ids]:
 
 
 def _bare(backend: Backend, texts: Sequence[str], corpus_sha256: str, cache_dir: Path | None) -> list[Ids]:
-    """Ids of every text without any special token, from the cache, or made and put there.
-
-    A file that does not fit is made anew.
-    """
+    """Ids of every text without any special token, from the cache, to which they are written if it has none or is damaged."""
     if cache_dir is None:
         return _made(backend, texts)
     described = f"{backend.sha256} {backend.source} {corpus_sha256} {_library()}"
@@ -244,7 +244,7 @@ def _library() -> str:
 
 
 def _read_cache(path: Path, n_texts: int) -> list[Ids] | None:
-    """The ids in a cache file, or None where there is none or it is not whole."""
+    """The ids in a cache file; None if it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -259,7 +259,7 @@ def _read_cache(path: Path, n_texts: int) -> list[Ids] | None:
 
 
 def _write_cache(path: Path, ids: Sequence[Ids]) -> None:
-    """Write the ids aside, then rename: a killed process leaves no half file under the real name."""
+    """Writes the ids atomically, so that a killed process leaves no incomplete file."""
     from safetensors.numpy import save
 
     ends = np.cumsum([len(row) for row in ids], dtype=np.int64)

@@ -15,7 +15,7 @@ Mark = Any
 
 
 class Transfers(Protocol):
-    """One model's traffic with the host."""
+    """Copies between the host and a model's device."""
 
     @property
     def waits(self) -> bool:
@@ -27,7 +27,7 @@ class Transfers(Protocol):
         ...
 
     def fetch(self, tensor: torch.Tensor) -> Callable[[], Array]:
-        """Starts a copy to the host; the call gives it, waiting until it and all before it is done."""
+        """Starts a copy to the host; the returned function waits for it and returns the array."""
         ...
 
     def mark(self) -> Mark:
@@ -35,17 +35,17 @@ class Transfers(Protocol):
         ...
 
     def seconds(self, before: Mark, after: Mark) -> float:
-        """Seconds between two marks that have both come to pass."""
+        """Seconds between two marks."""
         ...
 
 
 def transfers(device: torch.device) -> Transfers:
-    """The way to and from `device`."""
+    """The Transfers for `device`."""
     return CudaTransfers(device) if device.type == "cuda" else DirectTransfers(device)
 
 
 class DirectTransfers:
-    """Where a result is there when a call returns: the CPU, and devices of which nothing more is known."""
+    """Synchronous transfers, for the CPU and for devices other than CUDA."""
 
     waits = False
 
@@ -53,16 +53,16 @@ class DirectTransfers:
         self._device = device
 
     def send(self, array: Array) -> torch.Tensor:
-        """The array's values on the device; on the CPU the array itself."""
+        """The array's values on the device; on the CPU without a copy."""
         return torch.from_numpy(array).to(self._device)
 
     def fetch(self, tensor: torch.Tensor) -> Callable[[], Array]:
-        """The values on the host, at once."""
+        """Copies the values to the host at once; the returned function returns them."""
         values: Array = tensor.cpu().numpy()
         return lambda: values
 
     def mark(self) -> float:
-        """Seconds of a steady clock."""
+        """The time in seconds, by a steady clock."""
         return time.perf_counter()
 
     def seconds(self, before: float, after: float) -> float:
@@ -79,7 +79,7 @@ class CudaTransfers:
         self._device = device
 
     def send(self, array: Array) -> torch.Tensor:
-        """The array's values on the device, once the stream comes to it."""
+        """The array's values on the device, copied asynchronously on the current stream."""
         pinned: torch.Tensor = torch.from_numpy(array).pin_memory()
         return pinned.to(self._device, non_blocking=True)
 
@@ -87,17 +87,17 @@ class CudaTransfers:
         """Queues the copy to the host; calling the result waits for it."""
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         host.copy_(tensor, non_blocking=True)
-        # of a model that is spread, the result may lie on another device: the copy is on that one's stream
+        # the result of a spread model may be on another device, on whose stream the copy then is
         behind = _event(tensor.device if tensor.device.type == "cuda" else self._device)
 
         def result() -> Array:
             behind.synchronize()
-            return np.array(host.numpy())  # page-locked memory goes back to torch's pool
+            return np.array(host.numpy())  # a copy, so that the page-locked memory returns to torch's pool
 
         return result
 
     def mark(self) -> Mark:
-        """An event with its time, on the current stream."""
+        """A timed event on the current stream."""
         return _event(self._device)
 
     def seconds(self, before: Mark, after: Mark) -> float:

@@ -29,9 +29,9 @@ class UnsuitedError(TypeError):
 
 
 class UnpaddedRow(NamedTuple):
-    """A batch in one row of T tokens: ids, places in their texts, where the scored ones stand, where texts begin and end.
+    """A batch in one row of T tokens: ids, positions in their texts, flat positions to score, and offsets of the texts.
 
-    `starts` has one entry more than there are texts; `longest` is the length of the longest.
+    `starts` has one entry more than there are texts; `longest` is the length of the longest text.
     """
 
     ids_1T: Ids
@@ -60,7 +60,7 @@ def in_one_row(batch: Batch) -> UnpaddedRow:
 
 
 def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel | None:
-    """torch's attention over texts of many lengths, None where it has none: it is for half precision on GPUs."""
+    """torch's attention for variable-length sequences, for half precision on GPUs; None if it is not available."""
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return None
     try:
@@ -71,7 +71,7 @@ def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel | None:
     return varlen_attn if {"scale", "window_size", "enable_gqa"} <= known.keys() else None
 
 
-def takes_places(model: Any) -> bool:
+def takes_positions(model: Any) -> bool:
     """Whether the model accepts position ids and uses the attention interface of transformers that is replaced."""
     configs = (getattr(module, "config", None) for module in model.modules())
     asks = any(getattr(config, "_attn_implementation", None) == REPLACED for config in configs)
@@ -81,14 +81,14 @@ def takes_places(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Texts:
-    """Where the texts of a row begin, on the device, and the length of the longest."""
+    """Offsets of the texts in a row, on the device, and the length of the longest."""
 
     starts: torch.Tensor
     longest: int
 
 
 class RowAttention:
-    """An attention function for transformers, causal within each text of a row; `calls` counts those it took."""
+    """An attention function for transformers, causal within each text of a row; `calls` counts its calls."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.calls = 0
@@ -97,7 +97,7 @@ class RowAttention:
 
     @contextmanager
     def over(self, starts: torch.Tensor, longest: int) -> Iterator[None]:
-        """Within it models attend within the texts of one row, which `starts` are the beginnings of."""
+        """Context in which models attend within the texts of one row, whose offsets are `starts`."""
         from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
         functions, masks = attention_functions(), ALL_MASK_ATTENTION_FUNCTIONS
@@ -123,7 +123,10 @@ class RowAttention:
         is_causal: bool | None = None,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        """(1, T, H, E) and no weights, as transformers asks of an attention function; heads come as (1, H, T, D)."""
+        """(1, T, H, E) and no weights, as transformers expects of an attention function; inputs are (1, H, T, D).
+
+        Raises UnsuitedError if the model asks for more than plain causal attention.
+        """
         assert self._texts is not None
         causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
         special = any(options.get(name) is not None for name in SPECIAL)
@@ -142,7 +145,10 @@ class RowAttention:
 
 
 def _no_mask(*, mask_function: Any = None, attention_mask: Any = None, **_options: Any) -> None:
-    """Stands where transformers makes masks: a row's would have as many entries as it has pairs of tokens."""
+    """Replaces transformers' creation of masks, because a row's mask would have an entry for every pair of tokens.
+
+    Raises UnsuitedError for any other mask than the causal one.
+    """
     from transformers.masking_utils import causal_mask_function
 
     if mask_function is not causal_mask_function or attention_mask is not None:
@@ -150,9 +156,9 @@ def _no_mask(*, mask_function: Any = None, attention_mask: Any = None, **_option
 
 
 def probe_batch(ids_n: Ids, *, first_changed: bool = False) -> Batch:
-    """Some texts of very different lengths, the first and longest of them made of the ids; or another in its place.
+    """A batch of texts of very different lengths, made from the ids; the first and longest has all of them.
 
-    The first has all the ids: it stands before all others in the row, and whatever leaks out of it is seen in them.
+    With `first_changed`, the first text is reversed: a change in the others then shows that texts influence each other.
     """
     n = len(ids_n)
     first = ids_n[::-1].copy() if first_changed else ids_n

@@ -1,4 +1,4 @@
-"""Versions of what computes a value, as a vector's key has them."""
+"""Versions of the software that computes values, for a vector's key."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SCORING_VERSION = "1"
 
 
 def library_versions(quantization: str) -> dict[str, str]:
-    """Versions of what computes a value: torch, transformers, scoring itself, and the quantising library."""
+    """{name: version} of torch, transformers, kltui's scoring and the quantising library."""
     return {
-        "torch": str(torch.__version__),  # as torch has it, whoever unpickles it imports torch
+        "torch": str(torch.__version__),  # a plain string: unpickling torch's own type would import torch
         "transformers": _transformers_version(),
         "scoring": SCORING_VERSION,
         **quantize.versions(quantization),
@@ -23,7 +23,7 @@ def library_versions(quantization: str) -> dict[str, str]:
 
 @cache
 def _transformers_version() -> str:
-    """As its installation says; that is a file to be read, so it is asked once."""
+    """Its installed version; cached, because a file is read for it."""
     from importlib.metadata import version
 
     return version("transformers")

@@ -1,4 +1,4 @@
-"""The next checkpoint of a run into a model that is already built: tensors copied in by name and shape."""
+"""Copies the weights of a run's next checkpoint into a model that is already built, by name and shape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Header = dict[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class ModelTemplate:
-    """A loaded model, and for each tensor of its files the place in memory that holds it."""
+    """A loaded model, and for each tensor of its files the corresponding tensor in memory."""
 
     loaded: Loaded
     config: str
@@ -27,17 +27,17 @@ class ModelTemplate:
     targets: dict[str, torch.Tensor]
 
     def takes(self, folder: Path, config: str) -> bool:
-        """Whether the folder's files fill this model: same configuration, same names, shapes and dtypes."""
+        """Whether the folder's files fit this model: same configuration, same names, shapes and dtypes."""
         return config == self.config and read_header(folder) == self.header
 
     def holds(self, folder: Path) -> bool:
-        """Whether the model's weights still equal the folder's tensors: RWKV's first forward pass divides some of them by two."""
+        """Whether the model's weights still equal the folder's tensors, by samples. RWKV's first forward pass halves some of them."""
         shapes = {name: shape for name, (_, shape) in self.header.items()}
         samples = _samples(folder)
         return all(_fits(place, shapes[name], samples[name]) for name, place in self.targets.items())
 
     def fill(self, folder: Path, ahead: Mapping[str, torch.Tensor] | None = None) -> Loaded:
-        """The model, now with the folder's weights: those read `ahead`, where they were, else from its files."""
+        """The model with the folder's weights, from `ahead` if given, otherwise from its files. Raises KltuiError."""
         if ahead is None:
             return self._fill_from_files(folder)
         with torch.no_grad():
@@ -70,13 +70,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def config_text(config: Any) -> str:
-    """The configuration without what says nothing of the model: where it came from and who wrote it."""
+    """The configuration as JSON, without its path and the version that wrote it."""
     fields = {k: v for k, v in config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
     return json.dumps(fields, sort_keys=True, default=str)
 
 
 def read_header(folder: Path) -> Header | None:
-    """Dtype and shape of every tensor in the folder's safetensors, or None where one cannot be read."""
+    """{name: (dtype, shape)} of the tensors in the folder's safetensors; None if they cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     header: Header = {}
@@ -94,10 +94,9 @@ def read_header(folder: Path) -> Header | None:
 def make_template(loaded: Loaded, folder: Path, config: str) -> ModelTemplate | None:
     """A template of the model just loaded from `folder` (`config`: its `config_text` before loading).
 
-    None where weights are offloaded, or the files are not simply the model's tensors: every parameter and stored
-    buffer must have its tensor in the files, under its own name, with or without the body's prefix, or under the one
-    name left for it, and hold that tensor's values as sampled. Families whose weights are rearranged on loading fail
-    this.
+    None if weights are offloaded, or if the files do not directly contain the model's tensors: every parameter and stored
+    buffer must have its tensor in the files, under its own name, with or without the body's prefix, or recognisable by its
+    values, with equal sampled values. This fails for families whose weights are rearranged when they are loaded.
     """
     header = read_header(folder)
     places = {name: place.detach() for name, place in loaded.model.state_dict(keep_vars=True).items()}
@@ -118,7 +117,7 @@ def make_template(loaded: Loaded, folder: Path, config: str) -> ModelTemplate | 
 def _place(
     name: str, shape: tuple[int, ...], sample: torch.Tensor, places: dict[str, torch.Tensor], prefix: str
 ) -> torch.Tensor | None:
-    """The place of a file's tensor: the one of its name or, for a renamed one, the only one with its values."""
+    """The tensor in memory for a file's tensor: the one with its name or, if renamed, the only one with its values."""
     own = next((places[n] for n in (name, prefix + name, name.removeprefix(prefix)) if n in places), None)
     if own is not None:
         return own if _fits(own, shape, sample) else None

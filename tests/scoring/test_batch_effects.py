@@ -62,7 +62,8 @@ def test_long_context_rope_gives_a_text_its_own_numbers_in_any_batch_and_order(l
         ours = np.array([v.loglik_N for v in result.vectors])
         assert np.nanmax(np.abs(ours - truth[: len(ours), order])) < 1e-4
         assert any(
-            "the longest text in its batch" in note and "were scored apart" in note for note in result.notes
+            "the longest text in its batch" in note and "were scored separately" in note
+            for note in result.notes
         )
     sums = [float(t.astype(np.float64).sum()) if len(t) else np.nan for t in result.token_logprobs]
     np.testing.assert_allclose(sums, truth[0, order], atol=1e-4)

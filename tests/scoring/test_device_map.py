@@ -29,7 +29,7 @@ def memory(monkeypatch):
     monkeypatch.setattr(prepacked_linear, "_memory_bytes", lambda: 0.0)
 
     def set_to(size):
-        monkeypatch.setattr(device_map, "room", lambda _: {"cpu": int(size)})
+        monkeypatch.setattr(device_map, "max_memory", lambda _: {"cpu": int(size)})
 
     return set_to
 
@@ -206,7 +206,7 @@ def test_scratch_of_a_process_that_another_container_runs_stays(tmp_path):
     """It has this host's name, and a number that nobody has here."""
     theirs = tmp_path / f"offload-{socket.gethostname()}-{2**22 + 1}_x"
     theirs.mkdir()
-    with device_map._held(theirs), device_map.spreading("auto", tmp_path):
+    with device_map._locked(theirs), device_map.spreading("auto", tmp_path):
         assert theirs.exists()
     with device_map.spreading("auto", tmp_path):
         assert not theirs.exists()
@@ -298,7 +298,7 @@ def test_two_gpus_score_as_one(tmp_path, monkeypatch, loads, family, layout):
     folder = write_model(tmp_path / "m", family)
     whole = score(folder, device="cuda")
     half = int(0.7 * size_of(family))
-    monkeypatch.setattr(device_map, "room", lambda _: {0: half, 1: 10**9})
+    monkeypatch.setattr(device_map, "max_memory", lambda _: {0: half, 1: 10**9})
     both = score(folder, device="cuda", device_map=layout)
     assert len({p.device for p in loads[-1].parameters()}) == 2
     assert max(differences(whole, both)) < 1e-4
@@ -312,6 +312,6 @@ def test_one_gpu_memory_and_disk_score_as_one(tmp_path, monkeypatch, loads, fami
     folder = write_model(tmp_path / "m", family)
     whole = score(folder, device="cuda")
     part = int(0.6 * size_of(family))
-    monkeypatch.setattr(device_map, "room", lambda _: {0: part, "cpu": part // 3})
+    monkeypatch.setattr(device_map, "max_memory", lambda _: {0: part, "cpu": part // 3})
     apart = score(folder, device="cuda", device_map="auto")
     assert device_map.is_offloaded(loads[-1]) and max(differences(whole, apart)) < 1e-4

@@ -54,7 +54,7 @@ def test_the_factor_is_told_once(run: list[Path]) -> None:
     assert cost.auto == "bfloat16" and cost.factor is not None and cost.factor > 0
     assert "float32 takes" in str(cost) and "bfloat16, as the weights are stored" in str(cost)
     assert cost.largest_nat is not None and cost.mean_nat is not None
-    assert 0 < cost.mean_nat <= cost.largest_nat < 1 and "nat off at most" in str(cost)
+    assert 0 < cost.mean_nat <= cost.largest_nat < 1 and "differ by up to" in str(cost)
 
 
 def test_the_nats_are_those_of_a_job_in_bfloat16(run: list[Path]) -> None:
@@ -124,5 +124,5 @@ def test_the_words_of_a_factor() -> None:
         "(float16, as the weights are stored), measured on the first batch"
     )
     assert str(DtypeCost("bfloat16", 1.9, "", 0.123, 0.0456)).endswith(
-        "; its texts are then 0.12 nat off at most, 0.046 on average"
+        "; the log-likelihoods of its texts then differ by up to 0.12 nats, 0.046 on average"
     )

@@ -153,7 +153,7 @@ def test_another_model_s_tokenizer_is_refused(llama: Path, q8: Path, tmp_path: P
     (other / "tokenizer.json").write_text(json.dumps(file))
     with pytest.raises(KltuiError, match=r"the tokenizer is not that of .*mine-Q8_0\.gguf") as caught:
         scored(q8, other)
-    assert "of its 384 tokens are others, id 2 is" in caught.value.message
+    assert "of its 384 tokens differ, id 2 is" in caught.value.message
 
 
 def test_a_tokenizer_that_cuts_otherwise_is_noted(llama: Path, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def with_architecture(path: Path, out: Path, name: bytes) -> Path:
         ("rope_freqs", "scales its rotary positions \\(rope_freqs\\)", "parent = NAME"),
         ("scaling", "scales its rotary positions \\(linear\\)", "parent = NAME"),
         ("window", "attends through a window of 8 tokens", "parent = NAME"),
-        ("extra", "holds 1 tensors of its layers .* first blk.0.attn_q.bias", "serve the file"),
+        ("extra", "has 1 tensors in its layers .* first blk.0.attn_q.bias", "serve the file"),
         ("damaged", "download or create it again|ends within|of .* bytes", ""),
     ],
 )

@@ -125,7 +125,7 @@ def test_without_a_template_contents_stand_as_they_are(tmp_path: Path) -> None:
         assert result.vectors[0].loglik_N[k] == pytest.approx(expected, abs=2e-4)
     with pytest.raises(KltuiError, match="no chat template") as error:
         scored(folder)
-    assert 'template = "none"' in error.value.hint
+    assert 'template = "none" under [corpus] to use' in error.value.hint
 
 
 def test_an_empty_response_is_unscored(tmp_path: Path) -> None:

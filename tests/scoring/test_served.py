@@ -110,6 +110,9 @@ def test_windows_and_cuts_fit_the_server_s_context(server: ServedModel) -> None:
     ids = [row for row in server.prompts if len(row) == 11]
     values = {tuple(row): server._logprobs(row) for row in ids}
     assert np.isclose(cut.vectors[0].loglik_N[long], [sum(v) for v in values.values()]).any()
+    (said,) = [note for note in cut.notes if "cut to the context" in note]
+    assert "longer than the model's context" in said
+    assert any("longer than the model's context" in note and "windows" in note for note in whole.notes)
 
 
 def test_at_most_so_many_requests_are_open_and_order_does_not_matter(server: ServedModel) -> None:
