@@ -1,1 +1,1 @@
-"""A job file becomes a plan, an executor runs it, the store keeps what comes back."""
+"""Jobs: a job file becomes a plan, an executor runs it, and the results are written to the store."""

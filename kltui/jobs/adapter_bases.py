@@ -1,4 +1,4 @@
-"""Adapters of a job joined to their bases: each adapter's parent is its base, which is added where nobody names it."""
+"""Connects the adapters of a job with their bases: a base becomes the adapter's parent, and is added if no entry names it."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def with_bases(
     """
     made = WithBases([], [], [])
     known = list(checkpoints)
-    there: set[Checkpoint] = set()
+    added: set[Checkpoint] = set()
 
     def put(one: Checkpoint) -> None:
         made.checkpoints.append(one)
-        there.add(one)
+        added.add(one)
 
     for c in checkpoints:
         if not is_adapter(c):
-            if c not in there:
+            if c not in added:
                 put(c)
             continue
         try:
@@ -55,7 +55,7 @@ def with_bases(
         if base not in known:
             known.append(base)
             made.notes.append(f"{safe_text(base.name, 80)} is added as the base of {safe_text(c.name, 80)}")
-        if base not in there:  # before its first adapter, which then need not load it again
+        if base not in added:  # before its first adapter, which then finds it loaded
             put(base)
         put(_joined(c, base))
     return replace(made, mistakes=list(dict.fromkeys(made.mistakes)))
@@ -70,7 +70,7 @@ def _joined(c: Checkpoint, base: Checkpoint) -> Checkpoint:
 
 
 def _place(source: LocalSource | HubSource) -> str:
-    """A source as `named_source` reads it."""
+    """The source as a string that `named_source` parses."""
     return (
         str(source.path)
         if isinstance(source, LocalSource)
@@ -81,13 +81,15 @@ def _place(source: LocalSource | HubSource) -> str:
 def _base(
     c: Checkpoint, known: Sequence[Checkpoint], stored: Sequence[Checkpoint], job_folder: Path
 ) -> Checkpoint:
-    """The base of an adapter as a checkpoint in the same variant. Raises KltuiError where there is none to be had."""
+    """The base of an adapter as a checkpoint in the same variant. Raises KltuiError if it is not found or is no model."""
     in_job = {k.name for k in known}
     everyone = [*known, *(s for s in stored if s.name not in in_job)]
     models = [k for k in everyone if isinstance(k.source, LocalSource | HubSource) and not is_adapter(k)]
     taken = {k.name for k in everyone}
     if not c.base:
-        assert isinstance(c.source, LocalSource)  # of one on the hub the base is known since it was listed
+        assert isinstance(
+            c.source, LocalSource
+        )  # the base of an adapter on the hub was read when its repository was listed
         return _at(c, base_source(c.source.path, job_folder), models, taken)
     names = checkpoints_by_name(models)
     if c.base in names:
@@ -105,7 +107,7 @@ def _base(
 def _at(
     c: Checkpoint, source: LocalSource | HubSource, models: Sequence[Checkpoint], taken: Collection[str]
 ) -> Checkpoint:
-    """The checkpoint that lies at `source`, the one of these models if it is there, else a new one under a name not taken."""
+    """The checkpoint at `source`: one of `models` if it is among them, otherwise a new one under a name that is not taken."""
     if isinstance(source, LocalSource) and is_adapter_folder(source.path):
         raise KltuiError(
             f"its base {safe_text(str(source.path), 120)} is itself an adapter",
@@ -116,7 +118,7 @@ def _at(
 
 
 def _named_apart(base: Checkpoint, source: LocalSource | HubSource, taken: Collection[str]) -> Checkpoint:
-    """The base under a name that no other model has: with the folder around it or its owner before it, or a number behind."""
+    """The base under a name that no other model has: if necessary prefixed by its parent folder or owner, or numbered."""
     around = source.repo.rpartition("/")[0] if isinstance(source, HubSource) else source.path.parent.name
     before = [f"{around}-{base.run}"] if around and not set(around) & set(MARKS) else []
     tries = (base.run, *before, *(f"{base.run}-{number}" for number in range(2, len(taken) + 3)))
@@ -133,14 +135,14 @@ def _same(c: Checkpoint, source: LocalSource | HubSource) -> bool:
 
 
 def _variant(c: Checkpoint, base: Checkpoint, models: Sequence[Checkpoint]) -> Checkpoint:
-    """The base in the adapter's own variant."""
+    """The base in the adapter's variant."""
     assert isinstance(base.source, LocalSource | HubSource)
     wanted, source = replace(base, quantization=c.quantization), base.source
     return next((k for k in models if k.name == wanted.name and _same(k, source)), wanted)
 
 
 def _new(c: Checkpoint, source: LocalSource | HubSource) -> Checkpoint:
-    """A base that nobody names, as an entry of its own would have it."""
+    """A base that no entry names, with the properties that an entry of its own would give it."""
     entry = ModelEntry(size=c.size, tokenizer=c.tokenizer)
     if isinstance(source, HubSource):
         return checkpoints_from_entry(replace(entry, repo=source.repo, revisions=(source.revision,)))[0]

@@ -48,7 +48,7 @@ from kltui.threads import usable_cores
 
 POLL_S = 0.2
 NOTE_EVERY_S = 1.0
-MAX_DEATHS = 2  # a worker lost over one checkpoint is replaced once
+MAX_DEATHS = 2  # after so many workers have died while scoring a checkpoint, it has failed
 
 
 def run_batch(
@@ -93,7 +93,7 @@ def run_batch(
 
 
 def _begun_early(job: JobFile) -> ForkServer | None:
-    """A fork server that imports torch while the job is planned; None unless a new workspace makes sure that it is needed."""
+    """A fork server that imports torch while the job is planned; None unless the workspace is new, in which case it is certainly needed."""
     try:
         is_new = not (Path(job.workspace) / STORE).exists()
     except OSError:  # not a possible file name: the plan reports it
@@ -124,16 +124,15 @@ class BatchRun:
         self._noted = 0.0
         # bytes, measured at each note only, because measuring costs more than the rest of a Moment
         self._memory = 0
-        self._held: Mapping[
-            int, str
-        ] = {}  # {index: weights} of checkpoints completely stored when the work began
+        # {index: weights} of checkpoints that were completely stored at the start
+        self._held: Mapping[int, str] = {}
 
     def run(self) -> tuple[int, str]:
         """Works through the job; returns (exit code as of `run_batch`, the job's final status)."""
         if self._writer.previous_owner:
             gone = self._writer.previous_owner.pid
             self._reporter.say(f"taking over from process {gone}, which has ended", "yellow")
-        # From before the job shows as running until after it does not: a signal between would leave it "lost".
+        # Opened before the job is marked as running and closed after it is not: a signal in between would leave it "lost".
         with Signals() as signals:
             self._register()
             status = self._worked(signals)
@@ -154,7 +153,7 @@ class BatchRun:
         return self._exit_code(status, signals), status
 
     def _name_repeats(self) -> None:
-        """Reports which checkpoints of the workspace have the same weights: a hub may serve one file under many steps."""
+        """Reports which checkpoints of the workspace have the same weights, such as one file of the hub under many steps."""
         try:
             groups = self._writer.same_weights()
         except KltuiError as error:
@@ -183,7 +182,7 @@ class BatchRun:
             self._reporter.say(f"note    {safe_text(said, 400)}")
 
     def _count_kept(self) -> None:
-        """Counts the checkpoints left that an earlier start of the job, or another job, has stored."""
+        """Counts the remaining checkpoints that an earlier run of this job, or another job, has stored."""
         kept = self._writer.count_kept(sorted(self._left)) if self._left else set()
         self._tally.kept += len(kept)
         self._left -= kept
@@ -228,13 +227,13 @@ class BatchRun:
                     )
                 for message in executor.wait(POLL_S if self._started else 0.0):
                     if isinstance(message, TaskScored) and not signals.finish_current:
-                        self._feed(preparer, executor)  # its worker goes on while the result is stored
+                        self._feed(preparer, executor)  # its worker continues while the result is stored
                     self._receive(message)
                 self._note()
         return "failed" if self._tally.failed else "done"
 
     def _early_end(self, signals: Signals) -> str:
-        """The status to end with now because signals ask for it; "" to go on."""
+        """The status to end with now, if signals require it; "" to continue."""
         if signals.stop_now:
             return "stopped"
         if signals.finish_current and not self._started:
@@ -286,7 +285,7 @@ class BatchRun:
                 return
             self._started[task.index] = time.monotonic()
             self._progress[task.index] = Progress("load")
-            executor.submit(task)  # before the write below, which takes the disk's time
+            executor.submit(task)  # before the write below, which waits for the disk
             self._writer.item_started(task.index)
         while executor.can_expect:
             task = self._admitted(preparer, 0.0)
@@ -338,11 +337,11 @@ class BatchRun:
             self._writer.store(self._ready[message.index], message.result)
             self._leave(message.index)
             self._tally.done += 1
-            self._tell_scored(self._checkpoint(message.index).name, message.result)
+            self._report_scored(self._checkpoint(message.index).name, message.result)
         elif isinstance(message, Failed):
             self._fail(message)
         elif isinstance(message, Computes):
-            self._tell_device(message)
+            self._report_device(message)
         elif isinstance(message, DtypeCost):
             self._reporter.event("dtype_cost", dtype=self._plan.settings.dtype, **asdict(message))
             self._reporter.say(f"note    {safe_text(str(message), 400)}", "yellow")
@@ -350,17 +349,17 @@ class BatchRun:
             for line in message.text.splitlines():
                 self._reporter.say(safe_text(line, 400))
         elif isinstance(message, Died):
-            self._bury(message)
+            self._handle_death(message)
 
-    def _tell_scored(self, name: str, result: ScoreResult) -> None:
+    def _report_scored(self, name: str, result: ScoreResult) -> None:
         self._reporter.ended(
             name, "done", stats=result.stats, notes=list(result.notes), dtype=result.key.get("dtype")
         )
         for note in result.notes:
             self._reporter.note(name, note)
 
-    def _tell_device(self, message: Computes) -> None:
-        """Reports a worker's device, once for workers with the same."""
+    def _report_device(self, message: Computes) -> None:
+        """Reports a worker's device, once for all workers with the same one."""
         device, settings = message.device, self._plan.settings
         on_ray = self._plan.job.engine.kind == "ray"
         where = f"{device} on {message.host}" if on_ray else str(device)
@@ -382,7 +381,7 @@ class BatchRun:
     def _device_names(self) -> str:
         return ", ".join(dict.fromkeys(f"{d.device} ({d.name})" for d in self._devices.values()))
 
-    def _bury(self, died: Died) -> None:
+    def _handle_death(self, died: Died) -> None:
         if died.index is None:
             return
         deaths = self._deaths[died.index] = self._deaths.get(died.index, 0) + 1
@@ -425,7 +424,7 @@ class BatchRun:
 
         needed = {(s.repo, cached_commit(s)) for i in self._left for s in self._hub_sources(i)}
         for source in self._hub_sources(index):
-            # a cached revision records its commit; a prepared plain checkpoint's is known without that
+            # the cache records the commit of a revision; that of a prepared checkpoint is known anyway
             own = index in self._ready and source == self._checkpoint(index).source
             commit = (self._ready[index].commit if own else "") or cached_commit(source)
             if (source.repo, commit) not in needed:
@@ -440,7 +439,7 @@ class BatchRun:
         try:
             free(source)
         except (KltuiError, OSError, ValueError) as error:
-            # files that stay only take space; the next fetch reports when there is too little
+            # remaining files only take space; the next download reports if there is too little
             self._reporter.say(
                 f"not deleted: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow"
             )

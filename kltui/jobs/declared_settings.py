@@ -1,4 +1,4 @@
-"""How imported vectors were scored: what their release or file says, what the user declares, and whom they then join."""
+"""How imported vectors were scored, according to their release, their file or the user, and which map they then belong to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kltui.store.comparable import BY_FILE, BY_RELEASE, BY_USER
 
 
 def parse_declared(words: Sequence[str]) -> dict[str, str]:
-    """{name: value} of `--declare NAME=VALUE`. Raises UsageError naming what may be declared."""
+    """{name: value} of `--declare NAME=VALUE`. Raises UsageError that lists what can be declared."""
     found: dict[str, str] = {}
     for word in words:
         name, equals, value = (part.strip() for part in word.partition("="))
@@ -47,7 +47,7 @@ def as_declared(found: Imported, declared: Mapping[str, str], notify: Callable[[
             notify(f"note: {n} vectors were scored with {settings}, declared {by}")
         elif by == BY_USER:
             notify(
-                f"note: {n} vectors share no map with others, given what is declared: {_what_lacks(vectors, settings)}"
+                f"note: {n} vectors share no map with others, despite the declared settings: {_what_lacks(vectors, settings)}"
             )
     return replace(found, vectors=vectors)
 
@@ -84,8 +84,8 @@ def settings_of(vector: ImportedVector) -> str:
     return comparable.declared_settings(vector.key) or f"source={vector.source}"
 
 
-def kept_off_the_map(rows: Sequence[VectorRow]) -> list[str]:
-    """Sentences on vectors over the same texts that share no map though others scored some: which key differs, and the remedy."""
+def incomparable_notes(rows: Sequence[VectorRow]) -> list[str]:
+    """Sentences on imported vectors that share no map with others over the same texts: which setting differs, and the remedy."""
     of = comparable.groups(rows)
     n = Counter((r.corpus_id, of[r.corpus_id, r.settings]) for r in rows if r.layer is None)
     imported = {(r.corpus_id, of[r.corpus_id, r.settings]) for r in rows if r.is_imported}

@@ -15,7 +15,7 @@ PATIENCE_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What `device` comes to here and which GPUs torch can use; without a device, why and what to do."""
+    """The device that torch would use, and the indices of usable GPUs; without a device, the reason and what to do."""
 
     device: DeviceInUse | None
     gpus: tuple[int, ...] = ()
@@ -35,14 +35,14 @@ class DeviceProbe:
         )
 
     def answer(self) -> Answer:
-        """The answer, waited for."""
+        """Waits for the answer and returns it."""
         try:
             out, err = self._process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.stop()
             return Answer(None, error=f"torch did not respond within {PATIENCE_S:.0f} s")
         try:
-            # Whatever else is printed while torch is imported stands before it.
+            # the last line: importing torch may print others before it
             return _read(json.loads(out.decode(errors="replace").splitlines()[-1]))
         except (ValueError, IndexError, KeyError, TypeError):
             return Answer(
@@ -50,7 +50,7 @@ class DeviceProbe:
             )
 
     def stop(self) -> None:
-        """Gives up a question whose answer nobody wants any more."""
+        """Ends the query without waiting for the answer."""
         self._process.kill()
         self._process.communicate()
 

@@ -49,7 +49,7 @@ class PlannedStep:
 
 
 def show_plan(plan: Plan, *, is_part: bool = False, as_json: bool = False, out: IO[str] | None = None) -> int:
-    """Prints what the job would do and returns the exit code 0; as words, or as JSON, one object a line."""
+    """Prints what the job would do, as text or as JSON with one object per line; returns the exit code 0."""
     probe = None if plan.job.engine.kind == "ray" else DeviceProbe(plan.settings.device)
     try:
         steps = _steps(plan, is_part)
@@ -119,7 +119,7 @@ def _is_kept(index: int, checkpoint: Checkpoint, finder: Preparer, held: Mapping
 def _served(
     checkpoint: Checkpoint, source: ServedSource, bos: str, is_kept: Callable[[], bool]
 ) -> PlannedStep:
-    """A served model's step: its server is asked, which is waited for only here no longer than a moment."""
+    """A served model's step, after asking its server, with a short time limit."""
     from kltui.scoring.served import asked_briefly
 
     score = PlannedStep(checkpoint.name, str(source), "score", None)
@@ -135,7 +135,7 @@ def _served(
 
 
 def _files(source: Source, allow_bin: bool) -> tuple[int | None, str]:
-    """(bytes of the weights of `source`, or None where they are not here; why they cannot be read)."""
+    """(bytes of the weights of `source`, None if they are not on this machine; why they cannot be read, or "")."""
     if isinstance(source, HubSource):
         from kltui.registry.hub import cached_folder
 
@@ -181,7 +181,7 @@ def _said(error: KltuiError | OSError) -> str:
 
 
 def _warnings(plan: Plan, steps: list[PlannedStep], answer: Answer | None) -> list[str]:
-    """What will go wrong for sure, or otherwise than one may think."""
+    """Warnings: what will fail, and what may not be expected."""
     found = [f"{step.name} will fail: {step.problem}" for step in steps if step.problem]
     found += [f"{step.name}: its server {step.server}" for step in steps if step.answers is False]
     if answer is not None and answer.device is None:
@@ -191,7 +191,7 @@ def _warnings(plan: Plan, steps: list[PlannedStep], answer: Answer | None) -> li
         if device.warning:
             found.append(f"{device.warning}. {device.hint}".strip())
         if computed_dtype(plan.settings.dtype, device.device) != plan.settings.dtype:
-            found.append(f"{plan.settings.dtype} was asked for; on a CPU it is computed in float32")
+            found.append(f"dtype is {plan.settings.dtype}, but on a CPU float32 is used")
     return [*found, *plan.notes, *_workspace_warnings(plan)]
 
 
@@ -260,7 +260,9 @@ def _as_words(
     width = min(40, max((len(step.name) for step in steps), default=0))
     for step in steps:
         size = "not here" if step.weight_bytes is None else _size(step.weight_bytes)
-        say(f"  {step.status:5}  {step.name:{width}}  {size:>9}  {step.source}")
+        say(
+            f"  {'stored' if step.status == 'kept' else step.status:6}  {step.name:{width}}  {size:>9}  {step.source}"
+        )
         if step.answers:
             say(f"         its server {step.server}")
     say(_device_words(plan, answer))
@@ -268,7 +270,7 @@ def _as_words(
         say(f"warning: {warning}")
     say(
         f"{len(steps)} checkpoints, {len(plan.corpus)} texts of {plan.corpus.text_bytes.mean():.0f} bytes,"
-        f" into {plan.workspace}; {totals['kept']} kept, {totals['score']} to score; nothing was written"
+        f" into {plan.workspace}; {totals['kept']} already stored, {totals['score']} to score; nothing was written"
     )
     out.flush()
 
@@ -284,7 +286,9 @@ def _device_words(plan: Plan, answer: Answer | None) -> str:
     several = len(answer.gpus) > 1 and workers > 1 and settings.device in ("auto", "cuda")
     more = f" and so on, one for each of {workers} workers" if several else f"; workers: {workers}"
     budget = settings.batch_tokens or start_tokens(device.device)
-    return f"device  {device}{more}; {computed_dtype(settings.dtype, device.device)}, {budget} tokens a batch"
+    return (
+        f"device  {device}{more}; {computed_dtype(settings.dtype, device.device)}, {budget} tokens per batch"
+    )
 
 
 def _size(n_bytes: int) -> str:

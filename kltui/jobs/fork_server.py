@@ -52,7 +52,7 @@ class Forked:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Requests the exit status of a worker, whose process id stays reserved until then."""
+    """Requests the exit status of a worker; its process id cannot be reused before that."""
 
     number: int
     pid: int
@@ -88,7 +88,7 @@ def _started(line: Connection) -> tuple[Start, bool]:
     """(the first message of the other end, whether torch and transformers could be imported).
 
     A forked process waits for the message during the import and tokenises the corpus into the cache, because this process must
-    stay without threads.
+    remain single-threaded.
     """
     if not is_safe():
         return line.recv(), _imports()
@@ -107,7 +107,7 @@ def _started(line: Connection) -> tuple[Start, bool]:
 
 
 def _imports() -> bool:
-    """Imports torch and transformers; whether that worked. If not, a worker meets the same error and reports it."""
+    """Imports torch and transformers; returns whether that succeeded. If not, a worker gets the same error and reports it."""
     from kltui.scoring import ahead
 
     try:
@@ -151,7 +151,7 @@ def _ready(start: Start) -> Scorer | None:
             setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, setup.prompts, first.folder,
             first.tokenizer,
         )  # fmt: skip
-    except Exception:  # a worker meets any error again and reports it with its checkpoint
+    except Exception:  # a worker gets any error again and reports it with its checkpoint
         return None
 
 

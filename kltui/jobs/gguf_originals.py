@@ -1,4 +1,4 @@
-"""GGUF files of a job joined to the models that they were made from: name, lineage, tokenizer, and the model itself."""
+"""Connects the GGUF files of a job with the models that they were made from: name, lineage, tokenizer, and the model itself."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def with_originals(
         if original is None:
             joined.append(c)
             continue
-        # One of that name from elsewhere is another model: both are in the job then, which is reported as a mistake.
+        # A model of the same name from elsewhere is a different one; having both is reported as a mistake later.
         if not c.parent and (original.name, _place(original)) not in {(k.name, _place(k)) for k in joined}:
             joined.append(original)
         made = _variant_of(c, original, named=str(c.source) in named)
@@ -60,7 +60,7 @@ def with_originals(
 
 
 def _original(c: Checkpoint, known: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The checkpoint that a GGUF file was made from: by the name of its parent, or by where its `base` lies."""
+    """The checkpoint that a GGUF file was made from, by the name of its parent or the location of its `base`; None if unknown."""
     wanted = [k for k in known if k.quantization == "none"]
     by_name = {k.name: k for k in wanted}
     names = checkpoints_by_name(wanted)
@@ -86,7 +86,7 @@ def _place_of(source: LocalSource | HubSource) -> tuple[str, str]:
 
 
 def _new(c: Checkpoint, source: LocalSource | HubSource) -> Checkpoint:
-    """The original as a checkpoint of its own, called after its folder or repository."""
+    """The original as a new checkpoint, named after its folder or repository."""
     shared = replace(c, source=source, quantization="none", base="", parent="", tags=())
     if isinstance(source, HubSource):
         run, step = source.repo.rpartition("/")[2], parse_step(source.revision)
@@ -105,7 +105,7 @@ def _variant_of(c: Checkpoint, original: Checkpoint, named: bool) -> Checkpoint:
 
 
 def _tokenizer_of(original: Checkpoint) -> str:
-    """Where the original's tokenizer lies, as an entry would name it; "" where nobody knows."""
+    """The original's tokenizer, as an entry would name it; "" if unknown."""
     source = original.source
     if isinstance(source, LocalSource):
         own = own_tokenizer(source.path)
@@ -116,30 +116,32 @@ def _tokenizer_of(original: Checkpoint) -> str:
 
 
 def _other_ids(c: Checkpoint, original: Checkpoint, texts: Sequence[str]) -> list[str]:
-    """A line where the tokenizer that the entry names gives other ids than the original's; both must be here."""
+    """A note if the entry's tokenizer and the original's give different ids; none unless both can be read here."""
     named = _tokenizer_of(original)
     theirs, ours = (tokenizer_folder(Path(), name) if name else None for name in (named, c.tokenizer))
     if theirs is None or ours is None or theirs == ours:
         return []
     shown = list(texts[:COMPARED_TEXTS])
     a, b = _ids(ours, shown), _ids(theirs, shown)
+    if a is None or b is None:
+        return []
     differ = sum(x != y for x, y in zip(a, b, strict=True))
     if not differ:
         return []
     return [
         f"{safe_text(c.name, 80)}: its tokenizer gives {differ} of {len(shown)} texts other ids than that of"
-        f" {safe_text(original.name, 80)}, so their KL is not that of the quantisation alone"
+        f" {safe_text(original.name, 80)}, so their KL is not due to quantisation alone"
     ]
 
 
-def _ids(folder: Path, texts: list[str]) -> list[list[int]]:
-    """Ids of some texts by the folder's tokenizer.json; of one that cannot be read so, none."""
+def _ids(folder: Path, texts: list[str]) -> list[list[int]] | None:
+    """Token ids of some texts by the folder's tokenizer.json; None if it has none or it cannot be read."""
     from kltui.registry.tokenizer_json import read_tokenizer_json
 
     if not (folder / TOKENIZER_JSON).is_file():
-        return [[] for _ in texts]
+        return None
     try:
         core = read_tokenizer_json(folder).core
     except KltuiError:
-        return [[] for _ in texts]
+        return None
     return [core.encode(text, add_special_tokens=False).ids for text in texts]

@@ -20,8 +20,10 @@ from kltui.store import CorpusRow, Store
 
 Digests = tuple[bytes, ...]
 Order = NDArray[np.intp]
-ENOUGH_VALUES = 3  # different ones: two vectors that agree in so many float64 numbers are one
-TOO_SURE_NATS = 0.02  # a byte, over a corpus; the best models of text have 0.4
+ENOUGH_VALUES = (
+    3  # distinct ones: vectors that agree in all of so many float64 values are considered the same
+)
+TOO_SURE_NATS = 0.02  # per byte, over a corpus; the best language models have 0.4
 
 
 class Placing:
@@ -39,14 +41,14 @@ class Placing:
         self._over = self._asked(over) if over else None
 
     def placed(self) -> list[tuple[int, ImportedVector]]:
-        """(row id of the corpus, vector in that corpus' order) of every vector. Raises UsageError where texts are not known."""
+        """(row id of the corpus, vector in that corpus' order) of every vector. Raises UsageError if its texts are unknown."""
         placed = [self._place(vector) for vector in self._found.vectors]
-        self._say_what_is_not_used({id_ for id_, _ in placed})
-        _say_what_is_odd([(self._lengths(id_), vector) for id_, vector in placed], self._notify)
+        self._report_unused({id_ for id_, _ in placed})
+        _report_implausible([(self._lengths(id_), vector) for id_, vector in placed], self._notify)
         return placed
 
-    def _say_what_is_not_used(self, used: set[int]) -> None:
-        """Texts that were named beside vectors, which turn out to be over others."""
+    def _report_unused(self, used: set[int]) -> None:
+        """Reports texts that were named on the command line and belong to none of the vectors."""
         for corpus, id_, _ in self._named:
             if used and id_ not in used:
                 source = safe_text(str(corpus.record.get("source", "")), 200)
@@ -56,11 +58,11 @@ class Placing:
         texts = vector.texts
         if texts is not None and texts.known:
             return self._by_texts(vector, texts)
-        id_, order, n = self._unsaid(vector)
+        id_, order, n = self._undeclared(vector)
         if len(vector.loglik) != n:
             raise UsageError(
                 f"{safe_text(vector.point.name, 80)} has {len(vector.loglik)} values, the corpus has {n}",
-                "These vectors cover other texts: name the file of those.",
+                "These vectors cover other texts: also name the file of those texts.",
             )
         made = id_, _ordered(vector, order)
         if texts is not None and texts.text_bytes:
@@ -80,7 +82,7 @@ class Placing:
         return here[0], _ordered(vector, here[1])
 
     def _home(self, corpus: Corpus) -> tuple[int, Order | None]:
-        """(row id of the stored corpus of the same texts, places of its texts in `corpus`); stored now where there is none."""
+        """(row id of the stored corpus of the same texts, positions of its texts in `corpus`, None if equal); stored first if there is none."""
         if corpus.digests not in self._homes:
             here = self._same_texts(corpus.digests)
             if here is None:
@@ -94,7 +96,7 @@ class Placing:
         return self._homes[corpus.digests]
 
     def _same_texts(self, digests: Digests) -> tuple[int, Order | None] | None:
-        """The stored corpus of just these texts, those in the same order first."""
+        """The stored corpus with exactly these texts, preferably in the same order, as `_home`; None if there is none."""
         rows = [row for row in self._store.corpora.all() if row.n == len(digests)]
         for row in rows:
             if self._digests_of(row.id) == digests:
@@ -118,7 +120,7 @@ class Placing:
         return self._store.corpora.text_bytes(corpus_id)
 
     def _asked(self, over: str) -> CorpusRow:
-        """The workspace's corpus that --over names by the beginning of its hash."""
+        """The workspace's corpus that --over names by the beginning of its hash. Raises UsageError unless there is exactly one."""
         rows = self._store.corpora.all()
         found = [row for row in rows if row.sha256.startswith(over.lower())]
         if len(found) != 1:
@@ -129,8 +131,8 @@ class Placing:
             )
         return found[0]
 
-    def _unsaid(self, vector: ImportedVector) -> tuple[int, Order | None, int]:
-        """(corpus, order, N) of vectors whose file does not say what they are over."""
+    def _undeclared(self, vector: ImportedVector) -> tuple[int, Order | None, int]:
+        """(row id of the corpus, order, N) of a vector whose file does not identify its texts. Raises UsageError if unknown."""
         if self._over is not None:
             return self._over.id, None, self._over.n
         if len(self._named) == 1:
@@ -139,7 +141,7 @@ class Placing:
         origin = safe_text(str(vector.origin))
         if self._named:
             raise UsageError(
-                f"{origin} does not say which of the {len(self._named)} corpora named its vectors are over",
+                f"{origin} does not say which of the {len(self._named)} named corpora its vectors are over",
                 "Import them separately, each with its own texts.",
             )
         known = self._seen_before.get(vector.origin, set())
@@ -151,13 +153,13 @@ class Placing:
         fitting = [row.sha256[:12] for row in rows if row.n == n]
         own = f" If the texts are in this workspace: --over {' or --over '.join(fitting)}" if fitting else ""
         raise UsageError(
-            f"the vectors of {origin} are over {n} texts, and it is not known which: as many texts are not the same texts",
+            f"the vectors of {origin} are over {n} texts, and it is not known which: an equal number of texts does not make them the same",
             f"Also name the corpus: kltui --import {vector.origin.name} --import texts.json WORKSPACE.{own}",
         )
 
     @cached_property
     def _seen_before(self) -> dict[Path, set[int]]:
-        """{file: corpora} over which a vector with the very same values as one of the file's is stored."""
+        """{file: corpora over which a vector with the same values as one of that file is stored}."""
         stored: dict[str, set[int]] = defaultdict(set)
         for row in self._store.vectors.rows(current_only=False):
             stored[row.key_fields.get("values", "")].add(row.corpus_id)
@@ -176,19 +178,19 @@ class Placing:
         differing = int((here != (own if order is None else own[order])).sum())
         if differing:
             raise UsageError(
-                f"{safe_text(str(vector.origin))} is over other texts: {differing} of {len(own)} have another length in bytes"
-                " than those of the corpus",
+                f"{safe_text(str(vector.origin))} is over other texts: {differing} of {len(own)} differ in length (bytes)"
+                " from those of the corpus",
                 "Name the texts of these vectors.",
             )
 
 
 def values_digest(loglik: NDArray[np.float64]) -> str:
-    """Hex SHA-256 of a vector's values, by which the same numbers are known again."""
+    """Hex SHA-256 of a vector's values, by which equal vectors are recognised."""
     return hashlib.sha256(loglik.astype("<f8").tobytes()).hexdigest()
 
 
 def _places(wanted: Digests, have: Digests) -> Order:
-    """Where each of `wanted` is in `have`; of texts that come several times, the first goes to the first."""
+    """Index in `have` of each of `wanted`; copies of a text are matched in order."""
     at: dict[bytes, list[int]] = defaultdict(list)
     for place in range(len(have) - 1, -1, -1):
         at[have[place]].append(place)
@@ -202,10 +204,10 @@ def _ordered(vector: ImportedVector, order: Order | None) -> ImportedVector:
     return replace(vector, loglik=vector.loglik[order], n_scored=scored)
 
 
-def _say_what_is_odd(
+def _report_implausible(
     placed: Sequence[tuple[NDArray[np.int64], ImportedVector]], notify: Callable[[str], None]
 ) -> None:
-    """Notes on values that are no sums of natural logarithms of probabilities, by what they are over."""
+    """Reports values that cannot be sums of natural logarithms of probabilities; `placed` has (bytes of the texts, vector)."""
     above = [v.point.name for _, v in placed if (v.loglik > 0).any()]
     if above:
         notify(
@@ -215,13 +217,13 @@ def _say_what_is_odd(
     sure = [v.point.name for n_bytes, v in placed if _nats_a_byte(v.loglik, n_bytes) < TOO_SURE_NATS]
     if sure:
         notify(
-            f"note: {len(sure)} vectors have less than {TOO_SURE_NATS} nats a byte, such as {sure[0]}: no model of text is so"
-            " sure; are these means over tokens? kltui takes sums in nats (natural logarithms)"
+            f"note: {len(sure)} vectors have less than {TOO_SURE_NATS} nats per byte, such as {sure[0]}: no language model is so"
+            " certain; are these means over tokens? kltui needs sums in nats (natural logarithms)"
         )
 
 
 def _nats_a_byte(loglik: NDArray[np.float64], n_bytes: NDArray[np.int64]) -> float:
-    """Nats lost a byte over the scored texts; infinite where none is."""
+    """Loss in nats per byte over the scored texts; infinite if there are none, or if their sum is positive."""
     scored = np.isfinite(loglik) & (n_bytes > 0)
     return (
         float(-loglik[scored].sum() / n_bytes[scored].sum())

@@ -1,4 +1,4 @@
-"""What an import would bring, as one JSON object: for an interface that must not read large files itself."""
+"""What an import would add, as one JSON object, read in a separate process so that the interface need not read large files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from kltui.jobs.import_vectors import ImportRequest, read_all
 
 
 def preview(paths: Sequence[Path], numbered: str = "") -> dict[str, Any]:
-    """Counts of what `paths` hold: vectors, texts, whether the texts are there, runs, distances, scores, notes, what is left."""
+    """Summary of the contents of `paths`: numbers of vectors and texts, whether the texts are included, [run, vectors, first
+    step, last step] of each run, numbers of weight distances and scores, notes, and why files (`left`) cannot be imported."""
     found = read_all(paths, ImportRequest(numbered))
     runs: dict[str, list[int]] = {}
     for vector in found.vectors:
@@ -31,9 +32,9 @@ def preview(paths: Sequence[Path], numbered: str = "") -> dict[str, Any]:
 
 
 def main() -> int:
-    """Writes the preview of the paths in sys.argv to stdout; 1 with {"error", "hint"} where they cannot be read.
+    """Writes the preview of the paths in sys.argv to stdout as JSON and returns 0; {"error", "hint"} and 1 if they cannot be read.
 
-    Before the paths stands "steps", "layers" or "": what numbers count in files that do not say it.
+    The first argument, before the paths, is "steps", "layers" or "": what numbers count in files that do not say it.
     """
     numbered, *paths = sys.argv[1:]
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from kltui.errors import KltuiError, UsageError
 from kltui.importers.imported import Imported, ImportedVector
 from kltui.importers.read import read_paths
-from kltui.jobs.declared_settings import as_declared, kept_off_the_map, settings_of
+from kltui.jobs.declared_settings import as_declared, incomparable_notes, settings_of
 from kltui.jobs.import_corpus import Placing, values_digest
 from kltui.jobs.names import given_names, renamed_parents, renamed_runs
 from kltui.jobs.side_files import put_side_files
@@ -22,13 +22,13 @@ from kltui.sanitize import safe_text
 from kltui.store import CheckpointRow, Store
 
 _IMPORT = "import:"
-UNKNOWN_COUNT = -1  # scored tokens of a vector that came without them
+UNKNOWN_COUNT = -1  # number of scored tokens of a vector that was imported without them
 
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What the user says of files that do not say it: what numbers count ("steps", "layers"), which corpus of the workspace,
-    and how the vectors were scored (`declared`, such as {"bos": "auto"}).
+    """What the user states about files that do not record it: what numbers in names count (`numbered`: "steps", "layers"),
+    their corpus in the workspace (`over`), and how the vectors were scored (`declared`, such as {"bos": "auto"}).
     """
 
     numbered: str = ""
@@ -39,7 +39,7 @@ class ImportRequest:
 def import_files(
     paths: Sequence[Path], workspace: Path, notify: Callable[[str], None], asked: ImportRequest | None = None
 ) -> int:
-    """The exit code of `kltui --import`: 0, or 1 where a file had to be left, which is then named."""
+    """The exit code of `kltui --import`: 0, or 1 if some files could not be imported, which are then listed."""
     found = read_all(paths, asked)
     store_all(found, paths, workspace, notify, asked)
     if found.left:
@@ -52,7 +52,7 @@ def import_files(
 def import_vectors(
     paths: Sequence[Path], workspace: Path, notify: Callable[[str], None], asked: ImportRequest | None = None
 ) -> int:
-    """How many vectors of `paths` are now in `workspace`; see `store_all`."""
+    """Imports the vectors of `paths` into `workspace` and returns their number; see `store_all`."""
     return store_all(read_all(paths, asked), paths, workspace, notify, asked)
 
 
@@ -65,8 +65,8 @@ def store_all(
 ) -> int:
     """Stores the vectors of `found` in `workspace` in one transaction; returns their number.
 
-    The texts come with the vectors, from one of the paths, or are given by their hash. Raises UsageError if there are
-    none, if they do not fit the vectors, or if a vector has the name of a checkpoint scored here.
+    Their texts are in the same file, in another of the paths, or in the workspace. Raises UsageError if there are none, if
+    they do not fit the vectors, or if a vector has the name of a checkpoint that was scored here.
     """
     for note in found.notes:
         notify(f"note: {note}")
@@ -90,7 +90,7 @@ def store_all(
             _drop_older(store, [(*placed[i], called[i][1]) for i in first])
             for i in first:
                 _put(store, *placed[i], *called[i])
-            kept_apart = kept_off_the_map(store.vectors.rows())
+            incomparable = incomparable_notes(store.vectors.rows())
             distances = _put_distances(store, found, now)
             scores = _scores(store, found, now)
             store.benchmark_scores.put(scores)
@@ -101,7 +101,7 @@ def store_all(
         raise _with_what_was_left(error, found) from None
     finally:
         store.close()
-    _tell_doubles(placed, first, replaced, notify)
+    _report_duplicates(placed, first, replaced, notify)
     for note in parent_notes([c for _, c in called], known):
         notify(f"note: {note}")
     for line in beside:
@@ -110,7 +110,7 @@ def store_all(
         over = {corpus_id: len(vector.loglik) for corpus_id, vector in placed}
         texts = " and ".join(str(n) for n in over.values()) or "0"
         notify(f"{len(first)} vectors over {texts} texts, {distances} weight distances")
-    for note in kept_apart:
+    for note in incomparable:
         notify(f"note: {note}")
     if found.scores:
         notify(f"benchmark scores of {len(found.scores)} models")
@@ -119,13 +119,13 @@ def store_all(
     return len(first)
 
 
-def _tell_doubles(
+def _report_duplicates(
     placed: Sequence[tuple[int, ImportedVector]],
     first: Sequence[int],
     replaced: Sequence[str],
     notify: Callable[[str], None],
 ) -> None:
-    """Says which vectors came twice, and which took another one's place."""
+    """Reports which vectors were duplicates, and which replaced stored ones."""
     if len(first) < len(placed):
         again = next(vector.point.name for i, (_, vector) in enumerate(placed) if i not in set(first))
         notify(
@@ -138,7 +138,7 @@ def _tell_doubles(
 
 
 def _first_of_each(placed: Sequence[tuple[int, ImportedVector]]) -> list[int]:
-    """Places of the vectors that are the first of their name and scorer over their corpus."""
+    """Indices of the vectors that are the first with their name, source and corpus."""
     seen: dict[tuple[int, str, str], int] = {}
     for i, (corpus_id, vector) in enumerate(placed):
         seen.setdefault((corpus_id, vector.point.name, vector.source), i)
@@ -148,7 +148,7 @@ def _first_of_each(placed: Sequence[tuple[int, ImportedVector]]) -> list[int]:
 def _replaced(
     store: Store, placed: Sequence[tuple[int, ImportedVector]], called: Sequence[Checkpoint]
 ) -> list[str]:
-    """Names of the vectors of which the workspace holds another one, over the same texts and by the same scorer."""
+    """Names of the vectors that replace a different vector of the workspace with the same name, corpus and source."""
     ids = {row.name: row.id for row in store.checkpoints.all()}
     held = {
         (v.checkpoint_id, v.corpus_id, v.layer, v.key_fields.get("source")): v.key_fields.get("values")
@@ -163,7 +163,7 @@ def _replaced(
 
 
 def _drop_older(store: Store, put: Sequence[tuple[int, ImportedVector, Checkpoint]]) -> None:
-    """Removes what was imported before of the same names, texts and scorer: it may have been declared otherwise."""
+    """Removes earlier imported vectors with the same names, corpora and sources, which may have been declared differently."""
     ids = {row.name: row.id for row in store.checkpoints.all()}
     coming = {(ids.get(c.name, -1), corpus_id, v.point.layer, v.source) for corpus_id, v, c in put}
     store.vectors.drop(
@@ -175,14 +175,14 @@ def _drop_older(store: Store, put: Sequence[tuple[int, ImportedVector, Checkpoin
 
 
 def _with_what_was_left(error: UsageError, found: Imported) -> KltuiError:
-    """The complaint with the files that could not be read: texts that are lacking may be among them."""
+    """The error, extended by the files that could not be read, which may contain the missing texts."""
     if not found.left:
         return error
     return UsageError("\n".join((error.message, "the following could not be read:", *found.left)), error.hint)
 
 
 def read_all(paths: Sequence[Path], asked: ImportRequest | None = None) -> Imported:
-    """Everything that the paths hold, joined. Raises UsageError or ImportFormatError."""
+    """The contents of all paths, joined. Raises UsageError or ImportFormatError."""
     missing = [str(p) for p in paths if not p.exists()]
     if missing:
         raise UsageError(f"nothing to import at {', '.join(missing)}")
@@ -190,7 +190,7 @@ def read_all(paths: Sequence[Path], asked: ImportRequest | None = None) -> Impor
 
 
 def _as_called_here(found: Imported, now: Mapping[str, CheckpointRow]) -> list[tuple[Checkpoint, Checkpoint]]:
-    """The checkpoint of each vector as the file has it, and as it is called here since names were given by hand."""
+    """(checkpoint of each vector as named in the file, the same under its present name if it was renamed here by hand)."""
     imported = [without_itself(_checkpoint(vector)) for vector in found.vectors]
     asked = {c.name for c in imported}
     called = []
@@ -206,7 +206,7 @@ def _as_called_here(found: Imported, now: Mapping[str, CheckpointRow]) -> list[t
 
 
 def _check_free(store: Store, checkpoints: Sequence[Checkpoint]) -> None:
-    """Raises UsageError where vectors would take the place of a checkpoint that was scored here."""
+    """Raises UsageError if a vector has the name of a checkpoint that was scored here."""
     scored = {r.name for r in store.checkpoints.all() if r.weights and not r.weights.startswith(_IMPORT)}
     taken = [c.name for c in checkpoints if c.name in scored]
     if taken:
@@ -232,7 +232,7 @@ def _checkpoint(vector: ImportedVector) -> Checkpoint:
 
 
 def _storable(origin: Path) -> Path:
-    """The whole path, printable where its bytes are no UTF-8, which no database of texts takes."""
+    """The absolute path, with bytes that are not UTF-8 escaped, because SQLite cannot store these as text."""
     whole = str(origin.resolve())
     return Path(whole if whole.isprintable() else safe_text(whole))
 
@@ -268,13 +268,13 @@ def _unknown(store: Store, names: Iterable[str]) -> list[str]:
 def _scores(
     store: Store, found: Imported, now: Mapping[str, CheckpointRow]
 ) -> dict[str, Mapping[str, float]]:
-    """The benchmark scores by what their checkpoints and runs are called here."""
+    """{name here: {task: score}}: the benchmark scores by the present names of their checkpoints and runs."""
     rows = store.checkpoints.all()
     renamed = renamed_runs(now, rows) | {name: row.name for name, row in now.items()}
     for name in {row.name for row in rows} | {row.checkpoint.run for row in rows}:
         renamed.pop(name, None)
     taken = {row.name for row in rows} | {row.checkpoint.run for row in rows}
-    for name in found.scores:  # as a vector of that name was called when it was taken in
+    for name in found.scores:  # by the name that a vector of that name gets when it is imported
         if name not in taken and name not in renamed and plain_run(name) in taken:
             renamed[name] = plain_run(name)
     own = {name: scores for name, scores in found.scores.items() if name not in renamed}
@@ -296,5 +296,5 @@ def _put_distances(store: Store, found: Imported, now: Mapping[str, CheckpointRo
 
 
 def _weights(name: str) -> str:
-    """Stands for weights that are not here; the same name means the same model again."""
+    """A placeholder for weights that are not available; equal names mean equal models."""
     return f"{_IMPORT}{name}"

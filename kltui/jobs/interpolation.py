@@ -37,7 +37,7 @@ class MixPlan:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """The same with the parts' files as they were hashed; all a worker needs."""
+    """An interpolation for a worker: as `MixPlan`, with the parts' files and their hashes."""
 
     parts: tuple[Hashed, ...]
     a: float
@@ -50,7 +50,7 @@ def mixes(
 ) -> list[tuple[Checkpoint, MixPlan]]:
     """The grid points of one `[[interpolations]]` entry as checkpoints, each with its MixPlan.
 
-    Their lineage: the base's size, seed and type, all parts as parents (a merge), and tags that tell the place.
+    Their lineage: the base's size, seed and type, all parts as parents (a merge), and tags with the grid position.
     """
     by_name = {c.name: c for c in checkpoints}
     parts = tuple(_part(name, by_name) for name in (table.base, *table.others))
@@ -114,15 +114,15 @@ def materialised(folder: Path, mix: Mix | None) -> Iterator[Path]:
 def _made(folder: Path, mix: Mix) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f"{glob.escape(folder.name)}.*"):  # by a worker that was killed
-            with suppress(OSError):  # or by one that is just done with it
+        for left in folder.parent.glob(f"{glob.escape(folder.name)}.*"):  # left by a worker that was killed
+            with suppress(OSError):  # or being removed by its worker
                 if time.time() - left.stat().st_mtime > STALE_AFTER_S:
                     shutil.rmtree(left)
-        # A name of its own: parts of a job on other machines may be at the same grid point.
+        # A unique name, because shards on other machines may be at the same grid point.
         made = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         try:
             write_mix(made, mix)
-        except BaseException:  # half a model left behind would keep a full disk full
+        except BaseException:  # an incomplete model would otherwise keep a full disk full
             shutil.rmtree(made, ignore_errors=True)
             raise
     except OSError as error:

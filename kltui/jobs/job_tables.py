@@ -35,10 +35,10 @@ class JobTable(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_number_is_true(cls, value: object, info: ValidationInfo) -> object:
-        """The value as it is; `sample = true` would otherwise be 1."""
+        """The value unchanged. Raises ValueError for a boolean that is not allowed, because `sample = true` would be read as 1."""
         listed = value if isinstance(value, list) else [value]
         if any(isinstance(v, bool) for v in listed) and not _is_yes_or_no(cls, info.field_name):
-            raise ValueError("true and false are no value of this key")
+            raise ValueError("true and false are not allowed here")
         return value
 
 
@@ -276,7 +276,7 @@ class ScoringTable(JobTable):
     )
 
     def settings(self) -> ScoringSettings:
-        """The same as the package scoring takes it."""
+        """These settings as `ScoringSettings`, layers sorted and without duplicates."""
         fields = self.model_dump(exclude={"keep_cache"})
         if isinstance(self.layers, tuple):
             fields["layers"] = tuple(sorted(set(self.layers)))
@@ -286,9 +286,9 @@ class ScoringTable(JobTable):
 class EngineTable(JobTable):
     """`[engine]`: where the work runs.
 
-    With Ray, `address` is "" (a cluster of this job's own, on this machine), "auto" (the one that runs here) or
-    HOST:PORT, and `cpus` is what each worker takes where it takes no GPU (0: its share of this machine, or 1).
-    `device_map` spreads a model that is larger than one GPU over all of this machine's.
+    With Ray, `address` is "" (a new cluster on this machine for this job), "auto" (the one running on this machine) or
+    HOST:PORT, and `cpus` is the number of CPUs of a worker without a GPU (0: its share of this machine, or 1).
+    `device_map` spreads a model that is larger than one GPU over all GPUs of this machine.
     """
 
     kind: Literal["local", "ray"] = Field(
@@ -342,7 +342,7 @@ class EngineTable(JobTable):
 
 
 class WatchTable(JobTable):
-    """`[watch]`: what `--watch` alerts to. `command` is an argv that is run with the alert in KLTUI_* variables."""
+    """`[watch]`: when `--watch` raises an alert, and the `command` to run for each, with the alert in KLTUI_* variables."""
 
     alert_loss_se: float = Field(
         default=5.0,

@@ -31,10 +31,10 @@ from kltui.scoring.settings import ScoringSettings
 
 
 class JobFile(JobTable):
-    """A whole job. `models` may be empty only in a job that is being written.
+    """A whole job.
 
-    `folder` is where relative paths start, including those of adapters' bases: the folder of the job file, which a
-    copy in another folder records.
+    `folder` is where relative paths start, including those of adapters' bases. It is the folder of the job file, and is
+    recorded so that a copy of the job in another folder means the same.
     """
 
     workspace: Line = Field(
@@ -53,7 +53,7 @@ class JobFile(JobTable):
     )
 
     def __eq__(self, other: object) -> bool:
-        """Whether both ask for the same; where a job was read from does not count."""
+        """Whether both jobs are the same, regardless of the folder that they were read from."""
         if not isinstance(other, JobFile):
             return False
         return self.model_dump(exclude={"folder"}) == other.model_dump(exclude={"folder"})
@@ -92,17 +92,17 @@ class JobFile(JobTable):
         return replace(self.scoring.settings(), device_map=self.engine.device_map, template=template)
 
     def resolved(self, base: Path) -> JobFile:
-        """The same job with every path absolute, `base` being where relative ones begin."""
+        """The same job with every path absolute; relative ones start at `base`. Raises UsageError for an impossible path."""
 
         def absolute(path: str) -> str:
             try:
                 return str((base / Path(path).expanduser()).resolve()) if path else ""
-            except (OSError, RuntimeError) as error:  # a name too long, the home of nobody, links in a circle
+            except (OSError, RuntimeError) as error:  # too long, an unknown user's home, a loop of links
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 raise UsageError(f"{path[:200]} cannot be a path: {reason}") from None
 
         def model(table: ModelTable) -> ModelTable:
-            # What is no path by its looks, and no folder either, is a repository.
+            # What neither looks like a path nor exists as a folder is a repository.
             def named(place: str) -> str:
                 folder = absolute(place)
                 return folder if place.startswith(("/", ".", "~")) or _is_there(folder) else place
@@ -139,7 +139,7 @@ class JobFile(JobTable):
             "scoring": {"device": True, "batch_tokens": True},
         }
         asked = self.model_dump(mode="json", exclude=cast("Any", unasked))
-        # Jobs of before there were these keep their digest.
+        # Keys added later are left out at their defaults, so that older jobs keep their digest.
         if not self.interpolations:
             del asked["interpolations"]
         for table in (asked["corpus"], asked["scoring"], *asked["models"]):
@@ -159,7 +159,7 @@ _LATER: dict[str, object] = {
 
 
 def _is_there(path: str) -> bool:
-    """Whether there is a file or folder of that name; a name that no file can have is none."""
+    """Whether a file or folder of that name exists; False if no file can have that name."""
     try:
         return bool(path) and Path(path).exists()
     except OSError:
@@ -192,7 +192,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobFile:
 
 
 def _begin(data: dict[str, Any], here: Path) -> Path:
-    """Where relative paths begin: `here`, beside the job file, unless it is a copy that states where the first one lay."""
+    """Where relative paths start: `here`, the folder of the job file, unless it is a copy that states another `folder`."""
     stated = data.get("folder")
     return (here / Path(stated)).resolve() if isinstance(stated, str) and "\0" not in stated else here
 
@@ -231,7 +231,7 @@ def _child(node: Any, table: str, override: str) -> Any:
 
 
 def _value(text: str) -> Any:
-    """`text` read as a TOML value where it is one, else as the string it is."""
+    """`text` as a TOML value if it is one, otherwise as a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
@@ -249,7 +249,7 @@ _TABLES: dict[str, type[JobTable]] = {
 
 
 def _mistakes(errors: list[dict[str, Any]]) -> list[str]:
-    """One line a key: alternatives of one value are joined, a list's length is reported only if its items are sound."""
+    """One line per key. Alternatives for one value are joined; the length of a list is reported only if its items are valid."""
     by_key: dict[str, str] = {}
     for error in errors:
         where = _where(error["loc"])
@@ -273,7 +273,7 @@ def _where(loc: Sequence[str | int]) -> str:
 
 
 def _said(error: dict[str, Any], where: str) -> str:
-    """What is wrong with one value: what was seen, what was meant perhaps."""
+    """What is wrong with one value, with the value found and, for an unknown key, the most similar known one."""
     if error["type"] == "extra_forbidden":
         table = _TABLES.get(str(error["loc"][0])) if len(error["loc"]) > 1 else JobFile
         close = difflib.get_close_matches(str(error["loc"][-1]), list((table or JobFile).model_fields), n=1)
@@ -292,7 +292,7 @@ def _said(error: dict[str, Any], where: str) -> str:
 
 
 def _should_be_listed(loc: Sequence[str | int]) -> str:
-    """What is said of a value that stands where a list should."""
+    """The message for a value where a list is needed."""
     if loc in (("models",), ("interpolations",)):
         return f"each must be a separate table below a line [[{loc[0]}]], with double brackets"
     key = next((part for part in reversed(loc) if isinstance(part, str) and "[" not in part), "")

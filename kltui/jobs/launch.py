@@ -23,9 +23,9 @@ from kltui.threads import environment_of_jobs
 
 NICE = 10
 COMPLAINTS = ("kltui: ", "error: ", "not here: ")
-LONG_LINES = {"COLUMNS": "400"}  # of a report that is read by a program
+LONG_LINES = {"COLUMNS": "400"}  # because the output is read by a program
 
-# Children that ended while their starter lives are reaped at the next start, so that none stays a zombie.
+# Ended child processes are reaped at the next start, so that none remains a zombie.
 _started: list[int] = []
 
 
@@ -47,7 +47,7 @@ class Detached:
     log: Path
 
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process is still running."""
         return _still_runs(self.pid)
 
     def lines(self) -> list[str]:
@@ -64,9 +64,10 @@ class Detached:
 
 
 def start_exact(workspace: Path, a: str, b: str, over: str = "", values: str = "") -> Detached:
-    """Starts what works out the exact next-token KL of two checkpoints and keeps it in the workspace.
+    """Starts the computation of the exact next-token KL of two checkpoints, which stores it in the workspace.
 
-    `over`: hash of the corpus; `values`: what its map of pairs is made of. Raises StoreError for a workspace that cannot be written.
+    `over`: hash of the corpus; `values`: for pairs, which log-likelihoods, as of --values. Raises StoreError for a workspace
+    that is not writable.
     """
     chosen = [
         word
@@ -79,7 +80,7 @@ def start_exact(workspace: Path, a: str, b: str, over: str = "", values: str = "
 
 
 def _spawned(workspace: Path, stem: str, *arguments: str) -> Detached:
-    """kltui with these arguments, in a session of its own, its output in a new file in WORKSPACE/logs."""
+    """Starts kltui with these arguments in a new session, with its output in a new file in WORKSPACE/logs."""
     logs = workspace / "logs"
     log = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{stem}.log"
     command = python_command("kltui.cli", "main", *arguments)
@@ -87,7 +88,7 @@ def _spawned(workspace: Path, stem: str, *arguments: str) -> Detached:
         logs.mkdir(parents=True, exist_ok=True)
         output = log.open("ab")
     with output, Path(os.devnull).open("rb") as nothing:
-        # Not subprocess.Popen: that object wants to be waited for, and this process is meant to be left behind.
+        # Not subprocess.Popen, which must be waited for: this process is meant to outlive its parent.
         pid = os.posix_spawn(
             command[0],
             command,
@@ -100,7 +101,7 @@ def _spawned(workspace: Path, stem: str, *arguments: str) -> Detached:
             setsid=True,
         )
     with suppress(OSError):
-        # Whoever sits before the screen comes first, where cores are few; what the job starts inherits it.
+        # The interface has priority if there are few cores; processes that the job starts inherit the niceness.
         os.setpriority(os.PRIO_PROCESS, pid, NICE)
     _started[:] = [p for p in _started if _still_runs(p)] + [pid]
     return Detached(pid, log)
@@ -114,17 +115,17 @@ def _still_runs(pid: int) -> bool:
 
 
 def stop(job: JobRow) -> None:
-    """Stops a running job at once; everything stored stays. Raises KltuiError when it cannot be reached."""
+    """Stops a running job at once; stored results remain. Raises KltuiError if it is not running or cannot be signalled."""
     _signal(job, signal.SIGTERM)
 
 
 def pause(job: JobRow) -> None:
-    """Asks a running job to pause after the current checkpoint. Raises KltuiError."""
+    """Asks a running job to pause after the current checkpoint. Raises KltuiError as `stop`."""
     _signal(job, signal.SIGUSR1)
 
 
 def resume(job: JobRow, workspace: Path) -> int:
-    """Starts a paused, stopped, failed or lost job again, from what is stored; returns its process id."""
+    """Starts a paused, stopped, failed or lost job again, keeping the stored results; returns its process id. Raises KltuiError if it is running."""
     if job.status == "running":
         raise KltuiError(f"job {job.id} is running", "Pause or stop it first.")
     path = workspace / "jobs" / f"job-{job.id}.toml"

@@ -28,7 +28,7 @@ def edit_lineage(
 ) -> int:
     """Applies `changes` ({field: text}, "" clears) to the checkpoints `names` in one transaction; returns their number.
 
-    `tell` receives a line if a parent among these is not a checkpoint here, or would be the checkpoint itself.
+    `tell` receives a line if a new parent is not a checkpoint here, or is the checkpoint itself.
     Raises UsageError for an invalid value, StoreError while another process writes to the workspace, if
     a name already exists, or if a checkpoint does not exist.
     """
@@ -59,9 +59,9 @@ def edit_lineage(
 def _parents_checked(
     lineage: dict[str, tuple[Checkpoint, Checkpoint]], edited: Sequence[Checkpoint]
 ) -> list[str]:
-    """Notes on the parents that the checkpoints of `edited` have got. Raises UsageError where they cannot be meant.
+    """Notes on the new parents of the `edited` checkpoints. Raises UsageError if these are impossible, such as a circle.
 
-    Of several that get one parent, the parent itself may be one: it keeps the others.
+    If several checkpoints get a parent that is one of them, that one does not become its own parent.
     """
     now = [lineage[old.name][1] for old in edited]
     others = [without_itself(c) for c in now]
@@ -80,7 +80,7 @@ def _parents_checked(
 def _changed(
     checkpoints: Sequence[Checkpoint], values: Mapping[str, Any]
 ) -> dict[str, tuple[Checkpoint, Checkpoint]]:
-    """{name: (as it was, as it is)} of checkpoints that get `values`; parents among them by their new names."""
+    """{name: (before, after)} of checkpoints that get `values`; parents among them are referred to by their new names."""
     pairs = [(old, replace(old, **values)) for old in checkpoints]
     renamed = {old.name: new.name for old, new in pairs if old.name != new.name}
     return {
@@ -90,7 +90,7 @@ def _changed(
 
 
 def _renamed_runs(pairs: Sequence[tuple[Checkpoint, Checkpoint]]) -> dict[str, str]:
-    """{run: its new name} of the runs that were renamed whole, neither joined to another nor parted."""
+    """{run: its new name} of the runs that were renamed completely, without merging or splitting."""
     runs = {(was.run, now.run) for was, now in pairs}
     sources, targets = Counter(was for was, _ in runs), Counter(now for _, now in runs)
     return {
@@ -99,7 +99,7 @@ def _renamed_runs(pairs: Sequence[tuple[Checkpoint, Checkpoint]]) -> dict[str, s
 
 
 def parse_changes(changes: Mapping[str, str], count: int = 1) -> dict[str, Any]:
-    """Values of `Checkpoint` fields that the texts of a form mean, for `count` checkpoints at once.
+    """{field of `Checkpoint`: value} from the texts of a form, for `count` checkpoints at once. Raises UsageError.
 
     >>> parse_changes({"step": "500", "seed": "", "tags": "base, early"})
     {'step': 500, 'seed': None, 'tags': ('base', 'early')}
@@ -141,7 +141,7 @@ def _value(field: str, text: str) -> object:
 
 
 def common(checkpoints: Sequence[Checkpoint]) -> dict[str, str | None]:
-    """Each field's text where all checkpoints agree on it, else None."""
+    """{field: its text if all checkpoints agree on it, otherwise None}."""
     texts = [{f: _text(getattr(c, f)) for f in FIELDS} for c in checkpoints]
     return {f: texts[0][f] if len({t[f] for t in texts}) == 1 else None for f in FIELDS}
 

@@ -1,4 +1,4 @@
-"""What this machine has and uses: cores, memory, GPUs."""
+"""Memory in use and available GPUs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kltui.jobs.device_probe import DeviceProbe
 def memory_bytes() -> int:
     """Resident memory of this process and its workers, in bytes; 0 without /proc.
 
-    A process that has workers itself is not counted: they are its forks and share its memory.
+    A fork server is not counted, because its workers share its memory.
     """
     return _resident("self") + sum(_of_tree(pid) for pid in _children(str(os.getpid())))
 
@@ -37,7 +37,7 @@ def _resident(pid: str) -> int:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """Device names ("cuda:0", ...) of the GPUs that torch can use; torch is asked where the system shows any."""
+    """Device names ("cuda:0", ...) of the GPUs that torch can use; torch is imported, in another process, only if the system has any."""
     if not system_gpus():
         return ()
     return tuple(f"cuda:{i}" for i in DeviceProbe("auto").answer().gpus)

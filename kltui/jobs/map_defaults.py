@@ -1,4 +1,4 @@
-"""What a job takes from the workspace's map where it says nothing: its texts, and the settings of imported vectors."""
+"""Defaults of a job from the workspace's map: its texts, and the settings of its imported vectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kltui.registry.names import is_map_source
 from kltui.sanitize import expanded
 from kltui.store import Store, comparable
 
-TAKEN = ("bos", "dtype", "overlong")  # keys of [scoring] that a map's settings name
+TAKEN = ("bos", "dtype", "overlong")  # keys of [scoring] that are part of a map's settings
 _DTYPES = ("float32", "float16", "bfloat16", "auto")  # those that a model can be scored in
 _SHORT = 16  # digits of a hash
 
@@ -29,7 +29,7 @@ class WorkspaceMap:
 
     @property
     def source(self) -> str:
-        """How `[corpus] source` names its texts."""
+        """The value of `[corpus] source` that means its texts."""
         return f"map:{self.sha256[:_SHORT]}"
 
     @property
@@ -42,7 +42,7 @@ class WorkspaceMap:
 
 
 def map_of(workspace: Path) -> WorkspaceMap | None:
-    """The map of the workspace in that folder, None where nothing is scored there or it cannot be read."""
+    """The map of the workspace in that folder; None if it has no vectors or cannot be read."""
     try:
         store = Store.read(workspace)
     except StoreError:
@@ -63,14 +63,17 @@ def map_of(workspace: Path) -> WorkspaceMap | None:
             for r in rows
         )
         return WorkspaceMap(corpora[corpus_id], settings, n)
-    except KltuiError:  # a damaged workspace is refused when the job opens it
+    except KltuiError:  # a damaged workspace is reported when the job opens it
         return None
     finally:
         store.close()
 
 
 def with_map_defaults(data: dict[str, Any], base: Path) -> dict[str, Any]:
-    """A job's tables with the texts and settings of its workspace's map where they say nothing of them."""
+    """A job's tables, completed with the texts and settings of its workspace's map.
+
+    Raises UsageError for `source = "map"` if the workspace has no vectors.
+    """
     corpus, scoring, named = data.get("corpus", {}), data.get("scoring", {}), data.get("workspace")
     if not (isinstance(corpus, dict) and isinstance(scoring, dict) and isinstance(named, str) and named):
         return data
@@ -96,14 +99,14 @@ def with_map_defaults(data: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def pairs_keys(settings: str) -> dict[str, str]:
-    """The `[corpus]` keys of a map of pairs, none for one of texts."""
+    """The `[corpus]` keys `kind` and `template` of a map of pairs; {} for a map of texts."""
     return {name: v for name, v in comparable.words(settings).items() if name in ("kind", "template")}
 
 
 def map_texts(workspace: Path, source: str, sample: int | None, seed: int, template: str = "") -> Corpus:
-    """The texts that `map:HASH` names, or some of them drawn as from a file. Raises KltuiError.
+    """The texts that `map:HASH` names, or a random `sample` of them as from a file. Raises UsageError or StoreError.
 
-    `template` says how the prompts are written where they are pairs, and is "" for texts.
+    `template` is how the prompts of pairs are formatted, and "" for texts.
     """
     store = Store.read(workspace)
     try:
@@ -128,13 +131,13 @@ def map_texts(workspace: Path, source: str, sample: int | None, seed: int, templ
         record |= {"kind": "pairs", "template": template}
     if bool(prompts) != bool(template):
         is_of = "pairs" if prompts else "texts"
-        raise UsageError(f"the corpus {source} is of {is_of}", f'Say kind = "{is_of}" under [corpus].')
+        raise UsageError(f"the corpus {source} consists of {is_of}", f'Set kind = "{is_of}" under [corpus].')
     chosen = tuple(prompts[i] for i in kept) if prompts else ()
     return Corpus(tuple(texts[i] for i in kept), tuple(domains[i] for i in kept), record, chosen)
 
 
 def map_notes(workspace: Path, source: str, scoring: Mapping[str, object], settings: str) -> list[str]:
-    """What a job takes from a map with imported vectors, and where it says otherwise, what comes of that."""
+    """Notes on what a job takes from a map with imported vectors, and on settings by which it deviates from that map."""
     shown = map_of(workspace)
     if shown is None or not shown.scoring:
         return []

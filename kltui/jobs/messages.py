@@ -1,4 +1,4 @@
-"""What passes between the batch process and its workers, over a pipe or through Ray."""
+"""Messages between the batch process and its workers, over a pipe or through Ray."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the p
 
 @dataclass(frozen=True, slots=True)
 class FirstModel:
-    """What is known of the first model to score before any file is read: its folder and its tokenizer's, where it is here."""
+    """The folders of the first model to score and of its tokenizer, if they are known before any file is read."""
 
     folder: Path | None = None
     tokenizer: Path | None = None
@@ -29,10 +29,10 @@ class FirstModel:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Sent once to a new worker: the corpus, the settings, where tokens are cached, how many threads.
+    """Sent once to a new worker: the corpus, the settings, the folder for cached tokens, the number of threads.
 
-    `compares_dtypes`: whether it measures what float32 costs on its GPU; one worker of a job is enough. `prompts` are those that
-    the texts answer, where they are the responses of pairs. With a `first` model workers get ready before there is a task.
+    `compares_dtypes`: whether it measures the cost of float32 on its GPU; one worker of a job is enough. `prompts` are those of
+    pairs, whose responses are the texts. If the `first` model is known, workers prepare for it before there is a task.
     `niceness` is the least that a forked worker has.
     """
 
@@ -49,10 +49,10 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One checkpoint to score: its files as they were hashed, and its variant.
+    """One checkpoint to score: its files with their hashes, and its variant.
 
-    With `mix`, the interpolated model is first created in the folder. `hub` is the source of its files for a machine that does not
-    see the folder, `tokenizer_hub` that of its tokenizer. A `served` model has no files: `hashed` has the
+    With `mix`, the interpolated model is first created in the folder. `hub` is the source of its files for a machine without
+    access to the folder, `tokenizer_hub` that of its tokenizer. A `served` model has no files: `hashed` has the
     folder of its tokenizer, and identifies its server's description. With `adapted`, an adapter is applied to its base;
     `hashed` then has the combined weights. `notes` are added to those of the result.
     """
@@ -77,7 +77,7 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class PairTask:
-    """Two checkpoints whose exact next-token KL is wanted."""
+    """Two checkpoints whose exact next-token KL is to be computed."""
 
     index: int
     a: Task
@@ -110,7 +110,7 @@ class PairCompared:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A task that ended in an error: what happened and what to do; `retry` where time may mend it."""
+    """A task that ended in an error: what happened and what to do; `retry` if a later attempt may succeed."""
 
     index: int
     error: str
@@ -132,7 +132,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Words for the job's log: from a worker whose standard error does not lead there, or about workers."""
+    """Text for the job's log, from a worker whose standard error is not the log, or about workers."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""Names given by hand: a job that runs again finds its checkpoints under what they are called in the workspace now."""
+"""Checkpoints that were renamed by hand: a job that runs again finds them under their present names in the workspace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KIND = "renamed"
 
 
 def remember(store: Store, before: str, checkpoint_id: int) -> None:
-    """Notes, within a transaction, that this checkpoint was called `before`."""
+    """Records, within a transaction, that this checkpoint had the name `before`."""
     store.records.put(KIND, before, {"checkpoint": checkpoint_id})
 
 
@@ -28,10 +28,10 @@ def given_names(store: Store) -> dict[str, CheckpointRow]:
 
 
 def as_called_here(checkpoints: Sequence[Checkpoint], store: Store) -> list[Checkpoint]:
-    """The checkpoints of a job in order, those that were given another run or step by hand with these, parents too.
+    """The checkpoints of a job in order, those that were renamed by hand with their present run, step and parents.
 
-    One is the same as before where its source and variant are; a name that is in use, or that the job itself gives to
-    another checkpoint, is left to that.
+    A checkpoint is recognised by its source and variant. Names that are in use, or that the job gives to another
+    checkpoint, are not changed.
     """
     now = given_names(store)
     asked = {c.name for c in checkpoints}
@@ -64,7 +64,7 @@ def renamed_runs(now: Mapping[str, CheckpointRow], rows: Sequence[CheckpointRow]
 
 
 def _run_of(name: str, checkpoint: Checkpoint) -> str:
-    """The run in a name that this checkpoint had."""
+    """The run in `name`, a former name of this checkpoint."""
     run, at, step = name.removesuffix(f"+{checkpoint.quantization}").rpartition("@")
     return run if at and step.isdecimal() else run + at + step
 
@@ -83,7 +83,7 @@ def _id(record: Mapping[str, object]) -> int:
 
 
 def _is_same(row: CheckpointRow, asked: Checkpoint) -> bool:
-    """Whether a row was made for the source and variant asked for (its weights are compared once they are known)."""
+    """Whether a row has the same source and variant as `asked` (weights are compared later, once they are known)."""
     here, there = row.checkpoint.source, asked.source
     if row.weights.startswith("import:") or row.checkpoint.quantization != asked.quantization:
         return False

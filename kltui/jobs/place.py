@@ -31,9 +31,9 @@ _DTYPES = ("float32", "float16", "bfloat16", "auto")
 
 
 def entry_of(model: str) -> dict[str, Any]:
-    """The `[[models]]` entry of a model as it is named on the command line. Raises UsageError where it names none.
+    """The `[[models]]` entry of a model named on the command line. Raises UsageError if there is none.
 
-    A folder or file, the address of a server, or a hub repository OWNER/NAME[@REVISION].
+    `model` is a folder or file, the address of a server, or a hub repository OWNER/NAME[@REVISION].
     """
     if model.startswith(("http://", "https://")):
         return {"endpoint": model}
@@ -65,14 +65,15 @@ def write_job(
 ) -> tuple[Path, Checkpoint]:
     """(Job file, checkpoint) for scoring `model` on the texts `source` with a map's settings.
 
-    `overrides` are KEY=VALUE as of --set; `model.KEY` is one of the `[[models]]` entry. Raises UsageError where the model
-    is none, is several, or would share no map under these settings: those very ones, where the map is `alone` of own vectors.
+    `overrides` are KEY=VALUE as of --set; `model.KEY` sets a key of the `[[models]]` entry. Raises UsageError if there is no
+    such model, there are several, or its vector would not be comparable with the map; with `alone`, its settings must
+    equal the map's.
     """
     said = comparable.words(settings)
     scoring = {n: v for n, v in said.items() if n in TAKEN and (n != "dtype" or v in _DTYPES)}
     corpus = {"source": source, **pairs_keys(settings)}
     data: dict[str, Any] = {"workspace": str(workspace.resolve()), "corpus": corpus}
-    # the file lies in the workspace; what is named relatively lies by where the command is given
+    # the file is in the workspace, but relative paths start at the current folder
     data |= {"models": [entry_of(model)], "scoring": scoring, "folder": str(Path.cwd())}
     path = workspace / "jobs" / f"place-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06}.toml"
     sets = [_of_entry(word) for word in overrides]
@@ -101,7 +102,7 @@ def write_job(
 
 
 def _of_entry(word: str) -> str:
-    """An override for the job file; a folder that it names is found from where the command is given."""
+    """An override for the job file; relative folders in it start at the current folder."""
     if not word.startswith("model."):
         return word
     key, _, value = word.removeprefix("model.").partition("=")
@@ -111,7 +112,7 @@ def _of_entry(word: str) -> str:
 
 
 def _only_one(job: JobFile, model: str) -> Checkpoint:
-    # An adapter's base, and what a GGUF file was made of, come with it.
+    # The plan also contains the base of an adapter and the original of a GGUF file.
     found = [c for c in make_plan(job).checkpoints if _is_asked(job, c.source)]
     if len(found) > 1:
         names = ", ".join(safe_text(c.name, 60) for c in found[:4])
@@ -123,7 +124,7 @@ def _only_one(job: JobFile, model: str) -> Checkpoint:
 
 
 def _is_asked(job: JobFile, source: Source) -> bool:
-    """Whether a source is what the job's one entry names, or lies within it."""
+    """Whether a source is the one that the job's only entry names, or is inside it."""
     table = job.models[0]
     if isinstance(source, LocalSource):
         return bool(table.path) and source.path.is_relative_to(table.path)
@@ -131,7 +132,7 @@ def _is_asked(job: JobFile, source: Source) -> bool:
 
 
 def _free_run(checkpoint: Checkpoint, rows: Sequence[CheckpointRow]) -> str:
-    """The run under which the workspace has this very model, else one under which its name takes no other's place."""
+    """The run under which the workspace has this model, otherwise one with which its name is not taken."""
     for row in rows:
         here = row.checkpoint
         same = (here.step, here.quantization) == (checkpoint.step, checkpoint.quantization)
@@ -143,7 +144,7 @@ def _free_run(checkpoint: Checkpoint, rows: Sequence[CheckpointRow]) -> str:
 
 
 def same_source(a: Source, b: Source) -> bool:
-    """Whether two sources are one; a hub's revision may be resolved in one of them."""
+    """Whether two sources are the same; a hub's revision may be resolved to a commit in only one of them."""
     if isinstance(a, HubSource) and isinstance(b, HubSource):
         return (a.repo, a.revision, a.file) == (b.repo, b.revision, b.file)
     return a == b
@@ -166,7 +167,7 @@ def run_job(path: Path, say: Say) -> None:
                 failed = _followed(child, say)
             finally:
                 if child.poll() is None and child.stdout is not None and not child.stdout.closed:
-                    child.terminate()  # interrupted: what is stored stays
+                    child.terminate()  # interrupted; stored results remain
             code = child.wait()
         complaints.seek(0)
         said = complaints.read()
@@ -183,7 +184,7 @@ def run_job(path: Path, say: Say) -> None:
 
 
 def _followed(child: subprocess.Popen[str], say: Say) -> tuple[str, str] | None:
-    """(error, hint) of the checkpoint that failed, None where none did; reports the stages meanwhile."""
+    """(error, hint) of the checkpoint that failed, None if none did; reports the stages meanwhile."""
     failed = None
     stage = ""
     for line in child.stdout or ():
@@ -195,7 +196,7 @@ def _followed(child: subprocess.Popen[str], say: Say) -> tuple[str, str] | None:
         if kind == "checkpoint" and event.get("status") == "failed":
             failed = f"{event['name']} could not be scored: {event['error']}", str(event.get("hint") or "")
         elif kind == "checkpoint":
-            say(f"{event['name']}: {'was scored before' if event['status'] == 'kept' else 'scored'}")
+            say(f"{event['name']}: {'already scored' if event['status'] == 'kept' else 'scored'}")
         elif kind == "progress" and (now := _stage(event)) != stage:
             stage = now
             say(f"{event['name']}: {now}")
@@ -204,7 +205,7 @@ def _followed(child: subprocess.Popen[str], say: Say) -> tuple[str, str] | None:
 
 
 def _stage(event: Mapping[str, Any]) -> str:
-    """The stage, of scoring with the tenths of its texts that are done."""
+    """The stage; for scoring, with the percentage of texts that are done, in steps of ten."""
     stage, total, done = (
         event.get("stage"),
         int(event.get("texts_total") or 0),

@@ -29,7 +29,7 @@ from kltui.sanitize import safe_text
 from kltui.scoring.settings import ScoringSettings
 from kltui.store import CheckpointRow, Store
 
-_UNEQUAL = 0.5  # standard deviation of texts' lengths over their mean, from which it is told
+_UNEQUAL = 0.5  # standard deviation of the texts' lengths over their mean, above which a note is given
 CANNOT_RUN = "the job cannot run as written"
 
 
@@ -37,7 +37,7 @@ CANNOT_RUN = "the job cannot run as written"
 class Plan:
     """What a job will do: the workspace, the corpus, the checkpoints in order; `mixes` by name of a grid point.
 
-    `notes` are warnings of what may not be meant, such as a parent that is not there.
+    `notes` are warnings of possible mistakes, such as a parent that does not exist.
     """
 
     job: JobFile
@@ -49,7 +49,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def sources(self, index: int) -> list[Source]:
-        """Where the files come from that one checkpoint needs."""
+        """The sources of all files that a checkpoint needs: itself, its base, or the parts of an interpolation."""
         checkpoint = self.checkpoints[index]
         mix = self.mixes.get(checkpoint.name)
         if mix:
@@ -64,7 +64,7 @@ class Plan:
 def make_plan(
     job: JobFile, say: Callable[[str], None] = lambda line: None, corpus: Corpus | None = None
 ) -> Plan:
-    """The plan of a job, over its `corpus` where that has been read before; `say` gets lines while a long one is read.
+    """The plan of a job. `corpus` is given if it has already been read; `say` receives progress while a long one is read.
 
     Raises UsageError listing every entry that cannot be used.
     """
@@ -111,7 +111,7 @@ def make_plan(
 
 
 def _unused_lengths(job: JobFile) -> list[str]:
-    """A line where lengths of chunks are stated and nothing is cut."""
+    """A note if lengths of chunks are set although documents are not cut."""
     table, defaults = job.corpus, type(job.corpus).model_fields
     stated = [k for k in ("max_bytes", "min_bytes") if getattr(table, k) != defaults[k].default]
     if table.chunk or not stated:
@@ -121,28 +121,28 @@ def _unused_lengths(job: JobFile) -> list[str]:
 
 
 def _unequal(job: JobFile, corpus: Corpus) -> list[str]:
-    """A line where texts differ so much in length that KL is mostly that."""
+    """A note if texts differ so much in length that this may dominate the KL."""
     size_N = corpus.text_bytes
     if job.corpus.kind == "pairs" or size_N.std() <= _UNEQUAL * size_N.mean():
         return []
     return [
-        f"the texts have {size_N.min()} to {size_N.max()} bytes: where two models differ in loss, longer texts differ more, and"
-        " KL counts that; chunk = true under [corpus] cuts documents into texts of like length"
+        f"the texts have {size_N.min()} to {size_N.max()} bytes: if two models differ in loss, they differ more on longer texts,"
+        " which increases their KL; chunk = true under [corpus] cuts documents into texts of similar length"
     ]
 
 
 def _over_imports(checkpoints: Sequence[Checkpoint], rows: Sequence[CheckpointRow]) -> list[str]:
-    """A line where checkpoints have the names of imported vectors, which are then no longer those names' own."""
+    """A note if checkpoints have the names of imported vectors, which they will replace."""
     imported = {row.name for row in rows if row.weights.startswith("import:")}
     names = [c.name for c in checkpoints if c.name in imported]
     if not names:
         return []
-    what = "1 name is that" if len(names) == 1 else f"{len(names)} names are those"
-    return [f"{what} of vectors imported here, which will be replaced, such as {safe_text(names[0], 80)}"]
+    what = "1 checkpoint has the name" if len(names) == 1 else f"{len(names)} checkpoints have the names"
+    return [f"{what} of imported vectors, which will be replaced, such as {safe_text(names[0], 80)}"]
 
 
 def _there(workspace: Path) -> tuple[list[CheckpointRow], list[str]]:
-    """(checkpoints that the workspace holds, names that some of them had before); none where it cannot be read."""
+    """(checkpoints of the workspace, former names of some of them); ([], []) if it cannot be read."""
     try:
         store = Store.read(workspace)
     except StoreError:
@@ -154,13 +154,13 @@ def _there(workspace: Path) -> tuple[list[CheckpointRow], list[str]]:
 
 
 def settings_key(settings: ScoringSettings) -> str:
-    """What two vectors of one corpus must share to stand on one map, as `name=value` words."""
+    """The settings that vectors of one corpus must share to be on one map, as `name=value` words."""
     words = f"bos={settings.bos} dtype={settings.dtype} overlong={settings.overlong}"
     return f"{words} kind=pairs template={settings.template}" if settings.template else words
 
 
 def _entry(model: ModelTable) -> ModelEntry:
-    """The entry that a table stands for. Where it names a preset, what it says besides goes before the preset's own."""
+    """The entry that a table describes. If it names a preset, other keys of the table take precedence over the preset's."""
     fields = model.model_dump(exclude={"path", "preset"})
     if model.preset:
         said = {k: v for k, v in fields.items() if k in model.model_fields_set and v not in ("", None, ())}
@@ -169,7 +169,7 @@ def _entry(model: ModelTable) -> ModelEntry:
 
 
 def _listed(entry: ModelEntry, named: str) -> ModelEntry:
-    """The entry with "all" and wildcards among its revisions written out: those of its preset, or all that the hub has."""
+    """The entry with "all" and wildcards among its revisions expanded, from those of its preset `named` or of the hub."""
     if not any(map(is_pattern, entry.revisions)):
         return entry
     if named:
@@ -184,7 +184,7 @@ def _listed(entry: ModelEntry, named: str) -> ModelEntry:
 def _interpolated(
     job: JobFile, checkpoints: Sequence[Checkpoint]
 ) -> tuple[list[tuple[Checkpoint, MixPlan]], list[str]]:
-    """Grid points of every `[[interpolations]]` entry, and the mistakes in those that cannot be used."""
+    """(grid points of every `[[interpolations]]` entry, mistakes in entries that cannot be used)."""
     made: list[tuple[Checkpoint, MixPlan]] = []
     mistakes = []
     for number, table in enumerate(job.interpolations):
@@ -196,7 +196,7 @@ def _interpolated(
 
 
 def read_corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
-    """The job's texts; `say` gets lines while they are many. Raises KltuiError."""
+    """The job's texts; `say` receives progress while many are read. Raises KltuiError if they cannot be read or are none."""
     table = job.corpus
     if is_map_source(table.source):
         return map_texts(Path(job.workspace), table.source, table.sample, table.seed, job.settings().template)

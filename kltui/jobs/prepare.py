@@ -33,16 +33,16 @@ from kltui.registry.tokenizer import (
 
 log = logging.getLogger(__name__)
 
-NICE = 10  # added to the niceness of the thread that fetches and hashes: a tenth of a core where all are taken, a whole one where one is idle
+NICE = 10  # added to the niceness of the preparing thread: about a tenth of a core if all are busy, all of one if it is idle
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A checkpoint whose files (or, with `mix`, the files of its parts) are on this machine.
 
-    `signature` is what the file system said of them just before they were hashed, and `settled` whether that tells every
-    later change, so that the fingerprint may be remembered under it. `tokenizer` is where the tokenizer lies if not in
-    `folder`, which of a `served` model is its tokenizer's.
+    `signature` is the state of the files (sizes, times) just before they were hashed, and `settled` whether any later change
+    will alter it, so that the fingerprint can be cached under it. `tokenizer` is the place of the tokenizer if it is not in
+    `folder`. For a `served` model, `folder` is that of its tokenizer.
     """
 
     index: int
@@ -59,13 +59,13 @@ class Ready:
 
     @property
     def hashed(self) -> Hashed:
-        """The files as they were hashed."""
+        """The files with their hash."""
         outside = self.tokenizer.folder if self.tokenizer else None
         return Hashed(self.folder, self.weights, self.signature, self.settled, outside)
 
 
 def task_of(ready: Ready, checkpoint: Checkpoint) -> Task:
-    """The task for a worker of a prepared checkpoint."""
+    """The worker's task for a prepared checkpoint."""
     source = checkpoint.source
     hub = replace(source, commit=ready.commit) if isinstance(source, HubSource) else None
     outside = ready.tokenizer.hub if ready.tokenizer else None
@@ -78,7 +78,7 @@ def task_of(ready: Ready, checkpoint: Checkpoint) -> Task:
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """A checkpoint that could not be had."""
+    """A checkpoint whose files could not be found, downloaded or read; `retry` if a later attempt may succeed."""
 
     index: int
     error: str
@@ -112,7 +112,7 @@ class Preparer:
         )
         self._mixes = mixes or {}
         self._held = held or {}
-        # A grid of interpolations asks for its parts again and again: hashed once, and one commit for the whole job.
+        # A grid of interpolations needs its parts repeatedly: they are hashed once, and resolved to one commit for the job.
         self._hashed: dict[tuple[Path, str], Hashed] = {}
         self._resolved: dict[HubSource, HubSource] = {}
         self._named: dict[str, TokenizerPlace] = {}
@@ -157,7 +157,7 @@ class Preparer:
                 index, f"cannot read {checkpoint.source}: {error.strerror or error}", "", retry=False
             )
         except Exception as error:
-            # Were this thread to end, the batch would wait for it for ever.
+            # If this thread ended, the batch would wait for it forever.
             log.warning("while preparing %s", checkpoint.name, exc_info=error)
             return NotReady(
                 index,
@@ -167,7 +167,7 @@ class Preparer:
             )
 
     def is_current(self, index: int, checkpoint: Checkpoint) -> bool:
-        """Whether the stored vectors of a checkpoint belong to its current weights, as far as can be known without downloading."""
+        """Whether the stored vectors of a checkpoint belong to its current weights, as far as is known without downloading."""
         held, plan = self._held.get(index, ""), self._mixes.get(checkpoint.name)
         if not held:
             return False
@@ -177,7 +177,7 @@ class Preparer:
         return self._weights_now(index, checkpoint) in ("", held)
 
     def _is_held_on_hub_s_base(self, index: int, checkpoint: Checkpoint) -> bool:
-        """Whether an adapter is stored with the weights that it is known to have now, so that its base need not be fetched."""
+        """Whether the current weights of an adapter on a hub base are stored, so that the base need not be downloaded."""
         held = self._held.get(index)
         if not held or not is_adapter(checkpoint) or not isinstance(named_source(checkpoint.base), HubSource):
             return False
@@ -218,7 +218,7 @@ class Preparer:
         return self._fetch(index, source, checkpoint.tokenizer)
 
     def _served(self, index: int, source: ServedSource, named: str) -> Ready:
-        """A served model: its tokenizer is here, and its server, which is waited for, has said what it serves."""
+        """A served model, once its tokenizer is here and its server, which is waited for, has described the model."""
         from kltui.scoring.served import served_weights
         from kltui.scoring.served_client import ServedClient
 
@@ -228,14 +228,14 @@ class Preparer:
         return Ready(index, place.folder, weights, tokenizer=place, served=True)
 
     def _unfetched(self, index: int, source: HubSource, weights: str) -> Ready:
-        """A checkpoint of the hub whose vectors are stored: its files need not be here."""
+        """A checkpoint of the hub whose vectors are stored, so that its files are not downloaded."""
         from kltui.registry.hub import snapshot_folder
 
         commit = weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2]
         return Ready(index, snapshot_folder(replace(source, commit=commit)), weights, commit=commit)
 
     def _weights_now(self, index: int, checkpoint: Checkpoint) -> str:
-        """What stands for a checkpoint's weights, none fetched; "" offline for what the cache does not know."""
+        """The identity of a checkpoint's weights, without downloading them; "" if it is unknown because kltui is offline."""
         source = checkpoint.source
         if is_adapter(checkpoint):
             base = self._weights_now(index, _base_of(checkpoint))
@@ -255,7 +255,7 @@ class Preparer:
         if not checkpoint.tokenizer:
             return hub_weights(resolved)
         try:
-            if source.file:  # only what is named serves it
+            if source.file:  # a GGUF file has no tokenizer files next to it
                 folder = snapshot_folder(resolved)
             else:
                 folder, _ = fetch_tokenizer(resolved, progress=lambda message: self._on_fetch(index, message))
@@ -266,7 +266,7 @@ class Preparer:
             raise
 
     def _mixed(self, index: int, checkpoint: Checkpoint, plan: MixPlan) -> Ready:
-        """A grid point: its parts' files are here, and their fingerprints tell its weights without making them."""
+        """A grid point, once its parts' files are here; their fingerprints identify its weights without computing these."""
         assert isinstance(checkpoint.source, LocalSource)
         if self.is_current(index, checkpoint):
             return Ready(index, checkpoint.source.path, self._held[index])
@@ -291,7 +291,7 @@ class Preparer:
         )
 
     def _adapted(self, index: int, checkpoint: Checkpoint) -> Ready:
-        """An adapter's files and its base's: together they tell its weights."""
+        """An adapter with its base; both together identify its weights."""
         folder, hashed, commit = self._adapter_files(index, checkpoint)
         check_peft()
         base = self._fetched(index, _base_of(checkpoint))
@@ -321,21 +321,21 @@ class Preparer:
         return folder, self._hash(folder, own if own != folder else None), commit
 
     def _hashing(self, folder: Path, tokenizer: Path | None) -> Hashed:
-        """The folder hashed, or what is remembered of it under the stamps that its files bear now."""
+        """The hash of the folder, from the cache if its files have not changed. Raises KltuiError if it is no model folder."""
         check_folder(folder)
         return self._hash(folder, tokenizer)
 
     def _hash(self, folder: Path, tokenizer: Path | None) -> Hashed:
         seen = stamps(folder, tokenizer)
         known = self._known(folder, seen)
-        if known and "@" not in known:  # that stands for a hub's commit, when asked for as such
+        if known and "@" not in known:  # an identity with "@" is a hub commit, not a hash of files
             return Hashed(folder, known, seen, settled=True, tokenizer=tokenizer)
         if (folder, seen) not in self._hashed:
             self._hashed[folder, seen] = hash_files(folder, tokenizer)
         return self._hashed[folder, seen]
 
     def _tokenizer(self, index: int, folder: Path, named: str) -> TokenizerPlace | None:
-        """Where the tokenizer of the model in `folder` lies outside of it; None where it is inside, or nowhere."""
+        """The place of the tokenizer of the model in `folder`, if it is outside of that; None if it is inside, or there is none."""
         own = own_tokenizer(folder)
         if own is not None:
             return TokenizerPlace(own) if own != folder else None
@@ -348,7 +348,7 @@ class Preparer:
         return self._named[named]
 
     def _fetch_named(self, index: int, named: str) -> TokenizerPlace:
-        """The place of an entry's `tokenizer`, its files here. Raises KltuiError where it holds none."""
+        """The place of an entry's `tokenizer`, downloaded if necessary. Raises KltuiError if there is no tokenizer."""
         from kltui.registry.hub import fetch_tokenizer
 
         source = named_source(named)
@@ -361,7 +361,7 @@ class Preparer:
         return TokenizerPlace(folder, resolved)
 
     def _unused(self, folder: Path, named: str) -> tuple[str, ...]:
-        """A note where an entry names a tokenizer and the checkpoint or its run has one of its own, which goes first."""
+        """A note if an entry names a tokenizer, but the checkpoint or its run has its own, which takes precedence."""
         own = own_tokenizer(folder)
         if own is None or not named:
             return ()
@@ -386,7 +386,9 @@ class Preparer:
         place = self._tokenizer(index, folder, named)
         outside = place.folder if place else None
         weights, at_ns, seen = hub_weights(resolved, place), time.time_ns(), stamps(folder, outside)
-        if not still_holds(folder, weights, outside):  # what the fetch has just hashed is not read again
+        if not still_holds(
+            folder, weights, outside
+        ):  # files that the download has just hashed are not read again
             raise ChangedError(f"files of {resolved} changed in the hub's cache", "Run the job again.")
         settled, notes = are_settled(seen, at_ns), self._unused(folder, named)
         return Ready(index, folder, weights, resolved.commit, seen, settled, tokenizer=place, notes=notes)
@@ -409,15 +411,15 @@ def hub_stem(source: HubSource) -> str:
 
 
 def remembered(fingerprints: Mapping[tuple[str, str], str]) -> Callable[[Path, str], str]:
-    """A look-up of fingerprints that a thread may call: {(path, signature): sha256}."""
+    """A function (folder, signature) -> SHA-256 or "", from {(path, signature): sha256}."""
     return lambda folder, seen: fingerprints.get((str(folder), seen), "")
 
 
 def _give_way() -> None:
-    """Puts this thread behind those that score, where a thread has a priority of its own (Linux).
+    """Lowers the priority of this thread below those that score, on Linux, where threads have priorities.
 
-    On a CPU they use every core, each waiting for the others at the end of every product: to hash beside them at their own
-    priority would hold up all.
+    On a CPU these use every core and wait for each other after every matrix product, so that hashing at the same priority
+    would delay all of them.
     """
     if sys.platform.startswith("linux"):
         thread = threading.get_native_id()

@@ -1,4 +1,4 @@
-"""How kltui starts itself again: the same interpreter and the same package, whatever the current folder."""
+"""Command lines for child processes with the same interpreter and the same package, whatever the current folder."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ EVENT_EVERY_S = 1.0
 
 @dataclass
 class Tally:
-    """Counts over a whole job, and its speed."""
+    """Counts of a job's checkpoints: all, already stored (`kept`), scored (`done`) and failed; `started` on the steady clock."""
 
     total: int = 0
     kept: int = 0
@@ -38,8 +38,8 @@ class Tally:
         return self.total - self.kept - self.done - self.failed
 
     def eta_seconds(self, fraction_of_current: float) -> float | None:
-        """Seconds to the end at the pace so far, or None before there is one."""
-        finished = self.done + fraction_of_current  # failures are quick, most of them
+        """Seconds to the end at the speed so far; None before 5 % of a checkpoint are done."""
+        finished = self.done + fraction_of_current  # failures are not counted, because most take no time
         if finished < 0.05:
             return None
         return (time.monotonic() - self.started) / finished * (self.left - fraction_of_current)
@@ -47,13 +47,13 @@ class Tally:
 
 @dataclass
 class Pace:
-    """How fast one checkpoint is scored: seconds from the start of its scoring to the last message."""
+    """The speed of scoring one checkpoint, from the times of the start of its scoring and of the last message."""
 
     began: float | None = None
     heard: float = 0.0
 
     def hear(self, progress: Progress, now: float) -> None:
-        """Notes a worker's message at `now`, in seconds of a steady clock."""
+        """Takes account of a worker's message at time `now`, in seconds of a steady clock."""
         if progress.stage != "score":
             self.began = None
         elif self.began is None:
@@ -61,7 +61,7 @@ class Pace:
         self.heard = now
 
     def per_second(self, count: int) -> float:
-        """`count` over the seconds, 0 before there are any."""
+        """`count` per second since scoring began; 0 before it has."""
         seconds = 0.0 if self.began is None else self.heard - self.began
         return count / seconds if seconds > 0 else 0.0
 
@@ -83,7 +83,7 @@ class Moment:
 
     @property
     def fraction(self) -> float:
-        """Share of the work that is done, 0 to 1: of the tokens, as the longest texts come first."""
+        """Share of the work that is done, 0 to 1, by tokens rather than texts, because the longest texts come first."""
         if self.tokens_total:
             return self.tokens_done / self.tokens_total
         return self.texts_done / self.texts_total if self.texts_total else 0.0
@@ -92,7 +92,7 @@ class Moment:
 class Reporter:
     """Prints text for people on `err` (stderr) and, with `as_json`, events for programs on `out` (stdout), one JSON object per line.
 
-    The job continues when the reader of the output has gone.
+    The job continues if the reader of the output has ended.
     """
 
     def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
@@ -113,7 +113,7 @@ class Reporter:
             self.say(f"events can no longer be written ({error.strerror}); the job continues", "yellow")
 
     def say(self, text: str, style: str = "") -> None:
-        """Prints one line of words."""
+        """Prints one line of text."""
         with contextlib.suppress(OSError):  # a log on a full disk, a terminal that was closed
             self.console.print(Text(text, style=style))
 
@@ -174,20 +174,20 @@ class ProgressReporter(Reporter):
                 self.say(f"        {safe_text(hint, 400)}")
 
     def note(self, name: str, note: str) -> None:
-        """Says a note on a checkpoint at once where it is a new one; the same again is only counted."""
+        """Prints a note on a checkpoint the first time it occurs; repetitions are only counted."""
         self._notes[note] = self._notes.get(note, 0) + 1
         if self._notes[note] == 1:
             self.say(f"note    {safe_text(name)}: {safe_text(note, 400)}")
 
     def repeated_notes(self) -> dict[str, int]:
-        """Says how often each note that was not the only one of its kind came; {note: checkpoints} of all notes."""
+        """Prints how often each repeated note occurred; returns {note: number of checkpoints} of all notes."""
         for note, count in self._notes.items():
             if count > 1:
-                self.say(f"note    for {count} checkpoints alike: {safe_text(note, 400)}")
+                self.say(f"note    for {count} checkpoints: {safe_text(note, 400)}")
         return dict(self._notes)
 
     def end(self) -> None:
-        """Takes the bar away."""
+        """Removes the progress bar."""
         if self._bar:
             with contextlib.suppress(OSError):
                 self._bar.stop()
@@ -195,7 +195,7 @@ class ProgressReporter(Reporter):
 
 
 class SteadyConsole(Console):
-    """A console that ignores a closed output, where rich's own would end the process.
+    """A console that ignores a closed output, on which rich's own would end the process.
 
     It never hides the cursor, because a killed process could not show it again.
     """
@@ -209,7 +209,7 @@ class SteadyConsole(Console):
 
 
 def _to_nowhere(stream: IO[str]) -> None:
-    """Leads a standard stream whose reader has gone to nowhere, so that nothing fails when it is closed."""
+    """Redirects a standard stream whose reader has ended to /dev/null, so that closing it does not fail."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -239,7 +239,7 @@ def _words(moments: list[Moment], eta: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A span of time in two units at most.
+    """A duration in words, with at most two units.
 
     >>> duration(3725)
     '1 h 02 min'

@@ -1,4 +1,4 @@
-"""The batch's hold on the store: what is there already, and each result in one transaction."""
+"""The batch's access to the store: which results are stored already, and writing each result in one transaction."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from kltui.store.writer_lock import Writer
 from kltui.version import __version__
 
 NO_LAYERS = "no layers"
-BITS = "bits_per_weight"  # a figure of a scoring, and the kind of the records that keep it by what stands for the weights
+BITS = "bits_per_weight"  # a statistic of scoring, and the kind of the records that store it by the identity of the weights
 
 
 def _layer_finders() -> dict[str, str]:
-    """Versions of what decides whether a model's layers can be scored."""
+    """Versions of the software that determines whether a model's layers can be scored."""
     return {"kltui": __version__, "transformers": version("transformers")}
 
 
 def _is_remembered(ready: Ready) -> bool:
-    """Whether a checkpoint's fingerprint is kept under what the file system says of its files."""
+    """Whether a checkpoint's fingerprint is cached under the state of its files."""
     return ready.settled and not ready.commit and not ready.adapted
 
 
 class Keeps(Protocol):
-    """What a batch needs of whatever keeps its results."""
+    """The protocol for storing the results of a batch: `ResultWriter`, or for a shard `InboxWriter`."""
 
     previous_owner: Writer | None
 
@@ -72,8 +72,10 @@ class ResultWriter:
         self._ids: list[int] = []
         self._called: list[Checkpoint] = []
         self._renamed: set[int] = set()
-        self._remembered: Mapping[tuple[str, str], str] = {}  # as they were when they were last asked for
-        self._kept: list[int] = []  # rows of checkpoints found stored, whose items are not marked yet
+        self._remembered: Mapping[tuple[str, str], str] = {}  # as of the last call of `fingerprints`
+        self._kept: list[
+            int
+        ] = []  # row ids of checkpoints that are already stored but not yet marked as such in the job
 
     def fingerprints(self) -> Mapping[tuple[str, str], str]:
         """Remembered fingerprints, {(folder, signature): sha256}."""
@@ -81,7 +83,7 @@ class ResultWriter:
         return self._remembered
 
     def register(self, log: Path | None) -> str:
-        """Writes the corpus, the checkpoints and the job, and marks it as running; returns a note on names that differ."""
+        """Writes the corpus, the checkpoints and the job, and marks it as running; returns a note on renamed checkpoints, or ""."""
         with self._store.atomic():
             self._corpus = self._store.corpora.add(self._plan.corpus, self._plan.job.corpus.source)
             self._called = called = as_called_here(self._plan.checkpoints, self._store)
@@ -95,12 +97,12 @@ class ResultWriter:
         if not others:
             return ""
         before, now = next(iter(others.values()))
-        return f"{len(others)} of them have other names in this workspace, such as {now} for {before}"
+        return f"{len(others)} checkpoints have other names in this workspace, such as {now} for {before}"
 
     def _settle(self, ready: Ready) -> int:
-        """Row id of a checkpoint whose weights are known now.
+        """Row id of a checkpoint whose weights are now known.
 
-        Where its place holds other weights than those that got the name by hand, they keep the name to themselves.
+        If a checkpoint was renamed by hand and its source has new weights since, these get a row under the original name.
         """
         index, before = ready.index, self._ids[ready.index]
         if index in self._renamed and self._store.checkpoints.weights(before) not in ("", ready.weights):
@@ -112,7 +114,7 @@ class ResultWriter:
         return self._ids[index]
 
     def _redo_parents(self) -> None:
-        """Gives the job's checkpoints their parents anew, now that a name among these stands for another."""
+        """Updates the parents of the job's checkpoints after a name has changed its meaning."""
         called = as_called_here(self._plan.checkpoints, self._store)
         for before, now in zip(self._called, called, strict=True):
             if now.parent != before.parent and now.name == before.name:
@@ -120,9 +122,9 @@ class ResultWriter:
         self._called = called
 
     def keeps(self, ready: Ready) -> bool:
-        """Whether every vector asked of this checkpoint is stored; if so its item is marked done, a moment later.
+        """Whether every requested vector of this checkpoint is stored; if so, it is marked as done in the job, a little later.
 
-        Nothing is written for one that is known by these weights already: a disk takes its time for every transaction.
+        Nothing is written at once if its weights are recorded already, because every transaction waits for the disk.
         """
         cid = self._settle(ready)
         complete = self._holds(ready, cid, self._corpus)
@@ -135,7 +137,7 @@ class ResultWriter:
         return complete
 
     def _is_known(self, ready: Ready, checkpoint_id: int) -> bool:
-        """Whether all that `_note_weights` would write stands there."""
+        """Whether everything that `_note_weights` would write is already stored."""
         if self._store.checkpoints.weights(checkpoint_id) != ready.weights or ready.commit:
             return False
         return (
@@ -144,7 +146,7 @@ class ResultWriter:
         )
 
     def _mark_kept(self) -> None:
-        """Marks the items of what was found stored since, within a transaction."""
+        """Marks the checkpoints that were found stored as done in the job, within a transaction."""
         if self._kept:
             self._store.jobs.items_kept(self._job, self._kept, len(self._plan.corpus))
             self._kept = []
@@ -207,12 +209,12 @@ class ResultWriter:
         return set(asked) <= set(stored)
 
     def _no_layers_to_have(self, ready: Ready) -> bool:
-        """Whether this kltui and this transformers found before that layers asked for cannot be had."""
+        """Whether this version of kltui and of transformers has already found that the requested layers cannot be scored."""
         found = self._store.records.all(NO_LAYERS).get(self._layers_request(ready))
         return found is not None and found["found_by"] == _layer_finders()
 
     def _layers_request(self, ready: Ready) -> str:
-        """Name of the record that says why layers are not stored: what was asked of which weights."""
+        """The name of the record that says why layers are not stored: the weights, variant, settings and layers."""
         quantization = self._plan.checkpoints[ready.index].quantization
         return json.dumps([ready.weights, quantization, self._settings, self._plan.settings.layers])
 
@@ -226,7 +228,7 @@ class ResultWriter:
             self._store.fingerprints.put(ready.folder, ready.signature, ready.weights)
 
     def store(self, ready: Ready, result: ScoreResult) -> None:
-        """Stores all vectors of a checkpoint and marks it done: all of it or nothing."""
+        """Stores all vectors of a checkpoint and marks it as done, in one transaction."""
         cid = self._settle(ready)
         files = "" if ready.mix or ready.served or ready.adapted else weight_files_digest(ready.folder)
         written = {
@@ -243,7 +245,7 @@ class ResultWriter:
                 self._store.records.put(KIND, ready.weights, {"sha256": files})
             if (bits := result.stats.get(BITS)) is not None:
                 self._store.records.put(BITS, ready.weights, {"bits": bits})
-            # The newest vector of a checkpoint is the one that its row tells of: that of responses to their prompts.
+            # The newest vector of a checkpoint is shown in its row, so that of responses with their prompts comes last.
             alone = unconditional_settings(self._settings)
             response_alone = {"scored": "response alone"}
             for settings, said, vectors in (
@@ -269,7 +271,7 @@ class ResultWriter:
     def _write_tokens(
         self, kind: str, ready: Ready, tokens: Sequence[NDArray[np.float32]]
     ) -> tuple[str, str]:
-        """Writes per-token log-probabilities aside, syncs and renames; (relative path, SHA-256)."""
+        """Writes per-token log-probabilities atomically to a file; returns (relative path, SHA-256)."""
         from safetensors.numpy import save
 
         flat, lengths = flat_tokens(tokens)
@@ -284,7 +286,7 @@ class ResultWriter:
             self._store.jobs.item_started(self._job, self._ids[index])
 
     def item_failed(self, index: int, error: str, hint: str) -> None:
-        """Keeps why a checkpoint failed."""
+        """Stores why a checkpoint failed."""
         with self._store.atomic():
             self._store.jobs.item_failed(self._job, self._ids[index], error, hint)
 
@@ -301,17 +303,17 @@ class ResultWriter:
             self._store.jobs.say(self._job, f"on {devices}")
 
     def wait(self, words: str) -> None:
-        """Keeps the job marked as running, with `words` on what it waits for."""
+        """Marks the job as running, with `words` on what it is waiting for."""
         with self._store.atomic():
             self._store.jobs.start(self._job)
             self._store.jobs.say(self._job, words)
 
     def finish(self, status: str, message: str) -> None:
-        """Writes the job's end."""
+        """Stores the job's final status."""
         with self._store.atomic():
             self._mark_kept()
             self._store.jobs.finish(self._job, status, message)
 
     def same_weights(self) -> list[tuple[Point, ...]]:
-        """Groups of the workspace's scored checkpoints that hold the same weights."""
+        """Groups of the workspace's scored checkpoints that have the same weights."""
         return in_store(self._store)

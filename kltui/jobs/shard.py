@@ -1,8 +1,7 @@
 """One job on many machines: each scores its shard into the workspace's inbox, and one process collects them.
 
-A shard touches no database: one file per checkpoint, written aside, synced and renamed, so that any shared file system
-works, a shard can be resumed, and running the same shard twice does no harm. The collected results are
-bit for bit those of a single run.
+A shard writes no database but one file per checkpoint, atomically. Any shared file system therefore works, a shard can be
+resumed, and running the same shard twice does no harm. The collected results are bit for bit those of a single run.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def select_shard(plan: Plan, number: int, count: int) -> Plan:
 
 
 class InboxWriter:
-    """Keeps a shard's results as files in the inbox; of the workspace's store it only reads what is there."""
+    """Writes a shard's results as files into the inbox; the workspace's store is only read."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._inbox = plan, plan.workspace / INBOX
@@ -61,11 +60,11 @@ class InboxWriter:
         self.previous_owner: Writer | None = None
 
     def fingerprints(self) -> Mapping[tuple[str, str], str]:
-        """None: they are remembered in the store, which a shard does not write."""
+        """{}: fingerprints are cached in the store, which a shard does not use for them."""
         return {}
 
     def register(self, log: Path | None) -> str:
-        """Nothing is written before there is a result, and there is nothing to say."""
+        """Does nothing, and returns no note."""
         return ""
 
     def held(self) -> dict[int, str]:
@@ -85,7 +84,7 @@ class InboxWriter:
         return name in self._collected or (self._inbox / name).is_file()
 
     def store(self, ready: Ready, result: ScoreResult) -> None:
-        """Puts one checkpoint's result into the inbox: all of it or nothing."""
+        """Writes one checkpoint's result into the inbox, atomically."""
         path = self._inbox / _file_name(self._plan, ready)
         name = self._plan.checkpoints[ready.index].name
         write_atomic(path, pack(_request(self._plan), name, ready, result))
@@ -100,7 +99,7 @@ class InboxWriter:
         """Those of `indices` whose result is in the inbox or already stored, for the weights last seen."""
         asked = _request(self._plan)
         reported = {about.name for about in abouts(self._inbox) if about.request == asked}
-        # It runs as the job ends, perhaps by a signal: no time to read what may be many gigabytes.
+        # This runs at the end of the job, perhaps after a signal, with no time to read many gigabytes.
         taken = held_by_store(self._plan, indices, by_hash=False)
         return {i for i in indices if i in taken or self._plan.checkpoints[i].name in reported}
 
@@ -109,12 +108,12 @@ class InboxWriter:
     def finish(self, status: str, message: str) -> None: ...
 
     def same_weights(self) -> list[tuple[Point, ...]]:
-        """None: a shard does not know the others' checkpoints."""
+        """[]: a shard does not know the other shards' checkpoints."""
         return []
 
 
 def _request(plan: Plan) -> str:
-    """What the results of two shards must have in common to belong to one job."""
+    """The settings that the results of two shards must share to belong to one job, as JSON."""
     settings = plan.settings
     asked: list[object] = [plan.corpus.sha256, settings_key(settings), settings.layers, settings.tokens]
     asked += ["unconditional"] * settings.unconditional
@@ -144,9 +143,9 @@ def held_by_store(
 def collect(
     job_path: Path, overrides: Sequence[str] = (), *, as_json: bool = False
 ) -> tuple[int, Path | None]:
-    """Takes the job's results in the inbox into the workspace's store; (exit code, workspace).
+    """Moves the job's results from the inbox into the workspace's store; returns (exit code, workspace).
 
-    0 when every checkpoint of the job is stored now, 1 when some are missing or a file could not be read.
+    The exit code is 0 if every checkpoint of the job is now stored, 1 if some are missing or a file could not be read.
     """
     plan = make_plan(load_job(job_path, overrides))
     reporter = ProgressReporter(as_json)
@@ -157,7 +156,7 @@ def collect(
 
 
 class _Collection:
-    """One look through the inbox."""
+    """One pass over the inbox."""
 
     def __init__(self, plan: Plan, store: Store, reporter: ProgressReporter) -> None:
         self._plan, self._store, self._reporter = plan, store, reporter
@@ -185,7 +184,7 @@ class _Collection:
         return self._end(taken, left, strangers)
 
     def _take(self, path: Path) -> bool:
-        """Whether a file was of this job, and is in the store now. Raises KltuiError where it is damaged."""
+        """Stores the result in a file, if it belongs to this job; returns whether it does. Raises KltuiError if it is damaged."""
         shard_result = unpack(path, self._plan.corpus, _request(self._plan))
         index = self._index.get(shard_result.about.name) if shard_result else None
         if shard_result is None or index is None:

@@ -41,7 +41,7 @@ _FINAL, _TOKENS, _ALONE, _ALONE_TOKENS = (
 
 
 def _storable(text: str) -> str:
-    text.encode()  # a lone surrogate has no place in a database: UnicodeEncodeError is a ValueError
+    text.encode()  # UnicodeEncodeError, a ValueError, for a lone surrogate, which cannot be stored
     return text
 
 
@@ -50,7 +50,7 @@ Layer = Annotated[int, Field(ge=0, lt=1_000_000)]
 
 
 class About(BaseModel):
-    """What an inbox file says of itself."""
+    """The metadata of an inbox file."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -70,7 +70,7 @@ class About(BaseModel):
 
 @dataclass(frozen=True)
 class ShardResult:
-    """One file of the inbox, opened and checked."""
+    """The checked contents of one inbox file."""
 
     about: About
     result: ScoreResult
@@ -128,7 +128,7 @@ def flat_tokens(
 def unpack(path: Path, corpus: Corpus, request: str) -> ShardResult | None:
     """The result on `corpus` in an inbox file; None if it belongs to another `request`.
 
-    Raises KltuiError where it is damaged, from another release, or anything but what it should be.
+    Raises KltuiError if it is damaged, from another release, or not such a file.
     """
     with _named(path), open_regular(path) as file:
         metadata, header = _header(file)
@@ -140,7 +140,7 @@ def unpack(path: Path, corpus: Corpus, request: str) -> ShardResult | None:
 
 
 def check(path: Path) -> None:
-    """Raises KltuiError where an inbox file is damaged, from another release, or anything but what it should be."""
+    """Raises KltuiError if an inbox file is damaged, from another release, or not such a file."""
     with _named(path), open_regular(path) as file:
         metadata, _ = _header(file)
         arrays = _arrays(file, metadata, memory_bytes() // 2)
@@ -149,12 +149,12 @@ def check(path: Path) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turns whatever a damaged file makes its reader raise into a KltuiError with the file's name."""
+    """Turns any exception while a damaged file is read into a KltuiError with the file's name."""
     try:
         yield
     except KltuiError:
         raise
-    except Exception as error:  # what a damaged file makes a parser raise is not foreseen
+    except Exception as error:  # parsers may raise anything for a damaged file
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise KltuiError(
             f"{safe_text(path.name)} is damaged: {safe_text(reason or type(error).__name__, 200)}"
@@ -162,7 +162,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _arrays(file: BinaryIO, metadata: Mapping[str, str], maximum: int) -> dict[str, NDArray[Any]]:
-    """The arrays of a file of at most `maximum` bytes, by their checksum those that were written."""
+    """The arrays of a file of at most `maximum` bytes, checked by their checksum. Raises ValueError."""
     from safetensors.numpy import load
 
     size = os.fstat(file.fileno()).st_size
@@ -176,14 +176,14 @@ def _arrays(file: BinaryIO, metadata: Mapping[str, str], maximum: int) -> dict[s
 
 
 def abouts(inbox: Path) -> Iterator[About]:
-    """The metadata of the sound files in the inbox, without their numbers."""
+    """The metadata of the valid files in the inbox, without reading their arrays."""
     for path in sorted(inbox.glob("*.safetensors")):
         with suppress(KltuiError, OSError, ValueError, RecursionError), open_regular(path) as file:
             yield _about(_header(file)[0])
 
 
 def _header(file: BinaryIO) -> tuple[dict[str, str], int]:
-    """(the metadata of a safetensors file, bytes until its numbers begin)."""
+    """(metadata of a safetensors file, offset of its arrays in bytes)."""
     n = int.from_bytes(file.read(8), "little")
     if not 0 < n <= HEADER_MAX_BYTES:
         raise ValueError(f"it states a header of {n:,} bytes")
@@ -208,7 +208,7 @@ def _about(metadata: Mapping[str, str]) -> About:
 
 
 def _max_bytes(about: About, corpus: Corpus) -> int:
-    """Bytes that the arrays of a result over this corpus have at most: a text has fewer tokens than bytes, marks aside."""
+    """Maximum bytes of the arrays of a result over this corpus: a text has at most as many tokens as bytes, plus special tokens."""
     n = len(corpus)
     return (
         12 * len(about.layers) * n * (1 + about.unconditional)
@@ -230,7 +230,7 @@ def _result(about: About, arrays: Mapping[str, NDArray[Any]], n: int) -> ScoreRe
         )
     vectors = _vectors(layers, arrays["loglik_LN"], arrays["n_scored_LN"], n)
     if n and not any(np.isfinite(v.loglik_N).any() for v in vectors if v.layer is None):
-        raise ValueError("none of its texts has a number")
+        raise ValueError("none of its texts has a log-likelihood")
     alone = _vectors(layers, arrays[_ALONE[0]], arrays[_ALONE[1]], n) if about.unconditional else ()
     tokens, tokens_alone = (
         _tokens(arrays[names[0]], arrays[names[1]], n) if there else None
@@ -274,7 +274,7 @@ def _checksum(arrays: Mapping[str, NDArray[Any]], about: str) -> str:
 
 
 def oldest_first(inbox: Path) -> Sequence[Path]:
-    """The inbox's files, those of a checkpoint's present weights after those of the weights it had before."""
+    """The inbox's files by time, so that a checkpoint's latest weights come last."""
     found = []
     for path in inbox.glob("*.safetensors"):
         with suppress(OSError):  # gone meanwhile

@@ -32,7 +32,7 @@ def put_side_files(store: Store, side: ReleaseSideFiles) -> list[str]:
         without = [
             run for run in picture.runs if not any(n.startswith(f"{lineage(run).run}@") for n in points)
         ]
-        lacking = f"; the steps of {', '.join(without[:4])} are unknown here" if without else ""
+        lacking = f"; the number of steps of {', '.join(without[:4])} differs here" if without else ""
         said.append(f"released picture {name}: {len(points)} points, {known} of checkpoints here{lacking}")
     if side.colours:
         store.records.put(COLOURS, "type", {"colours": dict(side.colours)})
@@ -49,7 +49,7 @@ def put_side_files(store: Store, side: ReleaseSideFiles) -> list[str]:
 
 
 def _of_runs(picture: ReleasedPicture, rows: list[CheckpointRow]) -> dict[str, tuple[float, ...]]:
-    """Places by name of the rows of runs, which lie in order of step; runs whose steps here are as many alone."""
+    """{checkpoint: coordinates} of a picture's runs, whose rows are in order of step; only runs with the same number of steps here."""
     steps: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for row in rows:
         c = row.checkpoint
@@ -66,7 +66,7 @@ def _of_runs(picture: ReleasedPicture, rows: list[CheckpointRow]) -> dict[str, t
 
 
 def _put_samples(store: Store, name: str, samples: Samples) -> None:
-    """Writes the sets aside; the record says which there are."""
+    """Writes the sets of texts to a file, and a record that lists them."""
     arrays: dict[str, NDArray[np.generic]] = {}
     for (seed, n), (index, weight) in samples.sets.items():
         arrays[f"{seed}/{n}/index"], arrays[f"{seed}/{n}/weight"] = index.astype(np.int32), weight
@@ -81,7 +81,7 @@ def _put_samples(store: Store, name: str, samples: Samples) -> None:
 
 
 def _relabel(store: Store, rows: list[CheckpointRow], side: ReleaseSideFiles) -> int:
-    """Gives checkpoints the types and parents that side files name, and says how many changed; what they have stays."""
+    """Adds the types and parents in side files to checkpoints that have none; returns how many changed."""
     changed = 0
     for row in rows:
         c = row.checkpoint

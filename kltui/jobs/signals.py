@@ -1,4 +1,4 @@
-"""What signals mean to a batch: once, finish the checkpoint; twice or TERM, stop now."""
+"""Signals to a batch: the first interrupt finishes the current checkpoint; the second, or TERM, stops at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Signals:
-    """Catches INT, TERM, HUP and USR1 while open, and only remembers them.
+    """Catches INT, TERM, HUP and USR1 while open, and only records them.
 
     INT or USR1 once asks to finish the current checkpoint (USR1: then pause); INT again, TERM or HUP ask to
     stop at once. `received` is the last signal's number.

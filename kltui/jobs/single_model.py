@@ -43,7 +43,7 @@ _OF_JOBS = {
 def score_alone(
     entry: Mapping[str, Any], corpus: Corpus, scoring: Mapping[str, Any]
 ) -> tuple[str, ScoreResult, JobFile]:
-    """(name, vectors, job) of the model that an entry names. Raises KltuiError where it is several or cannot be scored."""
+    """(name, vectors, job) of the model that an entry names. Raises KltuiError if there are several, or it cannot be scored."""
     check_environment()
     with tempfile.TemporaryDirectory(prefix="kltui-") as name:
         job = job_of(entry, scoring, Path(name) / "workspace")
@@ -61,11 +61,11 @@ def score_alone(
 
 
 def _only_checkpoint(job: JobFile, corpus: Corpus) -> Checkpoint:
-    """The one checkpoint that the job's entry names; the base of an adapter, which the plan adds, is none."""
+    """The one checkpoint that the job's entry names, ignoring the base that the plan adds for an adapter."""
     entry = job.models[0]
     try:
         planned = make_plan(job, corpus=corpus).checkpoints
-    except UsageError as error:  # speaks of a job file, and there is none
+    except UsageError as error:  # its message mentions a job file, but there is none
         said = error.message.replace(CANNOT_RUN, WHERE).replace("models[0]: ", "")
         raise UsageError(said, error.hint) from None
     found = [c for c in planned if _is_named(c, entry.path, entry.repo)]
@@ -86,7 +86,7 @@ def _is_named(checkpoint: Checkpoint, path: str, repo: str) -> bool:
 
 
 def _prepared(checkpoint: Checkpoint, allow_bin: bool) -> Ready:
-    """The checkpoint with its files here and hashed. Raises KltuiError where they cannot be had."""
+    """The checkpoint with its files here and hashed. Raises KltuiError if they cannot be found, downloaded or read."""
     preparer = Preparer([(0, checkpoint)], lambda folder, seen: "", allow_bin=allow_bin)
     try:
         ready = None

@@ -1,4 +1,4 @@
-"""The scoring process: it alone uses torch, so a crash costs one checkpoint and not the job."""
+"""The scoring process. Only it uses torch, so a crash costs one checkpoint and not the job."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REPORT_EVERY_S = 0.2
 
 
 class Channel(Protocol):
-    """The worker's line to the batch process."""
+    """The worker's connection to the batch process."""
 
     def send(self, message: Any, /) -> None: ...
     def recv(self) -> Any: ...
@@ -53,7 +53,7 @@ class Channel(Protocol):
 
 
 def _to_stderr(text: str) -> None:
-    # stderr is the job's log: the place where whoever mends this will look.
+    # stderr is the job's log
     print(text, end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -70,7 +70,7 @@ def main(setup: Setup | None = None, scorer: Scorer | None = None) -> int:
 
 
 def serve(pipe: Channel, log: Callable[[str], None] = _to_stderr) -> None:
-    """`serve_tasks` with what the pipe says first."""
+    """`serve_tasks` with the setup that the pipe delivers first."""
     serve_tasks(pipe, pipe.recv(), log)
 
 
@@ -88,7 +88,7 @@ def serve_tasks(
         while True:
             message: Task | PairTask | Expect = pipe.recv()
             if isinstance(message, Expect):
-                continue  # said too late, or of a checkpoint that failed early: the task itself is next
+                continue  # it arrived after the scoring that it was meant for; the task itself follows
             if isinstance(message, PairTask):
                 compare = partial(_compared, setup, message)
                 pipe.send(_outcome(compare, message.index, _ScoringReporter(pipe, message.index), log))
@@ -113,7 +113,7 @@ def serve_tasks(
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:
-                # No torch, no such device: the next checkpoint may try again, but each gets the reason why it was not scored.
+                # For example no torch, or no such device. Every checkpoint tries again and reports the reason.
                 pipe.send(_failure(task.index, error, log))
                 continue
             expect = partial(_expect, scorer, setup.settings.allow_bin)
@@ -121,9 +121,9 @@ def serve_tasks(
 
 
 def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
-    """Has a task's weights read ahead where all of its files are here: nothing is fetched or made for it yet.
+    """Starts reading the weights of an announced task, if all its files are here; nothing is downloaded or created for it.
 
-    What goes wrong with them is not the failure of the checkpoint that is being scored.
+    Errors are ignored: they are reported when the task itself is scored.
     """
     hashed = task.hashed
     with suppress(KltuiError, OSError, RuntimeError):
@@ -137,7 +137,7 @@ def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
 
 
 def _score_served(setup: Setup, task: Task, source: ServedSource, report: _ScoringReporter) -> ScoreResult:
-    """The result of a model that a server holds: torch is never imported for it."""
+    """The result for a model behind a server, without importing torch."""
     from kltui.scoring.served import score_served
 
     folder = _tokenizer_at_hand(task.hashed.folder, task.tokenizer_hub) or task.hashed.folder
@@ -156,12 +156,12 @@ def _score_served(setup: Setup, task: Task, source: ServedSource, report: _Scori
 
 
 def _scorer(setup: Setup, pipe: Channel, made: Scorer | None) -> Scorer:
-    """The scorer that is `made`, or one of its own."""
+    """The scorer `made`, or a new one."""
     tell_cost = pipe.send if setup.compares_dtypes else None
     if made is not None:
         made.tell_cost = tell_cost
         return made
-    check_environment()  # on another machine of a cluster, what it says may mean nothing
+    check_environment()  # environment variables may be invalid on another machine of a cluster
     from kltui.scoring.scorer import Scorer
 
     return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, tell_cost, setup.prompts)
@@ -170,7 +170,7 @@ def _scorer(setup: Setup, pipe: Channel, made: Scorer | None) -> Scorer:
 def score_task(
     scorer: Scorer, task: Task, allow_bin: bool, report: Callable[[Progress], None]
 ) -> ScoreResult:
-    """The task's result, or what went wrong, with what the batch had noted of its files."""
+    """The task's result. The task's notes are added to those of the result or, if it fails, to the hint of the KltuiError."""
     try:
         result = _scored(scorer, task, allow_bin, report)
     except KltuiError as error:
@@ -219,20 +219,20 @@ def _scored(scorer: Scorer, task: Task, allow_bin: bool, report: Callable[[Progr
 
 @contextmanager
 def _files(task: Task, allow_bin: bool) -> Iterator[Hashed]:
-    """Within it the task's files are in a folder of this machine; an adapter's are its base's."""
+    """Context with the task's files in a folder of this machine; for an adapter, those of its base."""
     if task.adapted is not None:
         yield replace(task.adapted.base, tokenizer=task.adapted.tokenizer)
         return
     from kltui.jobs.interpolation import materialised
 
     with materialised(_at_hand(task, allow_bin), task.mix) as folder:
-        # What a mix is made of is checked where it is made; nobody else knows the folder that it lies in.
+        # The parts of an interpolation are checked when it is created; no other process changes its temporary folder.
         hashed = replace(task.hashed, folder=folder) if task.mix is None else Hashed(folder, "")
         yield replace(hashed, tokenizer=_tokenizer_at_hand(hashed.tokenizer, task.tokenizer_hub))
 
 
 def _tokenizer_at_hand(folder: Path | None, hub: HubSource | None) -> Path | None:
-    """The outside tokenizer's folder, fetched from the hub where this machine does not see the one named."""
+    """The folder of an external tokenizer, downloaded from the hub if this machine has no access to the named one."""
     if folder is None or hub is None or has_tokenizer(folder):
         return folder
     from kltui.registry.hub import fetch_tokenizer
@@ -241,7 +241,7 @@ def _tokenizer_at_hand(folder: Path | None, hub: HubSource | None) -> Path | Non
 
 
 def _at_hand(task: Task, allow_bin: bool) -> Path:
-    """The task's folder, fetched from the hub where this machine does not see the one named."""
+    """The task's folder, downloaded from the hub if this machine has no access to the named one."""
     if task.hub is None or _is_whole(task.hashed.folder, allow_bin):
         return task.hashed.folder
     from kltui.registry.hub import fetch
@@ -250,7 +250,7 @@ def _at_hand(task: Task, allow_bin: bool) -> Path:
 
 
 def _adapted_at_hand(task: Task, adapted: Adapted, allow_bin: bool) -> Adapted:
-    """The adapter and its base, those of the hub fetched where this machine does not see their folders."""
+    """The adapter and its base, downloaded from the hub if this machine has no access to their folders."""
     base, adapter = adapted.base, adapted.adapter
     if adapted.base_hub is not None and not _is_whole(base.folder, allow_bin):
         from kltui.registry.hub import fetch
@@ -264,7 +264,7 @@ def _adapted_at_hand(task: Task, adapted: Adapted, allow_bin: bool) -> Adapted:
 
 
 def _is_whole(folder: Path, allow_bin: bool) -> bool:
-    """Whether a model's config and all its weights are there: another worker may be fetching them just now."""
+    """Whether a model's config and all its weights are there; another worker may still be downloading them."""
     try:
         return (is_gguf(folder) or is_model_folder(folder)) and bool(weight_paths(folder, allow_bin))
     except (KltuiError, OSError):
@@ -287,7 +287,7 @@ def _outcome(
 
 
 def _failure(index: int, error: Exception, log: Callable[[str], None]) -> Failed:
-    """What is reported of an error: its own words where it is ours, else its kind, with the traceback in the log.
+    """The report of an error: its message if it is a KltuiError, otherwise its type and message, with a traceback in the log.
 
     Ends the process after an error that leaves the GPU unusable for it.
     """
@@ -306,7 +306,7 @@ def _failure(index: int, error: Exception, log: Callable[[str], None]) -> Failed
 
 
 def _device_is_lost(error: BaseException) -> bool:
-    """Whether a CUDA error lies behind `error` that every later call in this process would meet again."""
+    """Whether `error` was caused by a CUDA error after which every later call in this process would fail."""
     seen: BaseException | None = error
     while seen is not None:
         text = str(seen)
@@ -317,15 +317,15 @@ def _device_is_lost(error: BaseException) -> bool:
 
 
 class _ScoringReporter:
-    """Passes progress on, a few times a second; every change of stage at once. `expect` takes what is said meanwhile."""
+    """Sends progress a few times per second, and every change of stage at once. `expect` receives announced tasks meanwhile."""
 
     def __init__(self, pipe: Channel, index: int, expect: Callable[[Task], None] = lambda task: None) -> None:
         self._pipe, self._index, self._expect = pipe, index, expect
         self._stage, self._next = "", 0.0
 
     def __call__(self, progress: Progress) -> None:
-        # not before: then the model is there that the next checkpoint may be filled into, and the largest batch has shown
-        # how much memory is left beside it
+        # not before scoring has begun: only then the model exists into which the next checkpoint may be loaded, and the
+        # largest batch has shown how much memory is left
         begun = progress.stage == "score" and (progress.tokens_done or progress.texts_done)
         while begun and self._pipe.poll():
             self._expect(self._pipe.recv().task)

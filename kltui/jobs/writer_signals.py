@@ -1,4 +1,4 @@
-"""Signals to the process that writes a store, and to no other, whatever process id the store names."""
+"""Sends signals to the process that writes a store, and never to another one with the recorded process id."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class NotReachableError(KltuiError):
 def signal_writer(pid: int, identity: str, folder: Path, number: signal.Signals) -> None:
     """Sends a signal to the process of that id and identity if it has the store in `folder` open.
 
-    A damaged or foreign store may name any process, and ids are used again. Raises NotReachableError.
+    A damaged or copied store may name any process, and ids are reused. Raises NotReachableError.
     """
     with ExitStack() as stack:
         try:
-            # Held, the descriptor stands for this very process: no other can take its place while it is looked at.
+            # An open pidfd refers to this process even if its id is reused.
             pinned = os.pidfd_open(pid) if hasattr(os, "pidfd_open") and pid > 1 else -1
             if pinned >= 0:
                 stack.callback(os.close, pinned)
@@ -45,7 +45,7 @@ def signal_writer(pid: int, identity: str, folder: Path, number: signal.Signals)
 
 
 def _has_open(pid: int, folder: Path) -> bool:
-    """Whether a process has a store's database open; without /proc, whether any has its lock."""
+    """Whether the process has the store's database open; on systems without /proc, whether any process holds its lock."""
     open_files = Path(f"/proc/{pid}/fd")
     if not Path("/proc/self/fd").exists():
         lock = LockFile(folder)

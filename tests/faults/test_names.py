@@ -46,7 +46,7 @@ def test_what_was_renamed_is_not_scored_again_and_keeps_its_name(lives: Lives, t
     (row,) = jobs(folder)
     assert (row.status, row.done, row.total) == ("done", 4, 4)
     said = lives.run("--batch", str(job), "--json").err
-    assert "4 of them have other names in this workspace, such as first@0 for run@0" in said
+    assert "4 checkpoints have other names in this workspace, such as first@0 for run@0" in said
 
 
 def test_what_was_renamed_before_it_was_scored_is_scored_under_its_name(lives: Lives, tmp_path: Path) -> None:

@@ -187,6 +187,14 @@ def test_a_tokenizer_with_other_ids_than_the_parent_s_is_told_of(made: Path, tmp
     assert note.startswith("mine+gguf-f16: its tokenizer gives 12 of 12 texts other ids than that of mine")
 
 
+def test_a_tokenizer_without_a_tokenizer_json_is_not_called_different(made: Path, tmp_path: Path) -> None:
+    build_tokenizer(vocab=300).save_pretrained(tmp_path / "other")
+    (tmp_path / "other" / "tokenizer.json").unlink()
+    (tmp_path / "other" / "tokenizer.model").write_bytes(b"a SentencePiece model")
+    entry = '[[models]]\npath = "MADE/quants"\nfiles = "*F16*"\ntokenizer = "other"\n'
+    assert not plan_of(tmp_path, made, entry).notes
+
+
 def test_a_dry_run_says_what_is_missing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kltui.scoring import gguf
 

@@ -282,7 +282,7 @@ def test_scoring_what_was_imported_under_that_name_is_told(tmp_path: Path, capsy
     ]
     assert main(words) == 0
     (note,) = job(tmp_path, 'path = "run"').notes
-    assert note == "1 name is that of vectors imported here, which will be replaced, such as run@1"
+    assert note == "1 checkpoint has the name of imported vectors, which will be replaced, such as run@1"
 
 
 @pytest.mark.parametrize("state", ['{"global_step": true}', '{"global_step": -1}', '{"global_step": 1e30}',

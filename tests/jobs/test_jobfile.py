@@ -239,9 +239,9 @@ def test_a_model_that_cannot_be_meant_is_refused(table: dict[str, object], said:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"corpus": {"source": "a", "sample": True}}, "corpus.sample: true and false are no value of this key"),
-        ({"models": [{"path": "a", "seed": False}]}, r"models\[0\].seed: true and false are no value"),
-        ({"scoring": {"layers": [True]}}, "scoring.layers: true and false are no value"),
+        ({"corpus": {"source": "a", "sample": True}}, "corpus.sample: true and false are not allowed here"),
+        ({"models": [{"path": "a", "seed": False}]}, r"models\[0\].seed: true and false are not allowed"),
+        ({"scoring": {"layers": [True]}}, "scoring.layers: true and false are not allowed"),
         ({"models": {"path": "a"}}, r"models: each must be a separate table below a line \[\[models\]\]"),
         ({"models": []}, "models: empty: give at least one"),
         ({"models": [{"path": "a", "tags": "x"}]}, r"tags: should be a list: tags = \[...\] \(found 'x'\)"),

@@ -149,11 +149,11 @@ def test_vectors_whose_texts_are_not_known_are_refused_with_the_ways_out(tmp_pat
         code, said = run(capsys, tmp_path / "ws", *paths)
         assert code == 2 and "is not known which" in said and "--import texts.json" in said
     code, said = run(capsys, tmp_path / "ws", bare, texts, others)
-    assert code == 2 and "which of the 2 corpora" in said
+    assert code == 2 and "which of the 2 named corpora" in said
     assert not stored(tmp_path / "ws") if (tmp_path / "ws" / "kltui.sqlite").exists() else True
     assert run(capsys, tmp_path / "ws", a)[0] == 0
     code, said = run(capsys, tmp_path / "ws", bare)
-    assert code == 2 and "as many texts are not the same texts" in said
+    assert code == 2 and "an equal number of texts does not make them the same" in said
     with kltui.open(tmp_path / "ws") as ws:
         sha256 = ws.corpora()[0].sha256
     assert f"--over {sha256[:12]}" in said
@@ -195,7 +195,7 @@ def test_lengths_in_bytes_tell_texts_apart(tmp_path: Path, capsys) -> None:
     for lengths, code in (([len(t) + 1 for t in TEXTS], 2), ([len(t) for t in TEXTS], 0)):
         np.savez(path, loglik=VALUES[:2], names=np.array(["a", "b"]), text_bytes=np.array(lengths))
         got, said = run(capsys, tmp_path / "ws", path, texts)
-        assert got == code and ("12 of 12 have another length" in said) == bool(code)
+        assert got == code and ("12 of 12 differ in length" in said) == bool(code)
 
 
 def test_a_files_own_index_is_where_its_corpus_has_it(tmp_path: Path, capsys) -> None:

@@ -23,7 +23,7 @@ _GONE = (EOFError, OSError)
 
 
 class WorkerProcess(Protocol):
-    """What an executor needs of a worker's process, as `subprocess.Popen` has it."""
+    """The methods of `subprocess.Popen` that an executor needs."""
 
     @property
     def pid(self) -> int: ...
@@ -135,7 +135,7 @@ class ForkedProcess:
         if self._status is None and self._server.is_gone and (self._pid is None or not _is_there(self._pid)):
             self._status = (
                 0 if self._pid is None else 1
-            )  # its parent, the server, is gone, and with it the status
+            )  # only its parent, the server, could have reported the status
         return self._status
 
     def terminate(self) -> None:

@@ -93,7 +93,7 @@ class LocalExecutor:
         self._workers: list[_Worker] = []
         self._size = workers
         self._may_fork = all(map(may_fork, self._devices))
-        self._needs_torch = True  # of the task submitted last: False if a server holds its model
+        self._needs_torch = True  # False if the model of the last submitted task is behind a server
         ready = self._may_fork and setup.first is not None
         self._server = self._server_begun(begun) if ready else None
         if begun is not None and self._server is not begun:
@@ -150,7 +150,7 @@ class LocalExecutor:
                 if isinstance(worker.process, ForkedProcess) and worker.process.is_refused:
                     self._spawn_instead(worker)
                     continue
-                message = self._bury(worker)
+                message = self._died(worker)
             if isinstance(message, TaskScored | PairCompared | Failed):
                 worker.task = None
             elif isinstance(message, Computes):
@@ -218,7 +218,7 @@ class LocalExecutor:
         """The whole environment of a worker, {name: value}."""
         return _environment(self._setup.threads, self._size)
 
-    def _bury(self, worker: _Worker) -> Died:
+    def _died(self, worker: _Worker) -> Died:
         self._workers.remove(worker)
         worker.pipe.close()
         try:

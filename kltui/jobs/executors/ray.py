@@ -139,7 +139,7 @@ class RayExecutor:
             self._head = _Head(self._ray.get_runtime_context().gcs_address)
             self._options, settings = _options(self._ray.cluster_resources(), setup.settings.device, cpus)
             if setup.settings.device == "auto" and settings == "cpu" and (seen := system_gpus()):
-                self._unsaid.append(Said(f"{seen} is here, but {_NO_GPU}"))
+                self._unsaid.append(Said(f"this machine has {seen}, but {_NO_GPU}"))
             setup = replace(setup, settings=replace(setup.settings, device=settings), threads=cpus)
             self._setup = self._ray.put(setup)
             self._slots.append(self._launch())
@@ -195,7 +195,7 @@ class RayExecutor:
 
     def stop(self) -> None:
         """Ends every actor, also one that is scoring, and disconnects from Ray, which ends a cluster that this job started."""
-        # a cluster that is gone must neither make the end of a job an error nor delay it
+        # a cluster that has ended must neither make the end of the job fail nor delay it
         thread = threading.Thread(target=self._leave, name="leave", daemon=True)
         thread.start()
         thread.join(LEAVE_S)
@@ -263,7 +263,7 @@ class RayExecutor:
             self._ray.kill(actor, no_restart=True)
 
     def _patience(self) -> list[Message]:
-        """A message, once, if no actor has started and none works for `SAY_WAITING_AFTER_S`; else nothing."""
+        """A message, once, if for `SAY_WAITING_AFTER_S` no actor has started and none is working; otherwise nothing."""
         now = time.monotonic()
         if self._reported or self.idle or any(s.task for s in self._slots):
             self._waiting_since = now
@@ -308,7 +308,7 @@ def _connect(address: str, cpus: int) -> Any:
         _check_reachable(address)
     else:
         _confine()
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # else a refused token fills the screen
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # otherwise a rejected token floods the terminal
     with _signals_kept():
         ray = importlib.import_module("ray")
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}

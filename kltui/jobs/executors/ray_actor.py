@@ -16,7 +16,7 @@ from kltui.jobs.worker import serve
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """The worker's line to the actor that it lives in."""
+    """The connection between the worker's thread and the actor."""
 
     inbox: SimpleQueue[Any]
     outbox: SimpleQueue[Message]
@@ -35,7 +35,7 @@ class RayActor:
     """An actor that scores one task at a time in a thread, so that it can report progress at the same time."""
 
     def __init__(self, setup: Setup) -> None:
-        # Ray sets one thread for an actor that takes no CPU; torch reads this when it is imported.
+        # Ray sets one thread for an actor without CPUs; torch reads this when it is imported.
         os.environ["OMP_NUM_THREADS"] = str(setup.threads)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self._line = _Line(SimpleQueue(), SimpleQueue())
@@ -43,7 +43,7 @@ class RayActor:
         threading.Thread(target=self._work, name="score", daemon=True).start()
 
     def host(self) -> str:
-        """The name of the machine that this actor is on; the answer says that it is there."""
+        """The host name of the actor's machine; an answer shows that the actor has started."""
         return socket.gethostname()
 
     def score(self, task: Task) -> Iterator[Message]:
@@ -52,7 +52,7 @@ class RayActor:
         message: Message | None = None
         while not isinstance(message, TaskScored | Failed | Died):
             message = self._line.outbox.get()
-            # The thread does not know what it died of.
+            # The thread does not know the index of its task.
             yield Died(task.index, message.status) if isinstance(message, Died) else message
 
     def _work(self) -> None:
