@@ -1,1 +1,1 @@
-"""Maps to scenes, tables and plots, without textual."""
+"""Maps as tables, text plots, report sections and plot data, independent of Textual."""

@@ -31,7 +31,7 @@ class Axis:
 
     @staticmethod
     def forward(values: Floats, scale: Scale) -> Floats:
-        """A new array of values on the scale; what has no logarithm is NaN."""
+        """A new array of the values on the scale; NaN if they have no logarithm."""
         if scale == "linear":
             return values.copy()
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -44,21 +44,21 @@ class Axis:
         return self.high - self.low
 
     def unit(self, values: Floats) -> Floats:
-        """Places of already scaled values between the limits: 0 at `low`, 1 at `high`; halves avoid overflow."""
-        places: Floats = values / 2
+        """Positions of already scaled values between the limits: 0 at `low`, 1 at `high`."""
+        places: Floats = values / 2  # halves avoid overflow
         places -= self.low / 2
         places /= self.high / 2 - self.low / 2
         return places
 
     def widened(self, span: float) -> Axis:
-        """This axis about its middle with a length of at least `span`."""
+        """This axis, lengthened about its middle to at least `span`."""
         if not (math.isfinite(span) and span > self.span):
             return self
         middle = self.low / 2 + self.high / 2
         return replace(self, low=middle - span / 2, high=middle + span / 2)
 
     def ticks(self, maximum: int) -> list[tuple[float, str]]:
-        """At most about `maximum` ticks as (place in 0 to 1, label), at least one; labels are ASCII."""
+        """At most about `maximum` ticks, and at least one, as (position in 0 to 1, label); labels are ASCII."""
         marks = [t for t in self._round_ticks(maximum) if self.low <= t.at <= self.high]
         if not marks:
             marks = [
@@ -69,7 +69,7 @@ class Axis:
         return [(min(max(float(u), 0.0), 1.0), t.label) for u, t in zip(places, marks, strict=True)]
 
     def _round_ticks(self, maximum: int) -> list[Tick]:
-        """Ticks at round numbers on the axis' own scale; none where the numbers are beyond telling."""
+        """Ticks at round numbers on the axis' own scale; [] if the numbers are too large."""
         largest = max(abs(self.low), abs(self.high))
         if largest > (_MAX_LINEAR if self.scale == "linear" else _MAX_DECADES):
             return []
@@ -100,7 +100,7 @@ def _are_whole(values: Floats) -> bool:
 
 
 def fit_axis(scaled: Floats, scale: Scale, limits: tuple[float, float] | None) -> Axis:
-    """The axis that holds all finite values of `scaled`, or the given limits in data units; never flat."""
+    """The axis for all finite values of `scaled`, or for the given limits in data units; its length is never 0."""
     if limits is not None:
         ends = Axis.forward(np.array(limits, dtype=np.float64), scale)
         if np.isfinite(ends).all():

@@ -1,4 +1,4 @@
-"""What panels of curves against the step show: their quantities, and the content of one. Screens and figures draw it."""
+"""Panels of curves against the step: the quantities that they show, and the content of a panel, for screens and figures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from kltui.analysis.stability import Stabilisation
     from kltui.view.axis import Scale
 
-NEAR_FACTOR, NEAR_SHARE = 3.0, 0.5  # how far beyond the curves a published line is still shown
+NEAR_FACTOR, NEAR_SHARE = (
+    3.0,
+    0.5,
+)  # limits beyond the curves within which a published line is shown: on a log scale, on a linear one
 
 
 class PanelKind(NamedTuple):
-    """What a panel shows: its key, its names, long and short, its unit and the scale that its values begin with."""
+    """The quantity of a panel: its key, its long and short name, its unit and the initial scale of its axis."""
 
     key: str
     title: str
@@ -36,9 +39,9 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Content:
-    """What a panel draws: curves, horizontal lines (value, words), (run, step) of spikes, and where a run settled.
+    """The content of a panel: curves, horizontal lines (value, label), (run, step) of spikes, and where a run settled.
 
-    `missing` says what is not there, and the key that mends it.
+    `missing` says why there are no curves, and what to press.
     """
 
     curves: tuple[Curve, ...] = ()
@@ -48,7 +51,7 @@ class Content:
     missing: str = ""
 
     def near_lines(self, low: float, high: float, scale: Scale) -> list[tuple[float, str]]:
-        """Those of `lines` that stand within, or not far beyond, curves from `low` to `high`."""
+        """Those of `lines` within or not far beyond curves that range from `low` to `high`."""
         slack = NEAR_SHARE * (high - low)
         if scale == "log":
             return [one for one in self.lines if low / NEAR_FACTOR <= one[0] <= high * NEAR_FACTOR]
@@ -57,21 +60,21 @@ class Content:
 
 @dataclass(frozen=True)
 class Settled:
-    """Where every run settled, by level: {level: {run: stabilisation}}."""
+    """The step at which every run settled, by level: {level: {run: stabilisation}}."""
 
     by_level: dict[float, dict[str, Stabilisation]]
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The levels in bits/byte, the coarsest first."""
+        """The levels in bits/byte, in the order of `by_level`, the largest first."""
         return tuple(self.by_level)
 
     def has(self, run: str) -> bool:
-        """Whether a run has two scored steps or more."""
+        """Whether a run has two or more scored steps."""
         return any(run in found for found in self.by_level.values())
 
     def of(self, run: str, level: float | None) -> Stabilisation | None:
-        """Where a run settled at a level; None: at the finest level that it settled at, else the coarsest."""
+        """Where a run settled at a level; for None, at the smallest level that it reached, or the largest if it reached none."""
         found = [self.by_level[k][run] for k in self.levels if run in self.by_level[k]]
         if level is not None:
             return self.by_level.get(level, {}).get(run)

@@ -20,14 +20,14 @@ NO_RUN = "no run has two scored checkpoints with steps: press 1, then s to score
 
 
 def settled(shown: Map, levels: Sequence[float] = LEVELS) -> Settled:
-    """Where the runs settled at each level in bits/byte, as the report's section says it."""
+    """Where the runs settled at each level in bits/byte, as in the report's section."""
     return Settled({level: {s.run: s for s in shown.stabilisation(level)} for level in levels})
 
 
 def found_spikes(shown: Map, raw: Map, limits: tuple[float, float]) -> list[Spike]:
-    """What a watch would alert to, by its limits (standard errors of a loss, ratio of a KL).
+    """The spikes that `--watch` would report, by its limits (standard errors of a loss, ratio of a KL).
 
-    KLs are those of the map, losses those of its vectors as they were scored.
+    KLs are those of the map `shown`, losses those of the raw vectors.
     """
     found = [s for run in run_figures(shown).values() for s in spikes(run, *limits)]
     if raw is shown:
@@ -37,14 +37,14 @@ def found_spikes(shown: Map, raw: Map, limits: tuple[float, float]) -> list[Spik
 
 
 def consecutive(shown: Map) -> Content:
-    """KL from the checkpoint before, with the published medians early and late in training."""
+    """KL to the previous checkpoint, with the published medians early and late in training."""
     made = curves.consecutive_curves(shown)
     lines = published("early pretraining", "later pretraining")
     return Content(tuple(made), lines, missing="" if made else NO_RUN)
 
 
 def loss(raw: Map) -> Content:
-    """Bits per byte, of vectors as they were scored: a clipped text or one left out would change the model's loss."""
+    """Loss in bits per byte of the raw vectors, because clipping or leaving out texts would change it."""
     made = curves.loss_curves(raw)
     why = "" if made else "no scored checkpoint has a step: models without steps have no curve"
     return Content(tuple(made), missing=why)
@@ -57,7 +57,7 @@ def to_last(shown: Map) -> Content:
 
 
 def pair_of_runs(shown: Map, a: str, b: str) -> tuple[str, str] | None:
-    """(run of A, run of B) by label, where those are two runs with steps."""
+    """(label of A's run, label of B's run), if these are two runs with steps; otherwise None."""
     one, other = label_at(shown, a), label_at(shown, b)
     return (one, other) if one and other and one != other else None
 
@@ -78,7 +78,7 @@ def between_seeds(shown: Map, family: Sequence[str]) -> Content:
 
 
 def to_marked(shown: Map, a: str) -> Content:
-    """KL to the checkpoint marked A ("": none is)."""
+    """KL to the checkpoint marked A ("" for none)."""
     if not a:
         return Content(missing="KL of every checkpoint to one: mark it with a")
     if not shown.rows_of([a]):
@@ -88,14 +88,14 @@ def to_marked(shown: Map, a: str) -> Content:
 
 
 def exponents(shown: Map, fits: Sequence[Exponent], window: int) -> Content:
-    """Diffusion exponents in likelihood space, beside those published for the runs' sizes."""
+    """Diffusion exponents in likelihood space, with those published for the runs' sizes."""
     made = curves.exponent_curves(fits)
     why = f"needs a run with {window + 1} or more scored checkpoints; press w for a shorter window"
     return Content(tuple(made), published_exponents(shown), missing="" if made else why)
 
 
 def updates(shown: Map, weight_sqdist: Mapping[tuple[str, str], float]) -> Content:
-    """Norm of the weights' update from the checkpoint before."""
+    """Norm of the weight update from the previous checkpoint."""
     made = curves.update_curves(shown, weight_sqdist)
     return Content(
         tuple(made), missing="" if made else "no weight distances are stored: press W to compute them"
@@ -103,18 +103,18 @@ def updates(shown: Map, weight_sqdist: Mapping[tuple[str, str], float]) -> Conte
 
 
 def label_at(shown: Map, name: str) -> str:
-    """The trajectory of the vector called `name`, "" where it is of none."""
+    """The label of the trajectory of the vector `name`; "" if it has none."""
     row = next(iter(shown.rows_of([name])), -1)
     return next((t.label for t in shown.trajectories() if row in t.rows), "")
 
 
 def published(*settings: str) -> tuple[tuple[float, str], ...]:
-    """(median in bits/byte, words) of settings of the published scale."""
+    """(median in bits/byte, label) of settings of the published scale."""
     return tuple((s.median, f"{s.name} {s.median:g}") for s in PUBLISHED if s.name in settings)
 
 
 def published_exponents(shown: Map) -> tuple[tuple[float, str], ...]:
-    """(c_q, words) published for the sizes of the map's runs; of none of them, the least and the greatest."""
+    """(c_q, label) published for the sizes of the map's runs; if for none of them, the smallest and the largest."""
     sizes = {p.size for p in shown.points} & set(PUBLISHED_EXPONENTS)
     ordered = sorted(PUBLISHED_EXPONENTS, key=lambda size: PUBLISHED_EXPONENTS[size][1])
     chosen = [s for s in ordered if s in sizes] or [ordered[0], ordered[-1]]
@@ -122,7 +122,7 @@ def published_exponents(shown: Map) -> tuple[tuple[float, str], ...]:
 
 
 def only(content: Content, hidden: frozenset[str]) -> list[Curve]:
-    """The curves without the checkpoints in `hidden`, those with a point left."""
+    """The curves without the checkpoints in `hidden`; curves without any point are left out."""
     found = []
     for c in content.curves:
         points = zip(c.names, c.steps, c.values, c.errors, strict=True)

@@ -1,10 +1,10 @@
-"""Export of a workspace as plain files: .npz of vectors, six tables as CSV, the report as JSON; others where asked for.
+"""Export of a workspace as plain files: vectors as .npz, tables as CSV, the report as JSON, and other formats on request.
 
-CSV is UTF-8 with a header and "\\n" line ends. Numbers have every digit of their float64. A field is empty where a
-value is undefined (NaN) or does not apply (the step of a model without steps); it is never 0 for that. More than 2 million
-pairs are no CSV but kl.parquet, or kl.npz without pyarrow; more than 200 million are left out.
-Text that begins with = + - or @ has an apostrophe before it, so that no spreadsheet computes it; numbers never have.
-Names are printable: characters that could steer a terminal stand as U+FFFD, in the .npz as in the tables.
+CSV is UTF-8 with a header and "\\n" line ends. Numbers have every digit of their float64. A field is empty, never 0, if the
+value is undefined (NaN) or does not apply (the step of a model without steps). More than 2 million pairs are written as
+kl.parquet, or kl.npz without pyarrow, instead of CSV; more than 200 million are left out. Text that begins with = + - or @
+gets an apostrophe before it, so that spreadsheets do not evaluate it. Control characters in names are replaced by U+FFFD,
+in the .npz and in the tables.
 """
 
 from __future__ import annotations
@@ -73,16 +73,17 @@ def export(
     choice: ReportChoice | None = None,
     also: Sequence[str] = (),
 ) -> list[Path]:
-    """Paths of the files written into `folder` (made when missing), all complete or none touched.
+    """Writes the export into `folder`, which is created if missing, and returns the paths; all files are written, or none.
 
-    loglik.npz, kl.csv, consecutive.csv, diffusion.csv and coordinates.csv hold the final vectors after
-    `preprocess` (or `choice`, which says more and counts instead); checkpoints.csv holds every registered checkpoint
-    as scored, tree.nwk the tree of neighbour joining where there are three models, layers.npz the lens vectors as they were scored, where there are any. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
-    "parquet", "modelmap". Raises KltuiError when nothing is scored.
+    loglik.npz, kl.csv, consecutive.csv, diffusion.csv and coordinates.csv are of the final vectors after `preprocess` (or
+    after `choice`, which takes precedence). checkpoints.csv has every registered checkpoint with its raw vector, tree.nwk the
+    tree of neighbour joining of three or more models, layers.npz the raw lens vectors, if any. Missing weight distances are
+    computed if the files are available. `also` names further formats: "parquet", "modelmap". Raises KltuiError if nothing
+    is scored.
     """
     ctx = Context(ws, choice or ReportChoice(Preparation(checked(preprocess))), notify)
     check_choice(ctx)
-    # Nothing scored, or a preprocessing that cannot be, is said before anything is written.
+    # raises an error before anything is written if nothing is scored or the preprocessing is impossible
     for sentence in (*ctx.left_out_words, *ctx.repeats_words):
         notify(sentence)
     writers: dict[str, Callable[[Path], None]] = {"loglik.npz": lambda path: _write_npz(ctx, path)}
@@ -103,7 +104,7 @@ def export(
 
 
 def _newick(ctx: Context) -> str | None:
-    """The tree of neighbour joining, for programs that draw trees; None where the map has none."""
+    """The tree of neighbour joining in Newick format; None if the map has too few models."""
     from kltui.analysis.tree import newick
 
     try:
@@ -114,14 +115,14 @@ def _newick(ctx: Context) -> str | None:
 
 
 def _others(ctx: Context, also: Sequence[str]) -> dict[str, Callable[[Path], None]]:
-    """Writers of the forms that were asked for besides. Raises KltuiError where one cannot be had."""
+    """{file: writer} for the further formats `also`. Raises KltuiError if pyarrow is missing."""
     writers: dict[str, Callable[[Path], None]] = {}
     if "parquet" in also:
         formats.check_parquet()
         writers["loglik.parquet"] = lambda path: formats.write_parquet_vectors(path, ctx.map)
         for name, (columns, rows) in _tables(ctx).items():
             if name == "kl.csv" and pair_files.are_many(ctx.map):
-                continue  # written so already
+                continue  # already written as Parquet
             writers[f"{Path(name).stem}.parquet"] = lambda path, c=columns, r=rows: (
                 formats.write_parquet_table(  # type: ignore[misc]
                     path, c, r(ctx)
@@ -134,7 +135,7 @@ def _others(ctx: Context, also: Sequence[str]) -> dict[str, Callable[[Path], Non
 
 def _write_modelmap(ctx: Context, path: Path) -> None:
     with path.open("wb") as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
-        # As numpy.savez writes them, which takes names as keywords and so refuses some.
+        # in the format of numpy.savez, which takes names as keywords and therefore rejects some
         for name, loglik_N in formats.modelmap_arrays(ctx.map).items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, loglik_N, allow_pickle=False)
@@ -146,7 +147,7 @@ def _write_modelmap(ctx: Context, path: Path) -> None:
 def _written(
     folder: Path, writers: dict[str, Callable[[Path], None]], notify: Callable[[str], None]
 ) -> list[Path]:
-    """Writes every file aside, then moves them all into `folder`; pairs in another form than before take their place."""
+    """Writes every file to a temporary folder, then moves all into `folder`; old files of pairs in another format are removed."""
     gone = [name for name in pair_files.FORMS if name not in writers]
     writing = False
     try:
@@ -180,7 +181,7 @@ def _write_npz(ctx: Context, path: Path) -> None:
 
 
 def _write_vectors(path: Path, ctx: Context, shown: Map, *, layers: bool = False, **more: Any) -> None:
-    """The vectors of a map `loglik` (K x N float64, nats), their `names`, and by which rules each was scored."""
+    """Writes the vectors of a map: `loglik` (K x N float64, nats), `names`, `text_bytes`, and the `keys` and `settings` of each."""
     record = shown.record
     rows = ctx.ws.vectors(
         names=None if layers else shown.names,
@@ -203,9 +204,9 @@ def _write_vectors(path: Path, ctx: Context, shown: Map, *, layers: bool = False
 
 
 def _keys(rows: Sequence[VectorRow], values: object = None) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-    """(key as a JSON object, settings) of vectors, K each: how they were scored, for whoever takes them in.
+    """(keys as JSON objects, settings) of K vectors, from which an import knows how they were scored.
 
-    `values`: what a map of pairs was made of where that is not the responses to their prompts.
+    `values`: for pairs, which log-likelihoods the map uses, unless those of responses to their prompts.
     """
     if values:
         keys = [json.dumps({**r.key_fields, "values": values}, sort_keys=True) for r in rows]
@@ -214,19 +215,19 @@ def _keys(rows: Sequence[VectorRow], values: object = None) -> tuple[NDArray[np.
 
 
 def _write_layers(ctx: Context, path: Path) -> None:
-    """Lens vectors `loglik` (M x N float64, nats) and their `names` run@step#k."""
+    """Writes the raw lens vectors, `loglik` (M x N float64, nats), with `names` run@step#k."""
     layered = ctx.layered
     found = layered.select([k for k, point in enumerate(layered.points) if point.layer is not None])
     _write_vectors(path, ctx, found, layers=True)
 
 
 def _mode(applied: object) -> str:
-    """What was done to a map's vectors, "none" for nothing."""
+    """The preprocessing mode of a map's vectors."""
     return str(applied.get("mode", "none")) if isinstance(applied, dict) else "none"
 
 
 def _text_digests(ctx: Context) -> NDArray[np.bytes_]:
-    """SHA-256 of every text in use as 64 hexadecimal digits: by these an import knows what the vectors are over."""
+    """SHA-256 of every text in use as 64 hexadecimal digits, by which an import identifies the corpus."""
     sha256, kept = str(ctx.map.record["corpus"]), ctx.map.text_index
     texts, prompts = ctx.ws.texts(sha256), ctx.ws.prompts(sha256)
     used = Corpus(tuple(texts[i] for i in kept), prompts=tuple(prompts[i] for i in kept) if prompts else ())
@@ -263,7 +264,7 @@ def _fsynced(descriptor: int) -> None:
 
 
 def csv_field(value: object) -> str:
-    """A CSV field: floats with all their digits, "" for what is undefined or absent."""
+    """A CSV field: floats with all their digits, "" for undefined or absent values."""
     if value is None:
         return ""
     if isinstance(value, float | np.floating):
@@ -301,7 +302,7 @@ def _checkpoint_rows(ctx: Context) -> Iterator[Row]:
 
 
 def _kl_rows(ctx: Context) -> Iterator[Row]:
-    """Every pair of final vectors once, in the map's order."""
+    """The rows of kl.csv: every pair of final vectors once, in the map's order."""
     names, kl, se = ctx.map.names, ctx.map.kl(), ctx.map.kl_se()
     for i, a in enumerate(names):
         for j in range(i + 1, len(names)):
@@ -332,9 +333,9 @@ def _weight_rows(ctx: Context) -> Iterator[Row]:
 
 
 def _coordinate_rows(ctx: Context) -> Iterator[Row]:
-    """Places of every vector by each method that the map allows: x, y, z by PCA and MDS, x, y by t-SNE.
+    """Coordinates of every vector by each possible method: x, y, z by PCA and MDS, x, y by t-SNE.
 
-    t-SNE in three dimensions is a layout of its own, under the method "tsne-3d".
+    t-SNE in three dimensions is a separate embedding, with the method "tsne-3d".
     """
     by_method: dict[str, NDArray[np.float64]] = dict(ctx.pictures.items())
     if ctx.tsne_in_space is not None:
@@ -346,7 +347,7 @@ def _coordinate_rows(ctx: Context) -> Iterator[Row]:
 
 
 def _variant_rows(ctx: Context) -> Iterator[Row]:
-    """Every quantised variant beside its model; the exact KL where it was worked out."""
+    """Every quantised variant with its model, and with their exact KL if it has been computed."""
     for v in variants(ctx):
         exact = v.exact.forward if v.exact else None
         yield (
@@ -358,7 +359,7 @@ def _variant_rows(ctx: Context) -> Iterator[Row]:
 
 
 def _tables(ctx: Context) -> dict[str, Table]:
-    """The tables of an export by file name; that of variants only where GGUF files are among them."""
+    """The tables of an export by file name; that of variants only if the map has GGUF files."""
     return _TABLES | (_OF_VARIANTS if gguf_pairs(ctx.map.points) else {})
 
 

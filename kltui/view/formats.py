@@ -1,4 +1,4 @@
-"""Other forms of an export: its tables as Parquet, its vectors in the layout of modelmap's released files."""
+"""Other formats of an export: tables as Parquet, vectors in the layout of the released files of modelmap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = Sequence[object]
 
 
 def check_parquet() -> None:
-    """Raises KltuiError where pyarrow is not installed."""
+    """Raises KltuiError if pyarrow cannot be imported."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
@@ -31,7 +31,7 @@ def check_parquet() -> None:
 
 
 def write_parquet_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Rows as one Parquet file: whole numbers, floats and strings; what is undefined or absent is null."""
+    """Writes rows as one Parquet file of integers, floats and strings; undefined or absent values are null."""
     import pyarrow as pa
     from pyarrow.parquet import write_table
 
@@ -41,7 +41,7 @@ def write_parquet_table(path: Path, columns: Sequence[str], rows: Iterable[Row])
 
 
 def write_parquet_vectors(path: Path, shown: Map) -> None:
-    """One row per vector: name, run, step and `loglik`, a list of N float64 in nats (NaN where unscored)."""
+    """Writes one row per vector: name, run, step and `loglik`, a list of N float64 in nats (NaN if unscored)."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -71,15 +71,15 @@ def _cell(value: object) -> object:
 
 
 def modelmap_arrays(shown: Map) -> dict[str, NDArray[Any]]:
-    """The layout of the released pickles as arrays for one .npz, which needs no unpickling.
+    """The vectors in the layout of the released pickles, as arrays for an .npz, which needs no unpickling.
 
-    `RUN` holds a model without steps, `RUN/STEP` one checkpoint of {run: {step: vector}}; a variant's run ends in
+    `RUN` is a model without steps, `RUN/STEP` one checkpoint of {run: {step: vector}}; the run of a variant ends in
     `+VARIANT`. Vectors are float64 in nats.
     """
     found: dict[str, NDArray[Any]] = {}
     for point, loglik_N in zip(shown.points, shown.loglik_KN, strict=True):
         run = point.run if point.quantization == "none" else f"{point.run}+{point.quantization}"
-        # These become names within an archive: none may lead out of a folder it is unpacked in.
+        # These become names in an archive, which must not lead out of the folder that it is unpacked in.
         run = safe_text(run).replace("..", "__").lstrip("/")
         key = run if point.step is None else f"{run}/{point.step}"
         assert key not in found, key

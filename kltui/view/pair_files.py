@@ -1,6 +1,6 @@
-"""KL of all pairs of a large map as one file that is read in seconds: Parquet, or .npz where pyarrow is not installed.
+"""Writes the KL of all pairs of a large map to one file that can be read in seconds: Parquet, or .npz without pyarrow.
 
-Pairs are computed and written some rows of the map at a time, so that memory holds neither a K x K matrix nor the table.
+Pairs are computed and written for some rows of the map at a time, so that neither a K x K matrix nor the table is in memory.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Progress = Callable[[float], None]
-_ROWS_AT_ONCE = 128  # rows of a band that are written at once: of 20,000 vectors 2.6 million pairs
+_ROWS_AT_ONCE = 128  # rows written at once: with 20,000 vectors, 2.6 million pairs
 MAX_IN_CSV = 2_000_000  # pairs: some 160 MB of text
-MAX_PAIRS = 200_000_000  # of 20,000 vectors: 4 GB
+MAX_PAIRS = 200_000_000  # of 20,000 vectors; 4 GB
 PARQUET, NPZ = "kl.parquet", "kl.npz"
 FORMS = ("kl.csv", PARQUET, NPZ)
 _READ = {
@@ -40,7 +40,7 @@ _READ = {
 
 
 def are_many(shown: Map) -> bool:
-    """Whether a map has more pairs than a CSV should hold."""
+    """Whether a map has too many pairs for a CSV file."""
     return _count(shown) > MAX_IN_CSV
 
 
@@ -49,24 +49,24 @@ def _count(shown: Map) -> int:
 
 
 def form() -> str:
-    """The file that pairs go to then."""
+    """The name of the file for pairs that are too many for a CSV."""
     return PARQUET if importlib.util.find_spec("pyarrow") is not None else NPZ
 
 
 def form_words(shown: Map, name: str) -> str:
-    """Why there is no kl.csv, and how to open what there is instead."""
+    """Why there is no kl.csv, and how to open the file that replaces it."""
     return (
         f"{_count(shown):,} pairs are too many for a CSV: {name} is written instead of kl.csv; {_READ[name]}"
     )
 
 
 def are_too_many(shown: Map) -> bool:
-    """Whether a map has more pairs than any file should hold."""
+    """Whether a map has too many pairs for any file."""
     return _count(shown) > MAX_PAIRS
 
 
 def none_words(shown: Map) -> str:
-    """Why there is no file of pairs, and where the KL of those that are looked for is."""
+    """Why there is no file of pairs, and where some of them can be found."""
     return (
         f"{_count(shown):,} pairs are too many for a file (at most {MAX_PAIRS:,}): none is written. --exclude leaves runs"
         " out; consecutive.csv has the pairs along runs, report.json the neighbours of each run's last model"
@@ -74,7 +74,7 @@ def none_words(shown: Map) -> str:
 
 
 def write(shown: Map, path: Path, progress: Progress = lambda share: None) -> None:
-    """Writes every pair once, in the map's order, as Parquet or .npz by the name of `path`; tells what share is done."""
+    """Writes every pair once, in the map's order, as Parquet or .npz by the name of `path`; calls `progress` with the share that is done."""
     (_write_parquet if path.name == PARQUET else _write_npz)(shown, path, progress)
 
 
@@ -88,17 +88,17 @@ class Band:
 
     @property
     def parts(self) -> list[Band]:
-        """The same in bands of few rows, whose pairs make small tables."""
+        """The band divided into bands of few rows, whose pairs make small tables."""
         cut = blocks(len(self.kl), _ROWS_AT_ONCE)
         return [Band(self.first + r.start, self.kl[r, r.start :], self.se[r, r.start :]) for r in cut]
 
     def pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """(row, column) within the band of each pair that it has, a row's after each other."""
+        """(rows, columns) within the band of its pairs, in the order of rows."""
         return np.triu_indices(len(self.kl), 1, self.kl.shape[1])
 
 
 def bands(pairs: KLPairs, progress: Progress) -> Iterator[Band]:
-    """All pairs, some rows at a time; each band's tiles are computed on the cores that are idle."""
+    """Yields all pairs, for some rows at a time; the tiles of a band are computed in parallel."""
     K = pairs.n_rows
     progress(0.0)
     for rows in blocks(K):
@@ -128,7 +128,7 @@ def _write_parquet(shown: Map, path: Path, progress: Progress) -> None:
     def called(rows: NDArray[np.intp]) -> Any:
         return pa.DictionaryArray.from_arrays(pa.array(rows, pa.int32()), names)
 
-    # Numbers that never come twice gain nothing by a dictionary or by being packed.
+    # Distinct numbers gain nothing from a dictionary or from compression.
     packed = {"a": "snappy", "b": "snappy", "kl_bits_per_byte": "none", "se": "none"}
     with ParquetWriter(path, schema, use_dictionary=["a", "b"], compression=packed) as writer:
         for band in bands(shown.pairs(), progress):
@@ -141,7 +141,7 @@ def _write_parquet(shown: Map, path: Path, progress: Progress) -> None:
 
 
 def _write_npz(shown: Map, path: Path, progress: Progress) -> None:
-    """`names` (K), `kl_bits_per_byte` and `se`: each pair once, as scipy's condensed matrices, NaN where undefined."""
+    """Writes `names` (K), `kl_bits_per_byte` and `se`: each pair once, as condensed matrices of scipy, NaN where undefined."""
     n = _count(shown)
     aside = path.with_name(".se.npy")
     se = np.lib.format.open_memmap(aside, "w+", np.float64, (n,))

@@ -1,4 +1,4 @@
-"""A placement as words, a table and JSON: where a model stands on a map."""
+"""The position of a model on a map (a placement), as text, a table and JSON."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SHARE = 0.95
 
 
 def placed_blocks(p: Placement) -> list[RenderableType]:
-    """What there is to say of a placement, as rich renderables."""
-    over = f"{p.drawn} draws, {p.n_texts} different of" if p.drawn else "all"
+    """A placement as rich renderables: a table and sentences."""
+    over = f"{p.drawn} draws, {p.n_texts} distinct of" if p.drawn else "all"
     blocks: list[RenderableType] = [
         words(f"{p.name} among {p.n_vectors} vectors, on {over} {p.n_corpus} texts"),
         words(f"scored with {p.settings}"),
@@ -108,7 +108,7 @@ def _leakage(p: Placement) -> str:
 
 
 def print_placement(p: Placement, stream: TextIO, *, as_json: bool = False) -> None:
-    """Writes a placement to `stream`, as words or as one JSON object."""
+    """Writes a placement to `stream`, as text or as one JSON object."""
     if as_json:
         json.dump(plain({"placement": p.as_dict()}), stream, indent=1, allow_nan=False)
         stream.write("\n")

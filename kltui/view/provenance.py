@@ -1,4 +1,4 @@
-"""Which libraries made a picture: t-SNE is another picture under another scikit-learn, PCA's axes are numpy's."""
+"""Versions of the libraries that compute embeddings, because t-SNE differs between versions of scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ LIBRARIES = ("numpy", "scikit-learn", "scipy")
 
 
 def versions() -> dict[str, str]:
-    """{library: version} of kltui and of what its pictures are computed with, "" for one that is not installed."""
+    """{library: version} of kltui and of the libraries that compute embeddings; "" if not installed."""
     return {"kltui": __version__, **{name: _installed(name) for name in LIBRARIES}}
 
 
 def version_words() -> str:
-    """The same in one line."""
+    """`versions` in one line."""
     return ", ".join(f"{name} {number}" for name, number in versions().items() if number)
 
 

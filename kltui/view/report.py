@@ -1,4 +1,4 @@
-"""The report of a workspace: sections of tables and text plots, and the same as JSON."""
+"""The report of a workspace: sections with tables and text plots, or the same as JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Report:
         return [section.renderable() for section in self.sections]
 
     def as_dict(self) -> dict[str, object]:
-        """Plain data for JSON: NaN and infinities are None, names are as they are."""
+        """Plain data for JSON; NaN and infinities are None, and names are unchanged."""
         sections = {s.name: section_data(s) for s in self.sections}
         made = {
             "schema": JSON_SCHEMA,
@@ -70,14 +70,14 @@ class Report:
 
 
 def _sections() -> dict[str, Builder]:
-    """Every section by its name; not imported by who only writes a report, such as what a job ends with."""
+    """Every section by its name; imported late, because the summary of a job does not need it."""
     from kltui.view.sections.catalogue import SECTIONS
 
     return SECTIONS
 
 
 def section_names() -> list[str]:
-    """Names that `report` takes, in the order shown."""
+    """The names of all sections, in the order shown."""
     return list(_sections())
 
 
@@ -88,7 +88,7 @@ def section_on(ctx: Context, name: str) -> Section:
 
 
 def headline(section: Section) -> str:
-    """A section in one line: why it is not here, else its first words; "" where it begins with a table."""
+    """A section in one line: why it is missing, otherwise its first line of text; "" if it begins with a table."""
     if section.status != "shown":
         return section.message
     said = next((block.plain for block in section.blocks if isinstance(block, Text) and block.plain), "")
@@ -104,15 +104,15 @@ def report(
 ) -> Report:
     """The chosen sections (None: all) of a workspace; an error in one becomes that section's message.
 
-    Missing weight distances are computed where files are at hand, with progress said by `notify`. `choice` says
-    more than `preprocess`, and counts instead of it. Raises UsageError for unknown names.
+    Missing weight distances are computed if the files are available, with progress reported by `notify`. `choice`, if given,
+    takes precedence over `preprocess`. Raises UsageError for unknown names.
     """
     return report_on(Context(ws, choice or ReportChoice(Preparation(checked(preprocess))), notify), sections)
 
 
 @one_blas_thread
 def report_on(ctx: Context, sections: Sequence[str] | None = None) -> Report:
-    """The chosen sections of a context, whose map and distances may be computed already."""
+    """The chosen sections of a context, whose map and distances may already be computed."""
     built = tuple(_built(name, _sections()[name], ctx) for name in _chosen(sections))
     try:
         basis, record = ctx.basis, ctx.map.record.get("preprocess", "none")
@@ -123,8 +123,8 @@ def report_on(ctx: Context, sections: Sequence[str] | None = None) -> Report:
 
 
 def _provenance(ctx: Context) -> dict[str, object]:
-    """What the numbers rest on: the corpus, what all keys share, and the stored vector behind every name."""
-    record, held = ctx.map.record, set(ctx.raw.names)
+    """The origin of the numbers: library versions, the common key of the vectors, and the stored vector behind every name."""
+    record, on_map = ctx.map.record, set(ctx.raw.names)
     return {
         "saved_map": ctx.choice.saved,
         "versions": versions(),
@@ -133,13 +133,13 @@ def _provenance(ctx: Context) -> dict[str, object]:
         "vectors": {
             name: {"id": row.id, "weights": row.weights, "created": row.created}
             for name, row in ctx.vectors.items()
-            if row.layer is not None or name in held
+            if row.layer is not None or name in on_map
         },
     }
 
 
 def check_choice(ctx: Context) -> None:
-    """Raises UsageError where the reader's choice names what is not there, before anything is computed."""
+    """Raises UsageError for an invalid KL, or a checkpoint or run that is not on the map, before anything is computed."""
     for name, value in (("--where", ctx.choice.where), ("--level", ctx.choice.level)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise UsageError(
@@ -151,7 +151,7 @@ def check_choice(ctx: Context) -> None:
 
 
 def checked(preprocess: str) -> str:
-    """`preprocess` itself. Raises UsageError when it is no known preprocessing."""
+    """`preprocess` itself. Raises UsageError if it is unknown."""
     if preprocess not in PREPROCESSINGS:
         raise UsageError(f"unknown preprocessing {preprocess!r}", f"known: {', '.join(PREPROCESSINGS)}")
     return preprocess
@@ -167,7 +167,7 @@ def _chosen(sections: Sequence[str] | None) -> list[str]:
 
 
 def _built(name: str, builder: Builder, ctx: Context) -> Section:
-    """The section, or one that says what it lacks or what went wrong. Raises DamageError: no figure is then sure."""
+    """The section, or one with the reason why it is missing or failed. Raises DamageError for a damaged workspace."""
     title = name.capitalize()
     try:
         return builder(ctx)
@@ -178,7 +178,7 @@ def _built(name: str, builder: Builder, ctx: Context) -> Section:
     except KltuiError as error:
         return Section(name, title, status="failed", message=error.message, hint=error.hint)
     except Exception as error:
-        # One broken section must not cost the others; the log has the traceback.
+        # an error in one section must not prevent the others; the log has the traceback
         log.exception("section %s failed", name)
         message = f"internal error: {type(error).__name__}: {error}"
         return Section(
@@ -227,7 +227,7 @@ def write_json(made: Report, stream: TextIO) -> None:
 
 
 def write_text(made: Report, stream: TextIO, width: int | None = None, ascii_only: bool = False) -> None:
-    """Writes a report as tables and plots, section by section, coloured where the stream is a terminal."""
+    """Writes a report as tables and plots, section by section, in colour if the stream is a terminal."""
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
     buffer = _Buffer("ascii" if ascii_only or not encoding.startswith("utf") else encoding)
     on_terminal = stream.isatty()
@@ -240,7 +240,7 @@ def write_text(made: Report, stream: TextIO, width: int | None = None, ascii_onl
 def section_lines(
     section: Section, width: int, *, color: bool = True, ascii_only: bool = False
 ) -> list[list[Segment]]:
-    """The lines that `write_text` writes of a section at `width` columns, as rich's segments, without trailing spaces."""
+    """The lines that `write_text` writes for a section at `width` columns, as rich segments without trailing spaces."""
     encoding = "ascii" if ascii_only else "utf-8"
     console = _console(_Buffer(encoding), "256" if color else None, width)
     found = console.render_lines(section.renderable(), pad=False)
@@ -281,14 +281,14 @@ def _columns(stream: TextIO) -> int:
 
 
 def in_encoding(text: str, encoding: str) -> str:
-    """`text` in characters that the encoding has: known ones by what stands for them, others by a question mark."""
+    """`text` with characters that the encoding lacks replaced, for ASCII by similar ones if known, otherwise by "?"."""
     if encoding == "ascii":
         return in_ascii(text)
     return text.encode(encoding, "replace").decode(encoding)
 
 
 class _Buffer(io.StringIO):
-    """Text on its way to a stream, with the stream's encoding: what that cannot hold is replaced."""
+    """A text buffer with the encoding of the final stream, in which unsupported characters are replaced."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__()
@@ -299,7 +299,7 @@ class _Buffer(io.StringIO):
         return self._encoding
 
     def taken(self) -> str:
-        """What was written since the last call, trailing spaces cut, in characters that the encoding has."""
+        """The text written since the last call, without trailing spaces, in characters that the encoding has."""
         rows = (row.rstrip() for row in self.getvalue().split("\n"))
         text = "\n".join(rows)
         self.seek(0)
@@ -308,7 +308,7 @@ class _Buffer(io.StringIO):
 
 
 def section_data(section: Section) -> dict[str, object]:
-    """A section as data: title, status, why it is not here, notes, and all its numbers."""
+    """A section as data: title, status, why it is missing, notes, and all its numbers."""
     head: dict[str, object] = {"title": section.title, "status": section.status}
     if section.message:
         head |= {"message": section.message, "hint": section.hint}
@@ -316,7 +316,7 @@ def section_data(section: Section) -> dict[str, object]:
 
 
 def plain(value: object) -> object:
-    """`value` with only JSON's own types: arrays as lists, numbers that are not finite as None."""
+    """`value` with only JSON's types: arrays become lists, non-finite numbers None."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

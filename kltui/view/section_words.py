@@ -1,4 +1,4 @@
-"""The sections of a report in the order shown, with what each shows: known without importing what computes them."""
+"""The sections of a report in order, with their descriptions, in a module that imports nothing."""
 
 from __future__ import annotations
 

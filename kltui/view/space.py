@@ -1,4 +1,4 @@
-"""Three dimensions on a screen: a cloud turned about two axes, and lines that are laid through a scene."""
+"""Three dimensions on a screen: rotation of points about two axes, and outlines drawn in a scene."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Outline = tuple[int, Floats]  # a colour code, and the corners of an open line, 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Where one looks from, in degrees: at elevation 90 and azimuth 0 axis 1 points right and axis 2 up."""
+    """The viewing direction in degrees; at elevation 90 and azimuth 0, axis 1 points right and axis 2 up."""
 
     azimuth: float = 30.0
     elevation: float = 25.0
 
     def by(self, azimuth: float, elevation: float) -> Turn:
-        """Turned further: round and round, up to the poles.
+        """The direction rotated further; azimuth wraps around, elevation stops at the poles.
 
         >>> Turn(350, 85).by(20, 20)
         Turn(azimuth=10.0, elevation=90.0)
@@ -33,7 +33,7 @@ class Turn:
 
     @property
     def rotation_33(self) -> Floats:
-        """Rows: the directions on the axes that show to the right, upwards and towards the eye."""
+        """Rotation matrix; its rows are the directions that point to the right, upwards and towards the viewer."""
         a, e = math.radians(self.azimuth), math.radians(self.elevation)
         return np.array(
             [
@@ -44,7 +44,7 @@ class Turn:
         )
 
     def turned(self, xyz_n3: Floats) -> Floats:
-        """n x 3: how far right, up and near each point is; lengths stay what they are."""
+        """n x 3 rotated coordinates: to the right, upwards and towards the viewer; lengths are unchanged."""
         return np.asarray(xyz_n3 @ self.rotation_33.T)
 
 
@@ -52,7 +52,7 @@ FLAT = Turn(0.0, 90.0)  # two dimensions, seen from above
 
 
 def in_three(xy_nd: Floats) -> Floats:
-    """The first three columns of n x d coordinates, zeros where there are fewer."""
+    """The first three columns of n x d coordinates, padded with zeros."""
     out = np.zeros((len(xy_nd), 3))
     out[:, : min(3, xy_nd.shape[1])] = xy_nd[:, :3]
     return out
@@ -65,7 +65,7 @@ def finite_rows(values_nd: Floats) -> Floats:
 
 
 def middle_and_reach(xyz_n3: Floats) -> tuple[Floats, float]:
-    """(middle of the box around the finite points, distance of the farthest point from it): what any turn keeps in view."""
+    """(centre of the box around the finite points, distance of the farthest point from it), which contain any rotation."""
     finite = finite_rows(xyz_n3)
     if not len(finite):
         return np.zeros(3), 1.0
@@ -74,7 +74,7 @@ def middle_and_reach(xyz_n3: Floats) -> tuple[Floats, float]:
 
 
 def dashes(a_3: Floats, b_3: Floats, count: int) -> list[Floats]:
-    """`count` strokes on the way from a to b, as long as the gaps between them."""
+    """`count` dashes from a to b, as long as the gaps between them."""
     at = np.linspace(0.0, 1.0, 2 * count)[:, None]
     places = a_3 + at * (b_3 - a_3)
     return [places[2 * k : 2 * k + 2] for k in range(count)]
@@ -83,14 +83,14 @@ def dashes(a_3: Floats, b_3: Floats, count: int) -> list[Floats]:
 def with_outlines(
     xyz_n3: Floats, code_n: NDArray[np.int16], segments_m2: NDArray[np.int64], under: Sequence[Outline]
 ) -> tuple[Floats, NDArray[np.int16], NDArray[np.int64]]:
-    """Points, codes and segments of a scene with open lines drawn below its own; their corners follow its points."""
+    """Points, codes and segments of a scene with additional lines drawn below its own; their corners come after its points."""
     if not under:
         return xyz_n3, code_n, segments_m2
     sizes = np.array([len(corners) for _, corners in under])
     codes = np.repeat(np.array([code for code, _ in under], dtype=np.int16), sizes)
     first = len(xyz_n3) + np.arange(int(sizes.sum()))
     joined = np.ones(len(first), dtype=bool)
-    joined[np.cumsum(sizes) - 1] = False  # the last corner of each line leads nowhere
+    joined[np.cumsum(sizes) - 1] = False  # no segment begins at the last corner of a line
     segments = np.column_stack([first[joined], first[joined] + 1])
     return (
         np.concatenate([xyz_n3, *(corners for _, corners in under)]),

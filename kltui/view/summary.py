@@ -1,4 +1,4 @@
-"""What a job or the demo ends with: what was found in at most ten lines, one picture, and the command to go on with."""
+"""The summary at the end of a job or the demo: the findings in at most ten lines, one plot, and the next commands."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 MAX_LINES, MAX_RUNS = 10, 3
-WIDTH = 68  # of what was found, on 80 columns
-Finding = tuple[str, str]  # what it is about, and what was found
+WIDTH = 68  # of the findings, in a terminal of 80 columns
+Finding = tuple[str, str]  # (label, text)
 
 
 def print_summary(
@@ -43,7 +43,7 @@ def print_summary(
     notices: TextIO | None = None,
     ascii_only: bool = False,
 ) -> None:
-    """Writes what was found to `stream` (standard output); progress of long computations to `notices` (standard error)."""
+    """Writes the summary to `stream` (standard output), and progress of long computations to `notices` (standard error)."""
     out, said = stream or sys.stdout, notices or sys.stderr
 
     def notify(message: str) -> None:
@@ -56,7 +56,7 @@ def print_summary(
 
 
 def summary(ctx: Context) -> Section:
-    """Counts, loss, the largest KL, when runs settled, exponents and failures; a picture; what to type next."""
+    """Counts, loss, the largest KL, when runs settled, exponents and failures; a plot; the next commands."""
     found = [one for find in (_counts, _loss, _largest, _settled, _exponents) for one in _found(find, ctx)]
     lines = Table.grid(padding=(0, 2, 0, 0))
     lines.add_column(min_width=len("exponent c"))
@@ -71,7 +71,7 @@ def summary(ctx: Context) -> Section:
 
 
 def _found(find: Callable[[Context], Iterator[Finding]], ctx: Context) -> list[Finding]:
-    """What one of these finds; nothing where the workspace has nothing for it."""
+    """The findings of one function; [] if the workspace lacks the data for it."""
     try:
         return list(find(ctx))
     except KltuiError:
@@ -108,7 +108,7 @@ def _last_of_runs(every: list[Loss]) -> list[Loss]:
 
 
 def _largest(ctx: Context) -> Iterator[Finding]:
-    # not of the report's section, whose order takes seconds to import on a slow disk
+    # without the report's section, whose clustering takes seconds to import on a slow disk
     chosen = ctx.map.select(finals(ctx.map))
     pair = largest_of(every_pair(chosen))
     if pair is not None:
@@ -147,31 +147,31 @@ def _exponents(ctx: Context) -> Iterator[Finding]:
         yield "exponent c", f"{_first_few(said)} ({spaces}Pythia {min(of_q):g} to {max(of_q):g})"
 
 
-def _failures(ctx: Context, room: int) -> list[Finding]:
-    """Checkpoints that failed, those of one reason together, each with its way out, in at most `room` lines."""
+def _failures(ctx: Context, n_lines: int) -> list[Finding]:
+    """Failed checkpoints grouped by reason, each reason with its hint, in at most `n_lines` lines."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in ctx.rows:
         if row.status == "failed":
             reasons.setdefault((row.error, row.hint), []).append(safe_text(row.name, 50))
     if not reasons:
         return []
-    fit = max(1, room // 2)  # a reason and its way out take two lines or more
+    fit = max(1, n_lines // 2)  # a reason and its hint take two lines or more
     if len(reasons) > fit:
-        fit = max(1, (room - 1) // 2)  # the last line counts the others
+        fit = max(1, (n_lines - 1) // 2)  # the last line is for the number of others
     shown = list(reasons.items())[:fit]
     rest = sum(map(len, reasons.values())) - sum(len(names) for _, names in shown)
-    last = [("", f"and {rest} more: --report --section overview")] if rest and room > 1 else []
-    each = max(1, (room - len(last)) // len(shown))
+    last = [("", f"and {rest} more: --report --section overview")] if rest and n_lines > 1 else []
+    each = max(1, (n_lines - len(last)) // len(shown))
     return [*(one for why, names in shown for one in _failure(_first_and_more(names), *why, each)), *last]
 
 
 def _first_and_more(names: list[str]) -> str:
-    """The first of some names and how many more there are: the reason behind them is what is to be read."""
+    """The first of some names and the number of others, short enough to leave space for the reason."""
     return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _failure(names: str, error: str, hint: str, lines: int) -> list[Finding]:
-    """Who failed and why, and what helps, whole where `lines` lines are enough for both."""
+    """The failed checkpoints with the reason, and the hint, cut to `lines` lines in total."""
     helps = bool(hint) and lines > 1
     of_hint = min(lines - 1, len(textwrap.wrap(safe_text(hint, 400), WIDTH))) if helps else 0
     why = ("failed", _cut(f"{names}: {safe_text(error, 400)}", lines - of_hint))
@@ -188,7 +188,7 @@ def _first_few(said: list[str]) -> str:
 
 
 def _picture(ctx: Context) -> list[RenderableType]:
-    """The loss against the step where there are runs, else the models on the map."""
+    """The loss against the step if there are runs, otherwise the map."""
     for section in (loss, trajectories):
         try:
             plots = [block for block in section(ctx).blocks if isinstance(block, Plot)]

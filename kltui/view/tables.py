@@ -1,4 +1,4 @@
-"""Tables of reports: columns that fit the terminal, of numbers with their errors as text."""
+"""Tables of reports, whose columns fit the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kltui.sanitize import in_ascii, safe_text, short_name
 
 
 def count(n: int, noun: str, plural: str = "") -> str:
-    """`n noun`, with the plural where it is due.
+    """`n noun`, in the plural unless n is 1.
 
     >>> count(1, "run"), count(2, "run"), count(0, "vertex", "vertices")
     ('1 run', '2 runs', '0 vertices')
@@ -29,7 +29,7 @@ def count(n: int, noun: str, plural: str = "") -> str:
 
 
 class TableText(Text):
-    """Text that is spelled in ASCII, before it is measured, where nothing else may be printed."""
+    """Text that is converted to ASCII, before it is measured, if only ASCII may be printed."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
         return Text.__rich_console__(self._spelled(options), console, options)
@@ -44,7 +44,7 @@ class TableText(Text):
 
 
 def words(text: str, style: str = "") -> Text:
-    """Untrusted or own words as rich Text, printable and without markup."""
+    """Text, which may be untrusted, as a printable rich Text without markup."""
     return TableText(safe_text(text), style=style)
 
 
@@ -55,14 +55,14 @@ def table(
     tight: bool = False,
     wrap: Sequence[int] = (),
 ) -> Table:
-    """A rich table of strings: columns in `left` hold names, cut where the width ends, the others whole numbers.
+    """A rich table of strings. Columns in `left` are names, which are cut if there is no space; other columns are never cut.
 
-    `tight` puts one space between columns instead of two; columns in `wrap` hold words, on more lines where need be.
+    `tight` puts one space between columns instead of two; columns in `wrap` are text that may take several lines.
     """
     padding = (0, 1, 0, 0) if tight else (0, 1)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, highlight=False)
     for i, heading in enumerate(headings):
-        # Rich narrows only columns that may wrap, so names may, and each name itself is cut instead.
+        # Rich narrows only columns that may wrap, so columns of names may, but each name is cut instead.
         free = i in left or i in wrap
         made.add_column(words(heading), no_wrap=not free)
         made.columns[i].justify = "left" if free else "right"
@@ -89,14 +89,14 @@ class _Name:
 
 
 def _cut_in_the_middle(name: str, width: int) -> str:
-    """The name in `width` cells; as it is where it fits or has wide characters, which rich then cuts at their end."""
+    """The name cut to `width` cells; unchanged if it fits or has wide characters, which rich cuts at the end."""
     if cell_len(name) <= width or cell_len(name) > len(name):
         return name
     return short_name(name, width)
 
 
 def _name(text: str) -> RenderableType:
-    """A cell of a left column; words, which have spaces, are cut at their end."""
+    """A cell of a left column: a name is cut in the middle, text with spaces at its end."""
     if " " in text:
         return TableText(safe_text(text), no_wrap=True, overflow="ellipsis")
     return _Name(text)

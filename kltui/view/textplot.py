@@ -1,9 +1,9 @@
-"""Text plots of headless reports: the one module that calls plotext, which only ever sees dots inside the unit square.
+"""Text plots of reports. Only this module calls plotext, and passes it only dots inside the unit square.
 
 plotext 5.3.2 rasterises lines before it clips them, fails on inf, NaN, flat ranges and on a second draw with
-a logarithmic axis. So limits, logarithms, clipping and rasterising happen here, and ticks and the names of axes in
-`axis` and `ticks`, as on screen; plotext's figure is cleared, gets an explicit size and a bounded number of dots to
-put in cells. It has one figure for a whole process: a lock keeps threads from drawing into each other's.
+a logarithmic axis. Limits, logarithms, clipping and rasterising are therefore done here, ticks and axis names in `axis` and
+`ticks`, as on screen; plotext's figure is cleared and gets an explicit size and a bounded number of dots to put into cells.
+It has only one figure per process, which a lock protects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kltui.view.ticks import axis_name
 
 Floats = NDArray[np.float64]
 
-# the palette's eight, and more for reports, where colour may be missing
+# the palette's eight markers, and more for reports, which may have no colours
 MARKERS = palette.MARKERS + "□◇☆▽"
 ASCII_MARKERS = palette.MARKERS_ASCII + "@=svznuw"
 _FRAME_TO_ASCII = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
@@ -51,7 +51,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Style:
-    """How a plot may look: its size in cells, whether colour is allowed, whether only ASCII is."""
+    """The style of a plot: its size in cells, whether it has colours, and whether it is limited to ASCII."""
 
     width: int = 80
     height: int = 18
@@ -61,7 +61,7 @@ class Style:
 
 @dataclass(frozen=True)
 class PlotFrame:
-    """What stands around the data: labels, the scale of each axis, limits in data units, equal units on both axes."""
+    """The frame of a plot: labels, the scale and limits (in data units) of each axis, and whether their units are equal."""
 
     title: str = ""
     xlabel: str = ""
@@ -85,15 +85,15 @@ def scatter(
     ascii_only: bool = False,
     equal: bool = True,
 ) -> str:
-    """Points of each series with a marker of its own, threaded by a line where the series asks for one."""
+    """A text plot of the points of each series with its marker, joined by a line if the series has one."""
     frame = PlotFrame(title, xlabel, ylabel, equal=equal)
     return draw(series, frame, Style(width, height, colour, ascii_only))
 
 
 def draw(series: Sequence[Series], frame: PlotFrame, style: Style) -> str:
-    """The plot as lines of text without a final newline; with `style.colour` they carry SGR codes, else none.
+    """The plot as lines of text without a final newline, with SGR codes if `style.colour`.
 
-    Nothing finite to show is said in one line. Cells beyond `style.width` are never written.
+    Without finite values it is one line that says so. No line is wider than `style.width`.
     """
     style = Style(
         max(style.width, _MIN_WIDTH), max(style.height, _MIN_HEIGHT), style.colour, style.ascii_only
@@ -107,7 +107,7 @@ def draw(series: Sequence[Series], frame: PlotFrame, style: Style) -> str:
 
 
 def _transformed(series: Sequence[Series], frame: PlotFrame) -> tuple[list[Floats], list[Floats]]:
-    """Each series on its axes' scales; where either value is not finite both are NaN, and all-NaN is length 0."""
+    """(x, y) of each series on the axes' scales; if either value is not finite, both are NaN; all-NaN series have length 0."""
     xs, ys = [], []
     for one in series:
         x = Axis.forward(np.asarray(one.x, dtype=np.float64).ravel(), frame.xscale)
@@ -133,7 +133,7 @@ class _Canvas:
 
     @classmethod
     def fitted(cls, frame: PlotFrame, xs: list[Floats], ys: list[Floats], style: Style) -> _Canvas:
-        """A canvas whose limits hold all data (or are the frame's), with room for its tick labels."""
+        """A canvas with the frame's limits or those of all data, and space for its tick labels."""
         x_axis = fit_axis(np.concatenate(xs), frame.xscale, frame.xlim)
         y_axis = fit_axis(np.concatenate(ys), frame.yscale, frame.ylim)
         lines = style.height - 2
@@ -147,7 +147,7 @@ class _Canvas:
 
     def rows(self, series: Sequence[Series], xs: list[Floats], ys: list[Floats]) -> list[str]:
         """The frame, ticks and data as rows of text."""
-        import plotext  # late: only reports draw with it
+        import plotext  # imported late, because only reports need it
 
         with _PLOTEXT:
             self._begin()
@@ -162,7 +162,7 @@ class _Canvas:
         return [row if self.style.colour else _plain(row) for row in self._readable(text).split("\n")]
 
     def _begin(self) -> None:
-        """Clears plotext's figure and gives it limits 0 to 1 and our ticks."""
+        """Clears plotext's figure and sets its limits to 0 and 1, and its ticks."""
         import plotext
 
         plotext.main()
@@ -177,16 +177,16 @@ class _Canvas:
         x_ticks = self.x_axis.ticks(max(2, self.columns // 9))
         plotext.xticks(*zip(*x_ticks, strict=True))
         plotext.yticks(*zip(*self.y_ticks, strict=True))
-        # an unused plotext figure drops its axes: one blank dot keeps them
+        # plotext omits the axes of an empty figure, so it gets one blank dot
         plotext.scatter([0.0], [0.0], marker=" ")
 
     def _grid(self, thread: bool) -> tuple[int, int]:
-        """Dots across and up: braille dots for threads, cells for markers and in plain ASCII."""
+        """(columns, rows) of dots: braille dots for lines, cells for markers and in ASCII."""
         fine = thread and not self.style.ascii_only
         return (2 * self.columns, 4 * self.lines) if fine else (self.columns, self.lines)
 
     def _dots(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Every dot that the polyline through x, y touches inside the canvas, in unit coordinates, each once."""
+        """The dots of the polyline through x, y inside the canvas, in unit coordinates, each once."""
         across, up = self._grid(thread=True)
         ends = np.column_stack([self.x_axis.unit(x), self.y_axis.unit(y)])
         segments = clip_segments(np.hstack([ends[:-1], ends[1:]]))
@@ -197,7 +197,7 @@ class _Canvas:
         return cols / max(1, across - 1), rows / max(1, up - 1)
 
     def _marks(self, x: Floats, y: Floats, every: bool) -> tuple[Floats, Floats]:
-        """Unit coordinates of the points to mark: all visible ones, or at most nine spread along a thread."""
+        """Unit coordinates of the points to mark: all visible ones, or at most nine spread along a line."""
         across, up = self._grid(thread=False)
         u, v = self.x_axis.unit(x), self.y_axis.unit(y)
         seen = (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1)
@@ -231,13 +231,13 @@ def marker_of(slot: int, ascii_only: bool = False) -> str:
 
 
 def colour_of(slot: int) -> int:
-    """The xterm-256 colour of series number `slot`: pairs with its marker to something unique far beyond eight."""
+    """The xterm-256 colour of series number `slot`; combinations of colour and marker are unique far beyond eight series."""
     colours = palette.DARK.series
     return colours[(slot + slot // len(colours)) % len(colours)]
 
 
 def clip_segments(segments_m4: Floats) -> Floats:
-    """The parts of segments (x0, y0, x1, y1) inside the unit square, m' x 4; those with a NaN are gone.
+    """The parts of segments (x0, y0, x1, y1) inside the unit square, m' x 4; segments with NaN are left out.
 
     Liang and Barsky's parametric clipping, all segments at once.
     """
@@ -258,7 +258,7 @@ def clip_segments(segments_m4: Floats) -> Floats:
 
 
 def rasterise(segments_m4: Floats, across: int, up: int) -> NDArray[np.bool_]:
-    """Dots touched by segments in the unit square, up x across, row 0 at the bottom; work is bounded per segment."""
+    """Whether each dot is touched by a segment in the unit square, up x across, row 0 at the bottom."""
     hit = np.zeros((up, across), dtype=bool)
     scaled = segments_m4 * np.array([across - 1, up - 1, across - 1, up - 1], dtype=np.float64)
     scaled = np.unique(np.floor(scaled + 0.5), axis=0)
@@ -274,14 +274,14 @@ def rasterise(segments_m4: Floats, across: int, up: int) -> NDArray[np.bool_]:
 
 
 def _spread(u: Floats, v: Floats, maximum: int) -> tuple[Floats, Floats]:
-    """At most `maximum` of the points, evenly along the length of the thread, first and last among them."""
+    """At most `maximum` of the points, evenly along the length of the line, including the first and last."""
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(u), np.diff(v)))])
     picked = np.unique(np.searchsorted(length, np.linspace(0, length[-1], maximum), side="left"))
     return u[picked], v[picked]
 
 
 def _equal_units(x_axis: Axis, y_axis: Axis, across: int, up: int) -> tuple[Axis, Axis]:
-    """Both axes widened about their middles until a dot spans the same length on each."""
+    """Both axes, one of them lengthened about its middle so that a dot has the same length on each."""
     per_dot = max(x_axis.span / max(1, across - 1), y_axis.span / max(1, up - 1))
     return x_axis.widened(per_dot * (across - 1)), y_axis.widened(per_dot * (up - 1))
 
@@ -304,7 +304,7 @@ def _footing(series: Sequence[Series], frame: PlotFrame, style: Style) -> list[s
 
 
 def _legend(series: Sequence[Series], style: Style) -> list[str]:
-    """Marker and label of every named series, filled into rows of at most `style.width` cells."""
+    """Marker and label of every named series, in rows of at most `style.width` cells."""
     rows: list[str] = []
     used = style.width
     first = {one.label: k for k, one in reversed(list(enumerate(series))) if one.label}
@@ -328,7 +328,7 @@ def _legend(series: Sequence[Series], style: Style) -> list[str]:
 
 
 def _words(text: str, style: Style) -> str:
-    """Untrusted words made printable, and ASCII where only that is allowed."""
+    """Untrusted text made printable, and ASCII if required."""
     shown = safe_text(text)
     return in_ascii(shown) if style.ascii_only else shown
 
@@ -338,6 +338,6 @@ def _fit(text: str, width: int) -> str:
 
 
 def _plain(row: str) -> str:
-    """A plotext row without its SGR codes: ours hold none, so everything from ESC to m is plotext's."""
+    """A row of plotext's output without SGR codes; labels contain none, so everything from ESC to m is plotext's."""
     head, *rest = row.split("\x1b[")
     return (head + "".join(part.partition("m")[2] for part in rest)).rstrip()

@@ -1,4 +1,4 @@
-"""Where an axis puts its marks: multiples of 1, 2 or 5, or decades."""
+"""Ticks of an axis: multiples of 1, 2 or 5, or decades."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on an axis: where it is, in the axis' own coordinate, and what it says."""
+    """A tick of an axis: its position, in the axis' own coordinate, and its label."""
 
     at: float
     label: str
@@ -35,7 +35,7 @@ def linear_ticks(low: float, high: float, maximum: int = 6) -> list[Tick]:
 
 
 def _steps(rough: float) -> Iterator[float]:
-    """Round steps from just below `rough` on."""
+    """Yields rising round steps, from somewhat below `rough`."""
     power = math.floor(math.log10(rough))
     for decade in itertools.count(power):
         for factor in (1, 2, 5):
@@ -44,7 +44,7 @@ def _steps(rough: float) -> Iterator[float]:
 
 
 def tick_label(value: float, step: float) -> str:
-    """The shortest decimal of `value` that tells neighbours `step` apart; thousands as k, millions as M.
+    """The shortest decimal of `value` that differs from neighbours at a distance `step`; thousands as k, millions as M.
 
     >>> tick_label(143000, 1000), tick_label(0.25, 0.05)
     ('143k', '0.25')
@@ -69,9 +69,9 @@ def _decimal(value: float, step: float) -> str:
 
 
 def decade_ticks(low_log10: float, high_log10: float, maximum: int = 6) -> list[Tick]:
-    """Ticks on a log10 axis, `at` in log10 units: decades, with 2 and 5 between where there is room.
+    """Ticks on a log10 axis, `at` in log10 units: decades, with 2 and 5 between them if there is space.
 
-    One tick says nothing of a scale: where so few decades fit, there are more than `maximum`.
+    A single tick does not show the scale, so there may be more than `maximum`.
 
     >>> [t.label for t in decade_ticks(0, 3)]
     ['1', '10', '100', '1k']
@@ -114,7 +114,7 @@ def _within_decade(low_log10: float, high_log10: float, maximum: int) -> list[Ti
 
 
 def axis_name(name: str, scale: Literal["linear", "log", "log1p"], maximum: int) -> str:
-    """What an axis is, in at most `maximum` letters: without its unit, then cut, where there is less room.
+    """The name of an axis in at most `maximum` characters, if necessary without its unit, or cut.
 
     >>> axis_name("KL, bits/byte", "log", 30), axis_name("KL, bits/byte", "log", 10)
     ('KL, bits/byte, log', 'KL, log')

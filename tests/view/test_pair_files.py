@@ -153,7 +153,7 @@ def test_neighbours_of_many_models_are_found_by_a_sketch_and_compared_in_full(
         found = neighbours(Context(ws))
     assert found.data["nearest"] == whole.data["nearest"]
     assert "tree" not in found.data
-    assert any("a sketch of 256 random directions" in note for note in found.notes)
+    assert any("256 random projections" in note for note in found.notes)
     assert any("no tree" in note for note in found.notes)
 
 

@@ -341,7 +341,7 @@ def test_a_noise_floor_stands_with_its_interval_and_its_bound(tmp_path: Path) ->
     c = {r["run"]: r["c_q"]["median"] for r in found["runs"]}
     assert c["walk"] == plain["runs"][1]["c_q"]["median"]
     assert plain["runs"][0]["c_q"]["median"] < 0.85 and c["noisy"] == pytest.approx(1.0, abs=0.1)
-    assert "taken off" in text.getvalue() and "nothing" in text.getvalue()
+    assert "subtracted" in text.getvalue() and "nothing" in text.getvalue()
 
 
 def test_levels_and_noise_are_the_reader_s(full: Workspace) -> None:

@@ -1,1 +1,1 @@
-"""Sections of a report, one module for each group; `catalogue` lists them."""
+"""The sections of a report, in one module per group; `catalogue` lists them."""

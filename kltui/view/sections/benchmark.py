@@ -25,9 +25,9 @@ NEEDED = (
 
 
 def scored(ctx: Context) -> Scores:
-    """{task: {vector: score}} of the map's final models, and the mean over tasks of those that have them all.
+    """{task: {vector: score}} of the map's final models; with several tasks, also their mean, for models that have all.
 
-    A score given for a run is that of its last checkpoint.
+    A score given for a run is assigned to its last checkpoint.
     """
     shown, given = ctx.map, ctx.ws.benchmark_scores()
     last = {shown.points[k].run: shown.names[k] for k in finals(shown)}
@@ -48,7 +48,7 @@ def _required(ctx: Context) -> Scores:
 
 
 def benchmark(ctx: Context) -> Section:
-    """Correlation of scores with their out-of-fold prediction from the map, task by task, beside the mean alone."""
+    """Correlation of scores with their out-of-fold prediction from the map, and from the mean log-likelihood alone, by task."""
     scores = _required(ctx)
     predicted: dict[str, Prediction] = {}
     problems = []
@@ -106,7 +106,7 @@ def _data(shown: Map, task: str, given: dict[str, float], p: Prediction) -> dict
 
 
 def leakage(ctx: Context) -> Section:
-    """Models by how far their mean log-likelihood lies above what their scores let expect."""
+    """Models by the excess of their mean log-likelihood over the value expected from their scores."""
     scores = _required(ctx)
     task, given = next(iter(scores.items()))
     if len(given) < MIN_TREND:

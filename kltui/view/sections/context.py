@@ -1,4 +1,4 @@
-"""What the sections of one report share: the workspace's map, computed once, and words about what it is."""
+"""Data that the sections of one report share: the workspace's map, computed once, and descriptions of it."""
 
 from __future__ import annotations
 
@@ -38,23 +38,24 @@ LN2 = math.log(2.0)
 WINDOW = 10
 PERPLEXITY = 30
 SECONDS_BETWEEN = 2.0
-LEAVES = 100  # of a tree
-_ROUNDING = 1e-9  # of a KL by products of all pairs
-_LOOKED_AT = 64  # vectors whose values tell how they were rounded
+LEAVES = 100  # maximum models of a tree
+_ROUNDING = 1e-9  # relative error of KLs that are computed by products of all pairs
+_LOOKED_AT = 64  # vectors by whose values the stored precision is determined
 
 
 def silent(_message: str) -> None:
-    """Says nothing."""
+    """Ignores a message."""
 
 
 @dataclass(frozen=True)
 class ReportChoice:
-    """What a report's reader chose: how vectors are prepared, or a saved map; which pair and KL are looked at.
+    """The user's options for a report: the preparation of vectors or a saved map, the pair, and the KL for `where`.
 
-    `level` is a KL in bits/byte for the stabilisation; `noise_corrected` takes the floor off before exponents are fitted;
-    on `device` large maps are centred and multiplied. `compute`: what only models can tell is worked out, on `scoring_device`.
-    `only`: names of the vectors (or checkpoints, for their layers) that are shown, of all that are prepared together; empty: all.
-    `window`: saved checkpoints of a window of diffusion; `stored`: nothing is computed that the workspace would keep.
+    `level` is a KL in bits/byte for the stabilisation; `noise_corrected` subtracts the noise floor before exponents are
+    fitted; large maps are centred and multiplied on `device`. `compute`: results that need the models themselves are computed,
+    on `scoring_device`. `only`: the vectors (or checkpoints, with their layers) that are shown after all have been prepared
+    together; empty: all. `window`: number of saved checkpoints in a window of the diffusion; `stored`: only stored results are
+    used, and none are computed for storing.
     """
 
     preparation: Preparation = field(default_factory=Preparation)
@@ -73,7 +74,7 @@ class ReportChoice:
 
 @dataclass
 class Context:
-    """One report's workspace and what its reader chose; maps and distances are made when first asked for."""
+    """The workspace and options of one report; maps and distances are computed when they are first used."""
 
     ws: Workspace
     choice: ReportChoice = field(default_factory=ReportChoice)
@@ -91,7 +92,7 @@ class Context:
         if self.choice.saved:
             saved = find(self.ws.saved_maps(), self.choice.saved)
             self.choice = replace(self.choice, preparation=saved.preparation)
-        gram_on(self.choice.device)  # a device that there is not is said before anything else
+        gram_on(self.choice.device)  # raises an error for a missing device before anything else
 
     @property
     def preprocess(self) -> str:
@@ -100,7 +101,7 @@ class Context:
 
     @cached_property
     def excluded(self) -> frozenset[str]:
-        """Names of the vectors left out by the reader's choice. Raises UsageError for a name that fits none."""
+        """Names of the vectors that are excluded by the options. Raises UsageError for a name that matches none."""
         asked = self.choice.preparation.exclude
         labels = [(p.name, {p.name, p.base, p.run}) for p in self.whole.points]
         emptying = {word for n in self.whole.left_out for word in (n, n.partition("@")[0])}
@@ -114,7 +115,7 @@ class Context:
 
     @cached_property
     def whole(self) -> Map:
-        """Every final vector that may share the map, or those of the saved map, as they were scored."""
+        """The raw final vectors that share the map, or those of the saved map."""
         if self.choice.saved:
             return self.ws.saved_map(self.choice.saved, prepared=False, device=self.choice.device)
         return self.ws.map(device=self.choice.device)
@@ -131,14 +132,14 @@ class Context:
 
     @cached_property
     def raw(self) -> Map:
-        """The final vectors as they were scored, without the excluded."""
+        """The raw final vectors, without excluded ones."""
         if not self.choice.preparation.exclude:
             return self._shown(self.whole)
         kept = self.whole.select([k for k, n in enumerate(self.whole.names) if n not in self.excluded])
         return self._shown(kept)
 
     def _shown(self, found: Map) -> Map:
-        """The part of a map that is shown, prepared with all the rest."""
+        """The part of a map that is shown. Raises MissingError if that is empty."""
         only = self.choice.only
         if not only:
             return found
@@ -160,17 +161,17 @@ class Context:
 
     @cached_property
     def layered(self) -> Map:
-        """Final and lens vectors, as they were scored: layers have no preprocessing."""
+        """The raw final and lens vectors; lens vectors are never preprocessed."""
         if not any(row.layers for row in self.rows):
             return self.raw
         exclude = set(self.choice.preparation.exclude)
         if not self.choice.saved and not exclude:
             return self._shown(self.ws.map(layers=True, device=self.choice.device))
-        held, record = set(self.raw.names), self.whole.record
+        on_map, record = set(self.raw.names), self.whole.record
         names = [
             row.name
             for row in self.rows
-            if row.name in held
+            if row.name in on_map
             or (row.layers and {row.checkpoint.run, row.checkpoint.base_name}.isdisjoint(exclude))
         ]
         found = self.ws.map(
@@ -183,7 +184,7 @@ class Context:
         return self._shown(found)
 
     def check_pair(self) -> None:
-        """Raises UsageError where the pair that the reader asks for is not on the map."""
+        """Raises UsageError if the requested pair is not on the map."""
         for name in self.choice.pair or ():
             try:
                 self.raw.row(name)
@@ -192,14 +193,14 @@ class Context:
                 raise UsageError(f"--pair {name}: {error.message}", error.hint) from error
 
     def _refuse_other_settings(self) -> None:
-        """Raises UsageError naming the key that differs, where both of the pair are scored and share no map by that."""
+        """Raises UsageError that names the differing setting if both checkpoints of the pair are scored but share no map."""
         asked, known = self.choice.pair or (), {row.name for row in self.rows if row.scored}
         if known.issuperset(asked):
             self.ws.map(names=list(asked), corpus=str(self.whole.record["corpus"]))
 
     @cached_property
     def pair(self) -> tuple[str, str]:
-        """The two vectors that the reader looks at, else the two runs' final checkpoints with the largest KL."""
+        """The requested pair, otherwise the final checkpoints of two runs with the largest KL."""
         if self.choice.pair:
             self.check_pair()
             return tuple(self.raw.names[self.raw.row(name)] for name in self.choice.pair)  # type: ignore[return-value]
@@ -215,7 +216,7 @@ class Context:
 
     @cached_property
     def forest(self) -> Forest:
-        """Trees of the runs' last models, those that some of them name as parents, and the pair asked for."""
+        """Trees of the runs' last models, of the parents of these, and of the requested pair. Raises MissingError for fewer than 3."""
         from kltui.analysis.tree import forest
 
         shown = self.map
@@ -232,7 +233,7 @@ class Context:
 
     @cached_property
     def consecutive(self) -> dict[str, list[ConsecutiveKL]]:
-        """KL between neighbouring checkpoints by run, in order of step."""
+        """{run: KLs between its neighbouring checkpoints, in order of step}."""
         runs: dict[str, list[ConsecutiveKL]] = {}
         for one in self.map.consecutive():
             runs.setdefault(one.run, []).append(one)
@@ -240,7 +241,7 @@ class Context:
 
     @cached_property
     def apart(self) -> dict[str, Map]:
-        """The scale's main and seed runs, each prepared alone, where the reader wants them so."""
+        """The scale's main and seed runs, each preprocessed separately, if that is requested; otherwise {}."""
         from kltui.analysis.scale import prepared_apart
 
         p = self.choice.preparation
@@ -248,7 +249,7 @@ class Context:
 
     @cached_property
     def scale_rows(self) -> list[ScaleRow]:
-        """The ten settings of the scale: lens vectors have no preprocessing and are left out where there is one."""
+        """The ten settings of the scale. With a preprocessing, lens vectors are left out, because they are never preprocessed."""
         p = self.choice.preparation
         if p.separate:
             return self.layered.scale(apart=self.apart)
@@ -256,7 +257,7 @@ class Context:
 
     @cached_property
     def prepared_apart(self) -> dict[str, tuple[object, str]]:
-        """(record, words) of each group prepared alone; the groups themselves are let go, for they are large."""
+        """{group: (record, description)} of the groups preprocessed separately, whose large maps are then freed."""
         _ = self.scale_rows
         reported = {
             group: (m.record["preprocess"], f"{group} runs: {preparation(m)}; {corpus_words(m)}")
@@ -267,14 +268,14 @@ class Context:
 
     @cached_property
     def pictures(self) -> dict[Method, NDArray[np.float64]]:
-        """K x dims coordinates by method: t-SNE (2, where points exceed the perplexity), PCA and MDS (3 each)."""
+        """K x dims coordinates by method: t-SNE (2 dimensions, if there are more points than the perplexity), PCA and MDS (3)."""
         return {method: made.xyz_Kd for method, made in self.made_pictures.items()}
 
     @cached_property
     def made_pictures(self) -> dict[Method, Picture]:
-        """The same with what each method says of its picture.
+        """The pictures behind `pictures`, with their quality measures.
 
-        A method that this map cannot have is absent, with the reason in `picture_problems`.
+        A method that is impossible for this map is absent, with the reason in `picture_problems`.
         """
         found = {}
         wanted: list[tuple[Method, int]] = [("pca", 3), ("mds", 3)]
@@ -290,7 +291,7 @@ class Context:
 
     @cached_property
     def tsne_in_space(self) -> Picture | None:
-        """t-SNE in three dimensions, a layout of its own; None where there is none in two."""
+        """t-SNE in three dimensions, a separate embedding; None if there is none in two."""
         if "tsne" not in self.made_pictures:
             return None
         self.notify(f"t-SNE of {len(self.map)} points in three dimensions")
@@ -298,12 +299,12 @@ class Context:
 
     @cached_property
     def released_pictures(self) -> dict[str, NDArray[np.float64]]:
-        """K x 2 (or 3) coordinates of the map's vectors by released picture, NaN for those that it has not."""
+        """{released picture: K x 2 or K x 3 coordinates of the map's vectors}, NaN for vectors that it lacks."""
         return self.ws.released_pictures(self.map.names)
 
     @cached_property
     def weight_sqdist(self) -> dict[tuple[str, str], float]:
-        """Squared weight distances by names, missing ones computed where the files are at hand."""
+        """Squared weight distances by names; missing ones are computed if the files are available."""
         compute, window = not self.choice.stored, self.choice.window
         found = self.ws.weight_distances(compute=compute, window=window, progress=self._weights_progress)
         self.weight_problems = list(self.ws.weight_problems)
@@ -313,7 +314,7 @@ class Context:
 
     @cached_property
     def gguf_sqdist(self) -> dict[tuple[str, str], float]:
-        """Squared weight distances {(model, its GGUF file)}, missing ones computed where the files are at hand."""
+        """{(model, its GGUF file): squared weight distance}; missing ones are computed if the files are available."""
         found = self.ws.gguf_distances(compute=not self.choice.stored, progress=self._weights_progress)
         for problem in self.ws.weight_problems:
             self.notify(f"weights: {problem}")
@@ -323,7 +324,7 @@ class Context:
         self.tell(f"weight distances of {run}", done / max(total, 1))
 
     def tell(self, what: str, share: float) -> None:
-        """Says how much of something long is done: at its end, and not too often before."""
+        """Reports the share of a long computation that is done: every `SECONDS_BETWEEN` seconds, and at its end."""
         now = time.monotonic()
         if now - self._said >= SECONDS_BETWEEN or share >= 1.0:
             self._said = now
@@ -343,7 +344,7 @@ class Context:
 
     @cached_property
     def slots(self) -> dict[str, int]:
-        """Number of every curve, for its colour and marker: the workspace's own, as on every screen."""
+        """The number of every curve, for its colour and marker, the same as on every screen."""
         rows = [row.checkpoint for row in self.rows]
         labels = list(dict.fromkeys(map(label_of, self.raw.points)))
         made = numbered(
@@ -355,36 +356,36 @@ class Context:
 
     @cached_property
     def dtype(self) -> str:
-        """The dtype that the map's vectors were scored in, the coarsest of several; "" when unknown."""
+        """The dtype that the map's vectors were scored in; of several, the one with the highest noise floor; "" if unknown."""
         known = dtypes_of(self.raw.record)
         floors = {dtype: noise_floor(dtype, self.raw.mean_bytes) for dtype in known}
         return "" if any(map(math.isnan, floors.values())) else max(known, key=floors.__getitem__, default="")
 
     @cached_property
     def floor(self) -> float:
-        """KL in bits/byte below which rounding rules: that of the dtype, else of the values' own; NaN when unknown."""
+        """KL in bits/byte below which rounding dominates: of the dtype or, if unknown, of the stored values; NaN if unknown."""
         if not self.dtype and self._stored_as in ("float16", "float32"):
             return rounding_floor(self.raw.loglik_KN[:_LOOKED_AT], self.raw.mean_bytes, self._stored_as)
         return noise_floor(self.dtype, self.raw.mean_bytes)
 
     @cached_property
     def _stored_as(self) -> str:
-        """The narrowest dtype that holds the values exactly: what is left to see of vectors scored elsewhere."""
+        """The narrowest dtype that represents the values exactly, for vectors whose dtype is unknown."""
         return storage_dtype(self.raw.loglik_KN[:_LOOKED_AT])
 
     @property
     def basis(self) -> str:
-        """Which vectors, in words: raw or how preprocessed, over how many texts of what mean size."""
+        """A description of the vectors: their preprocessing, and the number and mean size of the texts."""
         return f"{preparation(self.map)} of final layers; {corpus_words(self.map)}{standing_note(self.map.record)}"
 
     @property
     def raw_basis(self) -> str:
-        """The same for the vectors as scored."""
+        """As `basis`, for the raw vectors."""
         return f"{preparation(self.raw)} of final layers; {corpus_words(self.raw)}{standing_note(self.raw.record)}"
 
     @property
     def left_out_words(self) -> list[str]:
-        """Which vectors would have emptied the map and are not on it, and why, a sentence for each reason."""
+        """Sentences on vectors that are left out because they have too few texts in common with others, one for each reason."""
         names: dict[str, list[str]] = {}
         for name, why in self.whole.left_out.items():
             names.setdefault(why, []).append(name)
@@ -392,12 +393,12 @@ class Context:
 
     @property
     def repeats_words(self) -> list[str]:
-        """What the runs leave out because they hold it at another step, a sentence for each run."""
+        """Sentences on checkpoints that runs leave out because their weights equal those of another step, one for each run."""
         return left_out_words(self.map.points, self.map.repeats)
 
     @property
     def floor_words(self) -> str:
-        """The noise floor in words."""
+        """A description of the noise floor."""
         if math.isnan(self.floor):
             return "noise floor unknown: the dtype of the vectors is not on record"
         if not self.dtype:
@@ -406,13 +407,13 @@ class Context:
 
 
 def _named(names: Sequence[str], limit: int = 6) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
 def preparation(shown: Map) -> str:
-    """What was done to a map, in words: "raw vectors", or clip threshold and removed texts."""
+    """A description of a map's preprocessing: "raw vectors", or clip threshold, removed texts and exclusions."""
     record = shown.record.get("preprocess", "none")
     if not isinstance(record, dict):
         return "raw vectors"
@@ -429,7 +430,7 @@ def preparation(shown: Map) -> str:
 
 
 def corpus_words(shown: Map) -> str:
-    """Texts in use and their mean size; unscored ones are counted."""
+    """A description of the texts in use: number, mean size, unscored values, copies, and vectors left out."""
     lacking = int(shown.n_unscored.sum())
     unscored = f", {lacking} unscored values left out pairwise" if lacking else ""
     copies = shown.n_copies
@@ -445,7 +446,7 @@ def corpus_words(shown: Map) -> str:
 
 
 def values_words(shown: Map) -> str:
-    """Which values of pairs a map is made of, ending in a comma; "" for texts."""
+    """For pairs, which log-likelihoods a map uses, ending in a comma; "" for texts."""
     if "kind" not in shown.record:
         return ""
     values = str(shown.record.get("values", CONDITIONAL))
@@ -455,7 +456,7 @@ def values_words(shown: Map) -> str:
 
 
 def mean_bytes_words(shown: Map) -> str:
-    """B in words: of all texts, or its range over pairs where these leave out texts."""
+    """B of all texts, or its range over pairs if some pairs leave out texts, as text."""
     minimum, maximum = shown.pair_mean_bytes
     if minimum == maximum:
         return f"{figure(maximum, 5)} bytes"
@@ -463,7 +464,7 @@ def mean_bytes_words(shown: Map) -> str:
 
 
 def complete_words(shown: Map) -> list[str]:
-    """On how many texts, of what mean size, pictures stand, where some vector lacks a text; else nothing."""
+    """[a sentence on the number and mean size of the texts that embeddings use] if some vector lacks a text, otherwise []."""
     complete = np.isfinite(shown.loglik_KN).all(axis=0)
     if complete.all() or not complete.any():
         return []
@@ -474,22 +475,22 @@ def complete_words(shown: Map) -> list[str]:
 
 
 def finals(shown: Map) -> list[int]:
-    """Row of the last checkpoint of every run: unquantised where there is one, stepless models as they are.
+    """Row of the last checkpoint of every run, unquantised if possible; models without steps count as runs.
 
-    Points between models are none.
+    Interpolated models are left out.
     """
     chosen: dict[str, int] = {}
     for row, point in enumerate(shown.points):
         if point.layer is not None or grid_of(point.tags):
             continue
-        held = chosen.get(point.run)
-        if held is None or _later(point, shown.points[held]):
+        before = chosen.get(point.run)
+        if before is None or _later(point, shown.points[before]):
             chosen[point.run] = row
     return list(chosen.values())
 
 
 def _farthest(shown: Map) -> list[tuple[int, int]]:
-    """Pairs of the runs' final checkpoints, as rows, whose KL is the largest, or the same to rounding."""
+    """Pairs of rows of the runs' final checkpoints with the largest KL, and those that equal it up to rounding."""
     rows = finals(shown)
     ends = shown.select(rows)
     found: list[tuple[float, int, int]] = []
@@ -505,28 +506,28 @@ def _farthest(shown: Map) -> list[tuple[int, int]]:
 
 
 def runs_first(shown: Map, rows: Sequence[int]) -> list[int]:
-    """Rows with a step before models without, else in their order: what a table that ends early begins with."""
+    """The rows with those of runs before those of models without steps, for tables that show only the first rows."""
     return sorted(rows, key=lambda k: shown.points[k].step is None)
 
 
 def thinned(shown: Map, maximum: int) -> list[int]:
-    """At most about `maximum` rows of a map, in its order: every run's last checkpoint, others evenly; all if they fit."""
+    """At most about `maximum` rows of a map, in order: every run's last checkpoint, and an even selection of others."""
     if len(shown) <= maximum:
         return list(range(len(shown)))
     kept = set(finals(shown))
     others = [k for k in range(len(shown)) if k not in kept]
-    room = max(maximum - len(kept), 2)
-    kept |= {others[i] for i in np.linspace(0, len(others) - 1, min(room, len(others))).astype(int)}
+    free = max(maximum - len(kept), 2)
+    kept |= {others[i] for i in np.linspace(0, len(others) - 1, min(free, len(others))).astype(int)}
     return sorted(kept)
 
 
-def _later(point: Point, held: Point) -> bool:
-    plain, held_plain = point.quantization == "none", held.quantization == "none"
-    if plain != held_plain:
+def _later(point: Point, other: Point) -> bool:
+    plain, other_plain = point.quantization == "none", other.quantization == "none"
+    if plain != other_plain:
         return plain
-    return (point.step if point.step is not None else -1) > (held.step if held.step is not None else -1)
+    return (point.step if point.step is not None else -1) > (other.step if other.step is not None else -1)
 
 
 def below(value: float, floor: float) -> str:
-    """A mark for values under the noise floor."""
+    """A suffix for values below the noise floor, otherwise ""."""
     return " (below the floor)" if math.isfinite(floor) and value < floor else ""

@@ -1,4 +1,4 @@
-"""KL on every corpus of the workspace side by side, and how far the corpora agree."""
+"""KL of the same pairs on every corpus of the workspace, and the agreement between corpora."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from kltui.view.tables import figure, table, with_error, words
 
 PAIRS_SHOWN = 20
 CORPORA_SHOWN = 4
-MODELS = 60  # whose pairs are compared
-HASH = 12  # characters of a corpus' hash that name it
+MODELS = 60  # maximum models whose pairs are compared
+HASH = 12  # characters of a corpus' hash that are shown
 
 
 @dataclass(frozen=True)
-class Held:
-    """A corpus, and the final vectors over it that may share a map."""
+class CorpusMap:
+    """A corpus and the map of its final vectors."""
 
     row: CorpusRow
     map: Map
 
     @property
     def short(self) -> str:
-        """The beginning of its hash."""
+        """The beginning of the corpus' hash."""
         return self.row.sha256[:HASH]
 
 
 def corpora(ctx: Context) -> Section:
     """Every corpus, the KL of the same pairs on each of them, and the correlation between corpora."""
-    held = _held(ctx) if len(ctx.ws.corpora()) > 1 else []
+    held = _corpus_maps(ctx) if len(ctx.ws.corpora()) > 1 else []
     if len(held) < 2:
         raise MissingError(
             "all vectors are on the same corpus",
@@ -61,21 +61,21 @@ def corpora(ctx: Context) -> Section:
     return Section("corpora", "KL by corpus", tuple(blocks), notes, _data(held, pairs, agreements))
 
 
-def _held(ctx: Context) -> list[Held]:
-    """Corpora with vectors, that of the map first, then the one with most vectors."""
+def _corpus_maps(ctx: Context) -> list[CorpusMap]:
+    """The corpora with vectors: first that of the report's map, then by number of vectors."""
     found = []
     own = str(ctx.whole.record.get("corpus", ""))
     for row in ctx.ws.corpora():
         is_shown = row.sha256 == own and not ctx.choice.saved
         try:
-            found.append(Held(row, ctx.whole if is_shown else ctx.ws.map(corpus=row.sha256)))
+            found.append(CorpusMap(row, ctx.whole if is_shown else ctx.ws.map(corpus=row.sha256)))
         except KltuiError:
-            continue  # nothing is scored on it, or nothing that can stand on a map
+            continue  # no vectors, or none that can be on a map
     return sorted(found, key=lambda h: (h.row.sha256 != own, -len(h.map)))
 
 
-def _pairs(ctx: Context, held: list[Held]) -> list[tuple[str, str]]:
-    """The pair asked for, else all pairs of the runs' last models that two corpora have."""
+def _pairs(ctx: Context, held: list[CorpusMap]) -> list[tuple[str, str]]:
+    """The requested pair, otherwise all pairs of the runs' last models that are scored on two corpora."""
     if ctx.choice.pair:
         return [ctx.pair]
     times: Counter[str] = Counter()
@@ -85,8 +85,8 @@ def _pairs(ctx: Context, held: list[Held]) -> list[tuple[str, str]]:
     return list(combinations(names[:MODELS], 2))
 
 
-def _agreement(a: Held, b: Held) -> Agreement:
-    """Of the models that both have: every run's last and others evenly, where they are many."""
+def _agreement(a: CorpusMap, b: CorpusMap) -> Agreement:
+    """The agreement on the models that both corpora have, or on a selection if there are many."""
     there = set(b.map.names)
     both = a.map.select([k for k, name in enumerate(a.map.names) if name in there])
     shared = [both.names[k] for k in thinned(both, MODELS)]
@@ -94,18 +94,18 @@ def _agreement(a: Held, b: Held) -> Agreement:
     return agreement(one, other)
 
 
-def _listed(held: list[Held]) -> RenderableType:
+def _listed(held: list[CorpusMap]) -> RenderableType:
     rows = [[h.short, str(h.row.n), figure(h.map.mean_bytes, 5), str(len(h.map)), h.row.source] for h in held]
     return table(["corpus", "texts", "mean bytes", "vectors", "source"], rows, left=(0, 4), wrap=(4,))
 
 
-def _side_by_side(held: list[Held], pairs: list[tuple[str, str]]) -> RenderableType:
+def _side_by_side(held: list[CorpusMap], pairs: list[tuple[str, str]]) -> RenderableType:
     rows = [[a, b, *(with_error(*_kl(h, a, b)) for h in held)] for a, b in pairs]
     return table(["A", "B", *(h.short for h in held)], rows, left=(0, 1))
 
 
-def _kl(held: Held, a: str, b: str) -> tuple[float, float]:
-    """(KL, standard error) of a pair on a corpus, NaN where one of them is not scored on it."""
+def _kl(held: CorpusMap, a: str, b: str) -> tuple[float, float]:
+    """(KL, standard error) of a pair on a corpus; NaN if one of them is not scored on it."""
     names = held.map.names
     if a not in names or b not in names:
         return math.nan, math.nan
@@ -113,7 +113,7 @@ def _kl(held: Held, a: str, b: str) -> tuple[float, float]:
     return found.value, found.se
 
 
-def _correlations(found: list[tuple[Held, Held, Agreement]]) -> RenderableType:
+def _correlations(found: list[tuple[CorpusMap, CorpusMap, Agreement]]) -> RenderableType:
     rows = [
         [
             f"{a.row.sha256[:8]} and {b.row.sha256[:8]}",
@@ -129,7 +129,9 @@ def _correlations(found: list[tuple[Held, Held, Agreement]]) -> RenderableType:
 
 
 def _data(
-    held: list[Held], pairs: list[tuple[str, str]], agreements: list[tuple[Held, Held, Agreement]]
+    held: list[CorpusMap],
+    pairs: list[tuple[str, str]],
+    agreements: list[tuple[CorpusMap, CorpusMap, Agreement]],
 ) -> dict[str, object]:
     return {
         "unit": "bits/byte",

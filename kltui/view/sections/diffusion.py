@@ -65,7 +65,7 @@ def _floors(exponents: list[Exponent]) -> dict[str, NoiseFloor]:
 
 
 def _floor_table(exponents: list[Exponent]) -> RenderableType:
-    """Each run's measurement noise: what is taken off, what the fit asks for with its interval, the most there can be."""
+    """The measurement noise of each run: the subtracted value, the fitted one with its interval, its upper bound, and the reason."""
     rows = [
         [
             run,
@@ -77,7 +77,7 @@ def _floor_table(exponents: list[Exponent]) -> RenderableType:
         ]
         for run, f in _floors(exponents).items()
     ]
-    headings = ["run", "taken off", "fitted", "95 %", "at most", "why nothing"]
+    headings = ["run", "subtracted", "fitted", "95 %", "at most", "why nothing"]
     return table(headings, rows, wrap=(5,))
 
 
@@ -123,14 +123,14 @@ def _plot(ctx: Context, exponents: list[Exponent], weights: bool) -> Plot:
 
 
 def typical(rows: list[Exponent]) -> Exponent:
-    """The start whose c_q is nearest the median."""
+    """The start whose c_q is nearest to the median."""
     finite = [e for e in rows if math.isfinite(e.c_q)] or rows
     middle = float(np.median([e.c_q for e in finite]))
     return min(finite, key=lambda e: (abs(e.c_q - middle), e.start))
 
 
 def window_distances(ctx: Context, e: Exponent, weights: bool) -> tuple[list[int], list[float]]:
-    """tau and D of one start's window."""
+    """(tau in steps, D) of one start's window; D is in bits/byte after noise correction, or a squared weight distance."""
     t = next(t for t in ctx.map.trajectories() if t.label == e.run)
     name = {s: ctx.map.names[r] for r, s in zip(t.rows, t.steps, strict=True)}
     later = [s for s in t.steps if e.start < s <= e.end]

@@ -1,4 +1,4 @@
-"""Which domains each run moved towards, or the step of the pair asked for, with errors over texts."""
+"""Which domains each run, or the step of the requested pair, moved towards, with errors over texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNS_SHOWN = 12
 
 @dataclass(frozen=True)
 class DomainStep:
-    """A step between two vectors of a map, and the domains along it."""
+    """A step between two vectors of a map, and its components along the directions of domains."""
 
     name: str
     before: str
@@ -27,7 +27,7 @@ class DomainStep:
 
 
 def directions(ctx: Context) -> Section:
-    """The pair's step, else every run's from its first to its last checkpoint, along the direction of each domain."""
+    """The step of the requested pair, or of every run from its first to its last checkpoint, along each domain's direction."""
     sha256 = str(ctx.raw.record.get("corpus", "")) or None
     every = ctx.ws.domains(sha256)
     domains = [every[s] for s in ctx.map.text_index]
@@ -62,7 +62,7 @@ def directions(ctx: Context) -> Section:
 
 
 def _steps(ctx: Context) -> list[tuple[str, str, str]]:
-    """(name, from, to) of the pair asked for, else of every run with two checkpoints."""
+    """(name, from, to) of the requested pair, otherwise of every run with two checkpoints."""
     if ctx.choice.pair:
         a, b = ctx.pair
         return [(f"{a} to {b}", a, b)]
@@ -87,7 +87,7 @@ def _along(ctx: Context, a: str, b: str, domains: list[str], **how: int) -> list
 
 
 def _table(found: list[DomainDirection]) -> RenderableType:
-    """The domains most moved towards and away from."""
+    """A table of the domains with the largest movements towards and away from them."""
     shown = found
     if len(found) > DOMAINS_SHOWN:
         half = DOMAINS_SHOWN // 2

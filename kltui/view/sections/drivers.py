@@ -1,4 +1,4 @@
-"""Drivers of a KL: how much each text adds to Var(l_a - l_b), and which domains it comes from."""
+"""Drivers of a KL: how much each text and each domain contributes to Var(l_a - l_b)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SNIPPET = 100
 
 
 def drivers(ctx: Context) -> Section:
-    """The texts and domains behind one KL: of the pair asked for, else the largest between final checkpoints."""
+    """The texts and domains behind one KL: that of the requested pair, otherwise the largest between final checkpoints."""
     shown = ctx.raw
     a, b = ctx.pair
     sha256 = str(shown.record.get("corpus", "")) or None
@@ -29,7 +29,7 @@ def drivers(ctx: Context) -> Section:
     shared = f"; {dropped} left out, B = {figure(found.kl.mean_bytes, 5)} bytes" if dropped else ""
     blocks = [
         words(f"{a} against {b}: {with_error(found.kl.value, found.kl.se)} bits/byte{why}"),
-        words(f"{count(half, 'text')} of {found.kl.n_texts} hold half of it{shared}"),
+        words(f"{count(half, 'text')} of {found.kl.n_texts} make up half of it{shared}"),
         *_tables(found, texts),
     ]
     notes = (

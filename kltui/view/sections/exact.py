@@ -1,4 +1,4 @@
-"""Exact next-token KL beside the estimate from vectors: of the pair asked for, and of every pair worked out before."""
+"""Exact next-token KL compared with the estimate from vectors, of the requested pair or of every pair computed before."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ STAGES = {
 
 
 def exact(ctx: Context) -> Section:
-    """The exact KL of the pair asked for, worked out where it is not kept yet; without a pair, of all that are kept."""
-    found = [_asked(ctx)] if ctx.choice.pair else _kept(ctx)
+    """The exact KL of the requested pair, computed if it is not stored; without a pair, all stored ones."""
+    found = [_asked(ctx)] if ctx.choice.pair else _stored(ctx)
     if not found:
         raise MissingError("no exact next-token KL has been computed in this workspace", HOW)
     blocks: list[RenderableType] = []
@@ -36,7 +36,7 @@ def exact(ctx: Context) -> Section:
         "exact: mean over the corpus' positions of sum_v p(v) ln(p(v) / q(v)) over the next token, A against B and B"
         " against A, ± the standard error over texts; median, 99 % and greatest: over positions",
         "estimate: Var(l_A - l_B) / (2 B ln 2) from the two vectors, of second order; ratio: the estimate over the mean of"
-        " both directions, which it stands for",
+        " both directions, which it estimates",
         ctx.raw_basis,
     )
     data: dict[str, object] = {"pairs": [_data(one) for one in found]}
@@ -64,12 +64,12 @@ def _corpus(ctx: Context) -> str | None:
     return str(ctx.raw.record.get("corpus", "")) or None
 
 
-def _kept(ctx: Context) -> list[NextTokenKL]:
-    """What is kept of pairs on the map; a record of names or weights that are no longer there is passed over."""
-    held = set(ctx.raw.names)
+def _stored(ctx: Context) -> list[NextTokenKL]:
+    """The stored exact KLs of pairs on the map, without those of names or weights that no longer exist."""
+    on_map = set(ctx.raw.names)
     found = []
     for a, b in ctx.ws.exact_pairs():
-        if {a, b} <= held:
+        if {a, b} <= on_map:
             try:
                 one = ctx.ws.exact_kl(a, b, corpus=_corpus(ctx), compute=False)
             except KltuiError:
@@ -79,7 +79,7 @@ def _kept(ctx: Context) -> list[NextTokenKL]:
 
 
 class ExactProgress:
-    """Says what goes on: every stage, and the share that is done every few seconds."""
+    """Reports every stage of the computation, and the share that is done every few seconds."""
 
     def __init__(self, ctx: Context, what: str) -> None:
         self._ctx, self._what, self._stage, self._said = ctx, what, "", -math.inf

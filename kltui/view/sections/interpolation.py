@@ -1,4 +1,4 @@
-"""Models between models: KL to the base over each grid of interpolated weights."""
+"""Interpolated models: KL to the base and loss over each grid of interpolated weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def interpolation(ctx: Context) -> Section:
 
 
 def _grid(shown: Map, rows: list[int]) -> dict[Place, tuple[int, KL | None]]:
-    """{(a, b): (row, KL to the base)}; None where the base is not on the map."""
+    """{(a, b): (row, KL to the base)}; the KL is None if the base is not on the map."""
     base = _parts(shown.points[rows[0]])[0]
     known = base in shown.names
     at = shown.row(base) if known else -1
@@ -60,9 +60,9 @@ def _grid(shown: Map, rows: list[int]) -> dict[Place, tuple[int, KL | None]]:
 
 
 def _parts(point: Point) -> list[str]:
-    """The models that a grid point lies between, base first: its parents, whose names are those of now.
+    """The names of the models that a grid point interpolates, base first: those of its parents, which are up to date.
 
-    Tags tell them as they were called when the point was made, commas within a name and all.
+    If a name contains a comma, the names at the time of scoring are used, which are stored in tags.
     """
     reported = [t.removeprefix("part=") for t in point.tags if t.startswith("part=")]
     parents = [p.strip() for p in point.parent.split(",")]

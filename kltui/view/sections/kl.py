@@ -1,4 +1,4 @@
-"""KL between models and along runs: final checkpoints pairwise, and neighbours against step."""
+"""KL between the runs' final checkpoints, and between neighbouring checkpoints of each run."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def kl(ctx: Context) -> Section:
 
 
 def every_pair(chosen: Map) -> list[NamedPair]:
-    """The names of every two of the map's vectors, and the KL between them."""
+    """(name, name, KL) of all pairs of the map's vectors."""
     return [
         (chosen.names[i], chosen.names[j], chosen.pair_rows(i, j))
         for i, j in combinations(range(len(chosen)), 2)
@@ -73,7 +73,7 @@ def every_pair(chosen: Map) -> list[NamedPair]:
 
 
 def largest_of(pairs: list[NamedPair]) -> NamedPair | None:
-    """The pair of the largest KL that is defined, None where none is."""
+    """The pair with the largest defined KL; None if there is none."""
     known = [pair for pair in pairs if math.isfinite(pair[2].value)]
     return max(known, key=lambda pair: pair[2].value, default=None)
 
@@ -87,7 +87,7 @@ def length_share_of(chosen: Map, pair: NamedPair | None) -> float:
 
 
 def length_words(m: Map, share: float) -> list[str]:
-    """A note where a good part of the largest KL is the lengths of the texts and no difference of predictions."""
+    """A note if a large part of the largest KL is due to differing lengths of the texts."""
     if not share >= LENGTH_SHARE_TOLD:
         return []
     return [
@@ -98,14 +98,14 @@ def length_words(m: Map, share: float) -> list[str]:
 
 
 def _side_by_side(chosen: Map) -> Map:
-    """The same vectors with like ones beside each other, where clustering is defined."""
+    """The map with similar vectors next to each other, if clustering is defined."""
     if len(chosen) < 3 or not np.isfinite(chosen.kl()).all():
         return chosen
     return chosen.select(chosen.clustering().order.tolist())
 
 
 def _matrix(chosen: Map) -> RenderableType:
-    """KL of all pairs in three digits: rows are named, columns carry the rows' numbers."""
+    """KL of all pairs with two significant digits; rows have names, columns the numbers of the rows."""
     values = chosen.kl()
     cells = [
         [f"{i + 1} {name}"]
@@ -145,7 +145,7 @@ def _pair_blocks(pairs: list[NamedPair], floor: float) -> list[RenderableType]:
 
 
 def consecutive(ctx: Context) -> Section:
-    """KL between neighbouring checkpoints of each run: summary and curve against step."""
+    """KL between neighbouring checkpoints of each run: a summary, and curves against the step."""
     runs = ctx.consecutive
     every = [x for xs in runs.values() for x in xs]
     if not every:

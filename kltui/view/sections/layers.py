@@ -21,7 +21,7 @@ _LAST = "each run's last checkpoint"
 
 @dataclass(frozen=True)
 class Thread:
-    """One model's lens vectors by layer: KL of each to the next stored one, and of the last to the final vector."""
+    """KLs between adjacent lens vectors of one model, as (layer, next stored layer, KL), and from the last to the final vector."""
 
     model: str
     steps: tuple[tuple[int, int, KL], ...]
@@ -29,15 +29,15 @@ class Thread:
 
 
 def threads(shown: Map, *, every: bool = False) -> list[Thread]:
-    """The thread of every run's last checkpoint that has lens vectors (`every`: of each that has), variants apart."""
-    held: dict[tuple[str, str], dict[int, dict[int, int]]] = {}
+    """The thread of the last checkpoint with lens vectors (`every`: of all of them) of each run and variant."""
+    by_run: dict[tuple[str, str], dict[int, dict[int, int]]] = {}
     for row, p in enumerate(shown.points):
         if p.layer is not None:
-            steps = held.setdefault((p.run, p.quantization), {})
+            steps = by_run.setdefault((p.run, p.quantization), {})
             steps.setdefault(-1 if p.step is None else p.step, {})[p.layer] = row
     return [
         _thread(shown, steps[step])
-        for steps in held.values()
+        for steps in by_run.values()
         for step in (sorted(steps) if every else [max(steps)])
     ]
 
@@ -51,7 +51,7 @@ def _thread(shown: Map, rows: dict[int, int]) -> Thread:
 
 
 def layers(ctx: Context) -> Section:
-    """Adjacent-layer KL of every run's last checkpoint with lens vectors, or of the pair asked for: table and curves."""
+    """KL between adjacent layers of every run's last checkpoint with lens vectors, or of the requested pair."""
     if not any(row.layers for row in ctx.rows):
         raise MissingError("no lens vectors are stored", 'score with layers = "all" in the [scoring] table')
     shown = ctx.layered
@@ -72,7 +72,7 @@ def layers(ctx: Context) -> Section:
     notes: tuple[str, ...] = (
         "bits/byte ± standard error over texts; layer 0 is the embedding output; the model's own norm and"
         " head are applied to each layer",
-        f"raw lens vectors of {'the checkpoints asked for' if asked else _LAST}; {corpus_words(shown)}",
+        f"raw lens vectors of {'the requested checkpoints' if asked else _LAST}; {corpus_words(shown)}",
     )
     data: dict[str, object] = {
         "unit": "bits/byte",

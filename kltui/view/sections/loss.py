@@ -57,7 +57,7 @@ def loss(ctx: Context) -> Section:
 
 
 def _ends(members: list[Loss]) -> tuple[Loss, Loss, Loss]:
-    """First, last and lowest of a run by step."""
+    """(first, last, lowest) loss of a run, by step."""
     ordered = sorted(members, key=lambda x: -1 if x.step is None else x.step)
     finite = [x for x in ordered if math.isfinite(x.bits_per_byte)] or ordered
     return ordered[0], ordered[-1], min(finite, key=lambda x: x.bits_per_byte)
@@ -83,7 +83,7 @@ def _row(found: Map, run: str, members: list[Loss]) -> list[str]:
 
 
 def _brief(value: float, se: float) -> str:
-    """A change with its error where that is known."""
+    """A change with its error, if that is known."""
     return with_error(value, se) if math.isfinite(se) else figure(value)
 
 

@@ -1,4 +1,4 @@
-"""Neighbours: the checkpoints nearest to each final one, and all final ones as a tree."""
+"""Neighbours: the checkpoints nearest to each run's last one, and a tree of all last ones."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NEAREST = 3
 MODELS_SHOWN = 20
 LEAVES_SHOWN = 60
 GROUPS, MEMBERS = 10, 6
-MAX_PAIRS = 20_000_000  # of a model and a vector, that are all compared
-CANDIDATES = 64  # of other runs, beyond that
-MAX_LEAVES = 5000  # of a tree: its distances take 200 MB then
+MAX_PAIRS = 20_000_000  # up to so many pairs of a last model and a vector, all are compared
+CANDIDATES = 64  # beyond that, candidates from other runs for each model
+MAX_LEAVES = 5000  # of a tree, whose distances then take 200 MB
 Near = tuple[str, int, int]  # "same run" or "other run", rank, row
 
 
 def neighbours(ctx: Context) -> Section:
-    """The nearest checkpoint of the own run and of the nearest few others, and a tree of the runs' last ones."""
+    """The nearest checkpoint of the same run and of the nearest other runs, and a tree of the runs' last checkpoints."""
     shown = ctx.map
     rows = runs_first(shown, finals(shown))
     if len(shown) < 2:
@@ -57,7 +57,7 @@ def neighbours(ctx: Context) -> Section:
 
 
 def _nearest(shown: Map, rows: list[int]) -> tuple[dict[int, list[Near]], list[str]]:
-    """(the nearest vectors of each row, how they were found where not by comparing all)."""
+    """({row: its nearest vectors}, notes on how these were found if not all were compared)."""
     labels = [label_of(point) for point in shown.points]
     if len(rows) * len(shown) <= MAX_PAIRS:
         every = zip(rows, shown.kl_rows(rows), strict=True)
@@ -66,19 +66,19 @@ def _nearest(shown: Map, rows: list[int]) -> tuple[dict[int, list[Near]], list[s
     found = shown.candidates(rows, CANDIDATES + max(own[labels[row]] for row in rows))
     near = {row: _near(labels, row, order) for row, order in zip(rows, found.nearest_Mn, strict=True)}
     return near, [
-        f"{found.nearest_Mn.shape[1]} candidates of each model by a sketch of {found.dims} random directions, in which squared"
-        f" distances are {found.relative_se:.0%} off (one standard error), are compared in full"
+        f"{found.nearest_Mn.shape[1]} candidates for each model were found with {found.dims} random projections, whose squared"
+        f" distances have a relative standard error of {found.relative_se:.0%}, and compared by their full vectors"
     ]
 
 
 def _defined(kl_K: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The rows of defined KL, the nearest first."""
+    """The rows with a defined KL, nearest first."""
     order = np.argsort(kl_K, kind="stable")
     return order[np.isfinite(kl_K[order])]
 
 
 def _near(labels: list[str], row: int, order: NDArray[np.intp]) -> list[Near]:
-    """The nearest vector of the same run, and the nearest few runs, each by its nearest vector, of others in that order."""
+    """The nearest vector of the same run, and the nearest vectors of the nearest other runs, from rows sorted by distance."""
     same: list[int] = []
     nearest_of: dict[str, int] = {}
     for k in map(int, order):
@@ -119,7 +119,7 @@ def _near_data(shown: Map, found: dict[int, list[Near]]) -> list[dict[str, objec
 
 
 def _groups(made: Clustering, names: list[str]) -> list[RenderableType]:
-    """The tree cut into a few groups, the largest first, each with some of its members."""
+    """The tree cut into a few clusters, the largest first, each with some of its members."""
     number = made.groups(GROUPS)
     members = [[names[k] for k in np.flatnonzero(number == g)] for g in range(number.max() + 1)]
     rows = [
@@ -150,7 +150,7 @@ def tree_lines(made: Clustering, names: list[str]) -> list[str]:
 
 
 def _first(made: Clustering, node: int, K: int) -> int:
-    """Place in the leaf order of a node's first leaf."""
+    """Position of a node's first leaf in the leaf order."""
     while node >= K:
         a, b = (int(v) for v in made.merges[node - K][:2])
         node = a if _leaf(made, a, K) <= _leaf(made, b, K) else b

@@ -1,4 +1,4 @@
-"""What the workspace holds: corpora, checkpoints by run, the key its vectors share, failures."""
+"""Overview of the workspace: corpora, checkpoints by run, the common key of its vectors, failures."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from kltui.workspace.workspace import VectorGroup
 FAILURES_SHOWN = 12
 VALUES_SHOWN = 3
 RUNS_SHOWN = 40
-# These differ with the variant or the layer, which the names tell.
+# Fields of the key that differ only by variant or layer, which are visible in the names.
 _HARMLESS = {"file", "source", "declared", "lens", "bitsandbytes", "torchao", "accelerate", "gguf"}
-_COUNTED = re.compile(r"\d+ (?=packed)")  # layers, of which models of another size have another number
+_COUNTED = re.compile(r"\d+ (?=packed)")  # numbers of layers, which differ between model sizes
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
-# Parts of a map's record that are not settings of the scoring.
+# Fields of a map's record that are not settings of scoring.
 _NOT_KEYS = {"corpus", "settings", "preprocess", "map", LEFT_OUT, FROM_ELSEWHERE}
 
 
 def overview(ctx: Context) -> Section:
-    """Counts, runs, corpora, key and failures; never fails on a workspace where nothing is scored yet."""
+    """Counts, runs, corpora, key and failures; works even if nothing is scored yet."""
     rows = ctx.rows
     status = Counter(r.status for r in rows)
     key, notes = _key(ctx)
@@ -81,7 +81,7 @@ def overview(ctx: Context) -> Section:
 
 
 def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
-    """What the map's vectors were scored with, and notes on those that are not on it."""
+    """(settings of the map's vectors, notes on these and on vectors that are not on the map)."""
     try:
         record = ctx.raw.record
     except KltuiError as error:
@@ -103,14 +103,14 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
         notes.append(
             f"{count(n, 'vector')} of another corpus or scoring setting cannot be compared and are not on this map"
         )
-        notes += [_kept_off(str(record["settings"]), g) for g in others if g.corpus_id == corpus_id]
+        notes += [_incomparable(str(record["settings"]), g) for g in others if g.corpus_id == corpus_id]
     return key, notes
 
 
-def _kept_off(settings: str, others: VectorGroup) -> str:
-    """Which key keeps vectors over the same texts off this map, and the remedy."""
+def _incomparable(settings: str, others: VectorGroup) -> str:
+    """Which setting prevents other vectors over the same texts from being on this map, and the remedy."""
     differ = difference_words(settings, others.settings)
-    if not differ:  # own vectors of another dtype, which imported ones alone would join
+    if not differ:  # vectors scored here with another dtype
         return (
             f"{count(others.n_checkpoints, 'vector')} over the same texts were scored with {others.settings}"
         )
@@ -121,7 +121,7 @@ def _kept_off(settings: str, others: VectorGroup) -> str:
 
 
 def _ids_notes(ctx: Context) -> list[str]:
-    """A note where vectors scored here are from before their key said what had read the tokenizer."""
+    """A note if the map has vectors of older releases, whose key does not record how the tokenizer was read."""
     on_map = set(ctx.raw.names)
     keys = [v.key_fields for name, v in ctx.ws.vectors().items() if name in on_map and not v.is_imported]
     if not any("tokenizer" in key and not key.get("ids") for key in keys):
@@ -133,7 +133,7 @@ def _ids_notes(ctx: Context) -> list[str]:
 
 
 def _left_out(ctx: Context) -> dict[str, str]:
-    """{name: why} of vectors that would have emptied the map; empty where there is no map."""
+    """{name: why} of vectors with too few texts in common with others; {} if there is no map."""
     try:
         return ctx.whole.left_out
     except KltuiError:
@@ -141,7 +141,7 @@ def _left_out(ctx: Context) -> dict[str, str]:
 
 
 def _repeats(ctx: Context) -> tuple[tuple[Point, ...], Repeats]:
-    """The points of the map and which of them hold the same weights; none where there is no map."""
+    """(points of the map, which of them have the same weights); empty if there is no map."""
     try:
         return ctx.raw.points, ctx.raw.repeats
     except KltuiError:
@@ -194,7 +194,7 @@ def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
     points, repeated = _repeats(ctx)
     same = sentences([[points[k] for k in group] for group in repeated.groups])
     blocks += [words(line, "yellow") for line in (*same, *left_out_words(points, repeated))]
-    blocks += [words(line) for line in _kept(ctx)]
+    blocks += [words(line) for line in _further(ctx)]
     if ctx.rows:
         runs = _by_run(ctx.rows)
         blocks.append(_run_table(runs))
@@ -204,13 +204,13 @@ def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
     return blocks
 
 
-def _kept(ctx: Context) -> list[str]:
-    """What the workspace keeps beside its vectors, a line each."""
+def _further(ctx: Context) -> list[str]:
+    """Lines on the saved maps and benchmark scores of the workspace."""
     lines = []
     for saved in ctx.ws.saved_maps():
         p = saved.preparation
         how = [p.mode if p.mode != "none" else "raw", *(f"without {name}" for name in p.exclude)]
-        how += ["main and seed runs apart"] if p.separate else []
+        how += ["main and seed runs separately"] if p.separate else []
         here = ", shown here" if saved.name == ctx.choice.saved else ""
         lines.append(f"map {saved.name}: {count(len(saved.keys), 'vector')}, {', '.join(how)}{here}")
     scores = ctx.ws.benchmark_scores()
@@ -221,7 +221,7 @@ def _kept(ctx: Context) -> list[str]:
 
 
 def _value(value: object) -> str:
-    """A value of the key in words, hashes by their first 12 digits; of several ways that differ in a count of layers one."""
+    """A value of the key as text, with hashes cut to 12 digits; values that differ only in a number of layers appear once."""
     if not isinstance(value, list):
         return _HASH.sub(lambda found: found[0][:12], str(value))
     ways = _ways(value)
@@ -230,7 +230,7 @@ def _value(value: object) -> str:
 
 
 def _ways(values: list[object]) -> list[str]:
-    """Different values of one part of the key, each once, whatever the number of layers that it was done to."""
+    """The distinct values of a field of the key, ignoring numbers of layers."""
     return list(dict.fromkeys(_COUNTED.sub("", _value(v)) for v in values))
 
 

@@ -1,4 +1,4 @@
-"""Quantisation: KL of each model against its own variants, and whether models shift the same way."""
+"""Quantisation: KL of each model to its quantised variants, and whether models shift in the same direction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COSINES_SHOWN, VARIANTS_SHOWN = 20, 30
 
 
 def quantisation(ctx: Context) -> Section:
-    """KL to the own variants, and cosines between the shifts of the runs' last quantised checkpoints."""
+    """KL of models to their variants, and cosines between the shifts of the runs' last quantised checkpoints."""
     shown = ctx.map
     figures = variants(ctx)
     every = [v.rows for v in figures]
@@ -58,14 +58,14 @@ def _last(shown: Map, pairs: list[Pair]) -> list[Pair]:
     last: dict[tuple[str, str], Pair] = {}
     for pair in pairs:
         p = shown.points[pair[1]]
-        held = last.get((p.run, p.quantization))
-        if held is None or (p.step or 0) >= (shown.points[held[1]].step or 0):
+        before = last.get((p.run, p.quantization))
+        if before is None or (p.step or 0) >= (shown.points[before[1]].step or 0):
             last[p.run, p.quantization] = pair
     return list(last.values())
 
 
 def _cosines(moved: Shifts) -> list[tuple[str, str, float]]:
-    """Every two shifts and their cosine, highest first, undefined last."""
+    """(name, name, cosine) of all pairs of shifts, highest first, undefined last."""
     found = [
         (moved.names[i], moved.names[j], float(moved.cosine[i, j]))
         for i, j in combinations(range(len(moved.names)), 2)
@@ -74,7 +74,7 @@ def _cosines(moved: Shifts) -> list[tuple[str, str, float]]:
 
 
 def _exact_words(figures: list[Variant]) -> list[str]:
-    """What the columns of the exact KL are, or how to have them filled."""
+    """Notes that explain the columns of the exact KL, or how to compute it."""
     known = [v for v in figures if v.exact]
     said = []
     if known:
@@ -96,7 +96,7 @@ def _exact_words(figures: list[Variant]) -> list[str]:
 
 
 def _cells(v: Variant, length: float, floor: float) -> dict[str, str]:
-    """A variant's row by heading; "" for what is not known."""
+    """{heading: cell} of a variant; "" if unknown."""
     return {
         "model": v.model,
         "variant": v.quantization,
@@ -144,14 +144,14 @@ def _blocks(ctx: Context, figures: list[Variant], last: list[Pair], moved: Shift
 
 
 def _families(shown: Map, pairs: list[tuple[str, str, float]]) -> list[RenderableType]:
-    """Median cosine by variant, within a type and across types, where there are both sides of it."""
-    held: dict[tuple[str, str], list[float]] = {}
+    """A table of the median cosine by variant, within a type and across types; none without pairs of models."""
+    by_kind: dict[tuple[str, str], list[float]] = {}
     for a, b, cosine in pairs:
         p, q = shown.points[shown.row(a)], shown.points[shown.row(b)]
         if p.quantization == q.quantization and p.base != q.base and math.isfinite(cosine):
             kind = "within a type" if p.type == q.type != "" else "across types"
-            held.setdefault((p.quantization, kind), []).append(cosine)
-    rows = [[v, kind, str(len(c)), figure(float(np.median(c)))] for (v, kind), c in sorted(held.items())]
+            by_kind.setdefault((p.quantization, kind), []).append(cosine)
+    rows = [[v, kind, str(len(c)), figure(float(np.median(c)))] for (v, kind), c in sorted(by_kind.items())]
     return [table(["variant", "models", "pairs", "median cosine"], rows, left=(0, 1))] if rows else []
 
 

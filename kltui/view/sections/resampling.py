@@ -1,4 +1,4 @@
-"""Fewer texts: how far maps from drawn texts are from the full one, by way of drawing; models added by drawn texts."""
+"""Fewer texts: the error of maps from drawn texts by sampling method, and models added by drawn texts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def resampling(ctx: Context) -> Section:
 
 
 def _saving(found: list[ResamplingError], sizes: list[int]) -> str:
-    """In words: how many LS texts reach the error of as many uniform ones as the middle size."""
+    """A sentence on how many LS draws reach the error of the middle number of uniform draws."""
     uniform = {r.n_drawn: r.relative for r in found if r.method == "uniform"}
     best = [r for r in found if r.method == "ls"]
     target = sizes[len(sizes) // 2]
@@ -85,7 +85,7 @@ def _saving(found: list[ResamplingError], sizes: list[int]) -> str:
 
 
 def added(ctx: Context) -> Section:
-    """Models scored on drawn texts alone, by their KL to the map's vectors."""
+    """Models scored only on drawn texts, with their KL to the map's vectors."""
     draws = text_draws(ctx.ws)
     if not draws:
         raise MissingError(

@@ -1,4 +1,4 @@
-"""The scale of KL: the ten published settings, each with what this workspace's lineage holds of it."""
+"""The scale of KL: the ten published settings, compared with the pairs of the same kind in this workspace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kltui.view.tables import figure, table, words
 
 
 def scale(ctx: Context) -> Section:
-    """Median, quartiles and count of each setting here, in bits/byte, beside the published median."""
+    """Median, quartiles and number of pairs of each setting here, in bits/byte, and the published median."""
     used = ctx.layered if ctx.preprocess == "none" or ctx.choice.preparation.separate else ctx.map
     rows = ctx.scale_rows
     blocks: list[RenderableType] = [
@@ -63,7 +63,7 @@ def _row(r: ScaleRow, floor: float) -> list[str]:
 
 
 def _gguf_words(rows: list[ScaleRow]) -> list[str]:
-    """A line on what the rows of GGUF files are, where there are any."""
+    """A note on the rows of GGUF files, if there are any."""
     any_gguf = any(not math.isfinite(r.published) for r in rows)
     return ["GGUF: each model against itself in files of this kind; not in the paper"] if any_gguf else []
 

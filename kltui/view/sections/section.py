@@ -1,4 +1,4 @@
-"""What a section of a report is: things to show, the same things as data, and what they rest on."""
+"""A section of a report: blocks to show, the same as data, and notes on their basis."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Status = Literal["shown", "missing", "failed"]
 class Section:
     """One section: rich renderables for terminals, plain `data` for machines (numbers, NaN where undefined).
 
-    `notes` say which vectors, units and exclusions it rests on. A "missing" section has a message that says
-    what the workspace would need; a "failed" one carries an error and its hint.
+    `notes` state the vectors, units and exclusions that it is based on. A "missing" section has a message on what the
+    workspace lacks; a "failed" one has an error and its hint.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Section:
         return f"Section({self.name!r}, {self.status})"
 
     def renderable(self) -> RenderableType:
-        """What a terminal shows of it: its title, its blocks or why there are none, and its notes."""
+        """The section for a terminal: its title, its blocks or why there are none, and its notes."""
         parts: list[RenderableType] = [Rule(words(self.title, "bold"), align="left", style="none")]
         if self.status != "shown":
             lead = "not here: " if self.status == "missing" else "error: "
@@ -67,12 +67,12 @@ class Section:
 
 
 class MissingError(KltuiError):
-    """A section that this workspace's lineage cannot fill: `message` says what is absent, `hint` what it takes."""
+    """Raised for a section without data in this workspace: `message` says what is missing, `hint` what to do."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A text plot that takes its width, colours and character set from the console it is printed on."""
+    """A text plot with the width, colours and character set of the console on which it is printed."""
 
     series: Sequence[Series]
     frame: PlotFrame

@@ -12,7 +12,7 @@ from kltui.view.sections.context import Context
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import figure, table
 
-# bits/byte: the published medians of neighbours early and late in training, and a coarser level before them.
+# bits/byte: a large level, and the published medians of neighbours early and late in training
 LEVELS = (0.2, *sorted((s.median for s in PUBLISHED if s.name.endswith("pretraining")), reverse=True))
 
 
@@ -56,7 +56,7 @@ def _settled(run: str, pairs: list[ConsecutiveKL], level: float) -> Stabilisatio
 
 
 def settled_words(s: Stabilisation) -> tuple[str, str]:
-    """(step, its range) in words; "not yet" where the last KL is above the level."""
+    """(step, its range) as text; "not yet" if the last KL is above the level."""
     step = "not yet" if s.step is None else str(s.step)
     if s.earliest == s.latest or not s.range_known:
         return step, "-"

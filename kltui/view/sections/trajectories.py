@@ -1,4 +1,4 @@
-"""Trajectories on the map: a picture by t-SNE, or PCA where points are too few, with what these and least-squares MDS keep."""
+"""Trajectories on the map: plots by t-SNE and PCA, quality measures of these and of least-squares MDS, and shapes of runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WALKED_VALUES = 40_000_000
 
 
 def trajectories(ctx: Context) -> Section:
-    """Coordinates of every final vector: t-SNE where the points allow it, PCA and MDS with what they keep."""
+    """Coordinates of every final vector by t-SNE (with enough points), PCA and MDS, with their quality measures."""
     shown = ctx.map
     if len(shown) < 2:
         raise MissingError(f"only {count(len(shown), 'vector')} on the map", "score more checkpoints")
@@ -83,13 +83,13 @@ def _degrees(angle: float) -> str:
 
 
 def _notes(ctx: Context, data: dict[str, object]) -> list[str]:
-    """What each picture is and keeps; the figures also go into `data`."""
+    """Notes on each picture and its quality measures, which are also added to `data`."""
     shown, made = ctx.map, ctx.made_pictures
     data["pictures"] = {method: picture.facts() for method, picture in made.items()}
     if "tsne" in made:
         notes = [_tsne_words(made["tsne"])]
     elif len(shown) > PERPLEXITY:
-        notes = []  # why there is none stands among the problems
+        notes = []  # the reason is in `picture_problems`
     else:
         notes = [
             f"t-SNE with perplexity {PERPLEXITY} needs more than {PERPLEXITY} points and the map has {len(shown)}:"
@@ -110,7 +110,7 @@ def _notes(ctx: Context, data: dict[str, object]) -> list[str]:
 
 
 def _tsne_words(made: Picture) -> str:
-    """How the t-SNE was made, and of what."""
+    """The settings and quality measures of a t-SNE."""
     axes = (
         f", of {made.n_axes} axes that keep {made.kept:.1%} of the squared distances"
         if made.kept < 1.0
@@ -123,13 +123,13 @@ def _tsne_words(made: Picture) -> str:
 
 
 def _placed_words(made: Picture) -> str:
-    """How many points were not embedded themselves."""
+    """How many points were placed instead of embedded, and how; "" if none."""
     how = "by their distances to the others" if made.method == "mds" else "beside their neighbours"
     return f", {count(made.n_placed, 'point')} placed {how}" if made.n_placed else ""
 
 
 def _walks(shown: Map) -> int:
-    """How many random walks to hold each run against: fewer where the map is large, so that they take seconds."""
+    """Number of random walks with which each run is compared, fewer for a large map, so that they take only seconds."""
     return int(min(MAX_WALKS, max(MIN_WALKS, _WALKED_VALUES // shown.loglik_KN.size)))
 
 
@@ -147,7 +147,7 @@ def _plots(ctx: Context, pictures: dict[Method, Array]) -> list[RenderableType]:
 
 
 def curves(shown: Map, xy_Kd: Array, slots: dict[str, int]) -> list[Series]:
-    """One thread per run and variant, by step; one marker for each model without steps (or for each type of many)."""
+    """One line per run and variant, by step; one marker per model without steps or, if there are many, per type."""
     series = []
     threaded: set[int] = set(shown.repeats.left_out)
     for t in shown.trajectories():
@@ -156,7 +156,7 @@ def curves(shown: Map, xy_Kd: Array, slots: dict[str, int]) -> list[Series]:
         series.append(Series(t.label, xy[:, 0], xy[:, 1], slot=slots.get(t.label)))
     alone = [k for k, p in enumerate(shown.points) if k not in threaded and p.layer is None]
     labels = {k: label_of(shown.points[k]) for k in alone}
-    if len(set(labels.values())) > LABELS_MAX:  # told apart by type: so many names fit in no legend
+    if len(set(labels.values())) > LABELS_MAX:  # too many names for a legend, so they are grouped by type
         labels = {k: _kind(shown.points[k]) for k in alone}
     for label in dict.fromkeys(labels.values()):
         xy = xy_Kd[[k for k in alone if labels[k] == label]]
@@ -166,7 +166,7 @@ def curves(shown: Map, xy_Kd: Array, slots: dict[str, int]) -> list[Series]:
 
 
 def _kind(point: Point) -> str:
-    """The type of a model without steps, its variant, or the grid it is a point of."""
+    """The type and variant of a model without steps, or its grid of interpolated models."""
     kind = grid_of(point.tags) or point.type or "other models"
     return kind if point.quantization == "none" else f"{kind}+{point.quantization}"
 

@@ -1,4 +1,4 @@
-"""The tree of the runs' last models with errors, by neighbour joining and average linkage; which model descends from which."""
+"""Trees of the runs' last models, by neighbour joining and average linkage, with the support of forks; probable parents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MINIMUM = 0.01  # probability of a candidate that is listed
 
 
 def tree(ctx: Context) -> Section:
-    """Both trees with the support of every fork, and the candidates that each model may descend from."""
+    """Both trees with the support of every fork, and the probable parents of each model."""
     found = ctx.forest
     names = found.leaves.names
     floor = 0.0 if math.isnan(ctx.floor) else ctx.floor
@@ -52,7 +52,7 @@ def tree(ctx: Context) -> Section:
 
 
 def _first(lines: list[str]) -> list[str]:
-    """The first lines of a large tree, and how many there are besides."""
+    """The first lines of a large tree, and the number of further ones."""
     more = len(lines) - LINES_SHOWN
     if more <= 0:
         return lines
@@ -60,14 +60,14 @@ def _first(lines: list[str]) -> list[str]:
 
 
 def _asked(ctx: Context, found: Forest) -> list[int]:
-    """The models whose parent is asked for: the first of the pair that the reader named, else all."""
+    """The models whose parents are shown: the first of the requested pair, otherwise all."""
     if ctx.choice.pair:
         return [found.leaves.row(ctx.pair[0])]
     return list(range(len(found.leaves)))
 
 
 def _candidates_of(leaves: Map, u: int) -> list[int]:
-    """Models of other runs: what a run's own checkpoints are to each other is known."""
+    """The models of other runs; how a run's own checkpoints descend from each other is known."""
     return [k for k, p in enumerate(leaves.points) if p.run != leaves.points[u].run]
 
 

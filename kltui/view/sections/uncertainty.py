@@ -1,4 +1,4 @@
-"""How sure the picture is: PCA maps from resampled texts, laid over each other, one ellipse per model."""
+"""Uncertainty of the map: PCA from resampled texts, aligned with each other, gives one error ellipse per model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MINIMUM = 4
 
 
 def uncertainty(ctx: Context) -> Section:
-    """An error ellipse for every model (or, on large maps, for a thinned few hundred) from resampled texts."""
+    """An error ellipse for every model (on large maps, for a selection of a few hundred) from resampled texts."""
     if len(ctx.map) < MINIMUM:
         raise MissingError(
             f"only {count(len(ctx.map), 'vector')} on the map",
@@ -85,7 +85,7 @@ def _table(found: list[Ellipse], rows: list[int], spread: float) -> RenderableTy
 
 
 def _plot(ctx: Context, found: list[tuple[Ellipse, str]]) -> Plot:
-    """Each model's place as a marker within the ellipse that holds most of its resampled places."""
+    """Each model as a marker inside the ellipse that contains most of its resampled positions."""
     series = []
     for e, label in found:
         x, y = outline(e.scaled(SHARE))
@@ -96,7 +96,7 @@ def _plot(ctx: Context, found: list[tuple[Ellipse, str]]) -> Plot:
 
 
 def outline(e: Ellipse, places: int = 73) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """x and y of so many places around an ellipse, the first again last."""
+    """x and y of `places` points around an ellipse, of which the last equals the first."""
     turn = np.linspace(0.0, 2.0 * np.pi, places)
     along, across, tilt = e.major * np.cos(turn), e.minor * np.sin(turn), math.radians(e.angle)
     x = e.x + along * math.cos(tilt) - across * math.sin(tilt)

@@ -1,4 +1,4 @@
-"""What is known of each quantised variant beside its model: KL from the vectors, exact KL, size, and how far its weights moved."""
+"""Figures of each quantised variant compared with its model: KL from the vectors, exact KL, size, and distance of the weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from kltui.analysis.exact import NextTokenKL
     from kltui.analysis.kl import KL
 
-BITS = "bits_per_weight"  # kind of the records that a scoring leaves, by what stands for the weights
+BITS = "bits_per_weight"  # kind of the records that scoring stores by the identity of the weights
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A variant beside its model, by their rows on the map; NaN for what is not known.
+    """A variant and its model; `rows` are (model, variant) on the map. NaN: unknown.
 
-    `kl` is in bits/byte, `exact` KL(model, variant) of the next token where it was worked out, `bits_per_weight` the size
-    of its file, `weight_sqdist` the squared distance of the weights that are left of it.
+    `kl` is in bits/byte, `exact` the exact next-token KL(model, variant) if computed, `bits_per_weight` the size of its file,
+    `weight_sqdist` the squared distance between the model's weights and the dequantised ones.
     """
 
     rows: tuple[int, int]
@@ -37,7 +37,7 @@ class Variant:
 
 
 def _exact(ctx: Context, a: str, b: str, quantization: str) -> NextTokenKL | None:
-    """The exact KL that is kept; of a GGUF file worked out now where sections are asked for that show it."""
+    """The stored exact KL, or None. That of a GGUF file is computed now if the options allow it."""
     compute = ctx.choice.compute and quantization.startswith(GGUF)
     try:
         return ctx.ws.exact_kl(
@@ -50,7 +50,7 @@ def _exact(ctx: Context, a: str, b: str, quantization: str) -> NextTokenKL | Non
 
 
 def variants(ctx: Context) -> list[Variant]:
-    """Every variant on the map whose model is there too, in the map's order."""
+    """Every variant on the map whose model is also on it, in the map's order."""
     shown = ctx.map
     pairs = variant_pairs(shown.points)
     sizes: dict[str, float] = {w: float(r["bits"]) for w, r in ctx.ws.records(BITS).items()}  # type: ignore[arg-type]

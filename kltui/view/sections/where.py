@@ -1,4 +1,4 @@
-"""Where a KL lies: the settings of the scale, here and as published, whose range holds a value."""
+"""Where a KL lies on the scale: the settings, here and as published, whose range contains a value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kltui.view.tables import figure, table, with_error, words
 
 
 def where(ctx: Context) -> Section:
-    """The settings around one KL: of `--where`, else of the pair asked for, else of the farthest final checkpoints."""
+    """The settings around one KL: that of `--where`, of the requested pair, or the largest between final checkpoints."""
     value, asked, names = _value(ctx)
     rows = ctx.scale_rows
     found = locate(value, rows)
@@ -46,7 +46,7 @@ def where(ctx: Context) -> Section:
 
 
 def _value(ctx: Context) -> tuple[float, str, list[str]]:
-    """(KL, what was asked in words, the two vectors it is between, if any)."""
+    """(KL, its description, names of the two vectors that it is between, if any)."""
     asked = ctx.choice.where
     if asked is not None:
         return asked, f"{figure(asked)} bits/byte", []
@@ -62,7 +62,7 @@ def _row(r: ScaleRow, value: float) -> list[str]:
     published = figure(r.published, 2) if known else "-"
     if not r.n:
         return [r.setting, "-", "-", "-", "none here", published, ratio]
-    side = "within" if r.holds(value) else "above" if value > r.high else "below"
+    side = "within" if r.contains(value) else "above" if value > r.high else "below"
     return [
         r.setting,
         figure(r.low),
