@@ -213,17 +213,22 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise UsageError(f"--set {override}: expected key=value", "For example --set scoring.dtype=float16")
     *tables, last = key.strip().split(".")
     node: Any = data
-    for table in tables:
-        node = _child(node, table, override)
+    for depth, table in enumerate(tables):
+        node = _child(node, table, ".".join(tables[:depth]), override)
     if not isinstance(node, dict):
         raise UsageError(f"--set {override}: {key} does not name a key of a table")
     node[last] = _value(text.strip())
 
 
-def _child(node: Any, table: str, override: str) -> Any:
+def _child(node: Any, table: str, parent: str, override: str) -> Any:
+    """The part of the job named `table` within `node`, whose own name is `parent`; a table that is missing is added."""
     if isinstance(node, list):
         if not table.isdecimal() or int(table) >= len(node):
-            raise UsageError(f"--set {override}: there are {len(node)} models, counted from 0")
+            entries = "1 entry" if len(node) == 1 else f"{len(node)} entries"
+            raise UsageError(
+                f"--set {override}: {parent} has {entries}, numbered from 0",
+                f"For example --set {parent}.0.KEY=VALUE",
+            )
         return node[int(table)]
     if not isinstance(node, dict):
         raise UsageError(f"--set {override}: {table} is not a table")

@@ -121,7 +121,7 @@ def test_a_place_in_a_list_of_a_job_is_a_number(tmp_path: Path, capsys: pytest.C
         'workspace = "ws"\n[corpus]\nsource = "demo"\n[[models]]\npath = "m"\n'
     )
     assert main(["--batch", str(tmp_path / "job.toml"), "--set", "models.².path=x"]) == 2
-    assert "models, counted from 0" in capsys.readouterr().err
+    assert "models has 1 entry, numbered from 0" in capsys.readouterr().err
 
 
 def test_numbers_of_a_terminal_that_are_none_are_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:

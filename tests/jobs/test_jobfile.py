@@ -168,14 +168,15 @@ device = "gpu"
     ("override", "said"),
     [
         ("nonsense", "expected key=value"),
-        ("models.9.path=x", "counted from 0"),
+        ("models.9.path=x", "models has 6 entries, numbered from 0"),
+        ("interpolations.5.run=x", "interpolations has 1 entry, numbered from 0"),
         ("workspace.deep=x", "not name a key"),
         ("=x", "expected"),
     ],
 )
 def test_bad_overrides_are_named(tmp_path: Path, override: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        load_job(write(tmp_path, CONTRACT), [override])
+        load_job(write(tmp_path, CONTRACT + '[[interpolations]]\nbase = "tiny"\n'), [override])
 
 
 def test_overrides_are_toml_values_or_plain_words(tmp_path: Path) -> None:
