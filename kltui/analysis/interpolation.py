@@ -63,7 +63,11 @@ def interpolated(
     They write the model at (a, b), one tensor at a time. Raises KltuiError if the models' parameters differ.
     """
     models = [parameters(m) for m in (base, one, two)]
-    check_same_parameters(models, ("the base", "the first model", "the second model"))
+    check_same_parameters(
+        models,
+        ("the base", "the first model", "the second model"),
+        "interpolations need models of one architecture: name others in base and others of [[interpolations]]",
+    )
     entries: list[tuple[str, str, tuple[int, ...], Callable[[], Bytes]]] = []
     for name, t in base.items():
         mixed = [m[name] for m in models] if name in models[0] else [t]

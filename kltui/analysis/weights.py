@@ -65,8 +65,12 @@ def _counted(name: str, reported: Sequence[Parameters], band: int) -> NDArray[np
     ).reshape(K, band)
 
 
-def check_same_parameters(models: Sequence[Mapping[str, TensorFile]], labels: Sequence[str] = ()) -> None:
-    """Raises KltuiError where a checkpoint's parameters differ from the first one's by name or shape."""
+def check_same_parameters(
+    models: Sequence[Mapping[str, TensorFile]],
+    labels: Sequence[str] = (),
+    hint: str = "weight distances compare checkpoints of one architecture: give each its own run",
+) -> None:
+    """Raises KltuiError, with `hint`, where a checkpoint's parameters differ from the first one's by name or shape."""
     if not models:
         return
     called = list(labels) or [f"checkpoint {k}" for k in range(len(models))]
@@ -82,13 +86,13 @@ def check_same_parameters(models: Sequence[Mapping[str, TensorFile]], labels: Se
             owner, other = (called[0], label) if name in first else (label, called[0])
             raise KltuiError(
                 f"{owner} has {name}, {other} does not ({len(different)} names differ)",
-                "weight distances compare checkpoints of one architecture: give each its own run",
+                hint,
             )
         for name, t in first.items():
             if model[name].shape != t.shape:
                 raise KltuiError(
                     f"{name} is {list(t.shape)} in {called[0]} and {list(model[name].shape)} in {label}",
-                    "weight distances compare checkpoints of one architecture: give each its own run",
+                    hint,
                 )
 
 

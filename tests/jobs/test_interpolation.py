@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import Cli
+from tiny_models import write_model
 
 import kltui
 from kltui.errors import KltuiError, UsageError
@@ -122,6 +123,13 @@ def test_the_corner_is_the_base_folder_again(suite: Path, tmp_path: Path) -> Non
     assert all(np.array_equal(t.data, before[name].data) for name, t in tensors.items())
     write_mix(tmp_path / "m", Mix((Hashed(base, ""), Hashed(other, "")), 0.5, 0.0))
     assert fingerprint(tmp_path / "m") != fingerprint(base)
+
+
+def test_models_of_two_architectures_are_refused_with_what_to_change(suite: Path, tmp_path: Path) -> None:
+    base, wider = suite / "alpha" / "step4", write_model(tmp_path / "wider", "llama", intermediate_size=64)
+    with pytest.raises(KltuiError) as caught:
+        write_mix(tmp_path / "m", Mix((Hashed(base, ""), Hashed(wider, "")), 0.5, 0.0))
+    assert "[[interpolations]]" in caught.value.hint and "weight distances" not in caught.value.hint
 
 
 def test_a_job_with_grids_is_written_back_as_it_was(job: Path, tmp_path: Path) -> None:
