@@ -17,6 +17,7 @@ from small_workspace import SETTINGS, STEPS, Builder
 from kltui.analysis.interpolation import grid
 from kltui.analysis.kl import kl_pair
 from kltui.analysis.scale import ScaleRow
+from kltui.corpus.corpus import Corpus
 from kltui.corpus.load import load_corpus
 from kltui.errors import UsageError
 from kltui.jobs.lineage import edit_lineage
@@ -350,6 +351,30 @@ def test_levels_and_noise_are_the_reader_s(full: Workspace) -> None:
     plain, corrected = (section(full, "diffusion", noise_corrected=n) for n in (False, True))
     assert "noise_floors" not in plain
     assert {f["run"] for f in corrected["noise_floors"]} == {r["run"] for r in plain["runs"]}
+
+
+def test_the_diffusion_states_the_window_that_was_chosen(full: Workspace) -> None:
+    made = report(full, ["diffusion"], choice=ReportChoice(window=5))
+    (found,) = made.sections
+    assert found.data["window"] == 5 and found.notes[0].startswith(
+        "median [quartiles] over starts; windows of 5 saved"
+    )
+    (short,) = report(full, ["diffusion"], choice=ReportChoice(window=500)).sections
+    assert "followed by 500 saved checkpoints" in short.message
+
+
+def test_the_error_of_the_map_counts_texts_that_differ(tmp_path: Path) -> None:
+    """A text that occurs twice is drawn as one, so that fewer are drawn than the corpus has."""
+    made = Builder(tmp_path / "work", n_texts=20)
+    texts = [*made.corpus.texts[:15], *made.corpus.texts[:5]]
+    made.corpus = Corpus(tuple(texts), (), {"seed": 0})
+    with made.store.atomic():
+        made.corpus_id = made.store.corpora.add(made.corpus, "copies.json")
+    made.base_N = np.concatenate([made.base_N[:15], made.base_N[:5]])
+    made.run("tiny", range(0, 80, 20))
+    with made.open() as ws:
+        (found,) = report(ws, ["uncertainty"]).sections
+    assert found.notes[0].startswith("20 draws of 15 texts")
 
 
 def test_exclusions_hold_everywhere_and_strangers_are_named(full: Workspace) -> None:

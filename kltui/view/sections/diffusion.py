@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, Exponent, ExponentSummary, summarise
 from kltui.analysis.noise import NoiseFloor
-from kltui.view.sections.context import WINDOW, Context
+from kltui.view.sections.context import Context
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import figure, table, words
 from kltui.view.textplot import PlotFrame, Series
@@ -25,18 +25,18 @@ NOISE_NOTES = (
 
 def diffusion(ctx: Context) -> Section:
     """Exponents c_q, c_w, alpha and 2/c of each run: median and quartiles over starts, with ln D against ln tau."""
-    exponents = ctx.exponents
+    exponents, window = ctx.exponents, ctx.choice.window
     if not exponents:
         raise MissingError(
-            f"no run has a start followed by {WINDOW} saved checkpoints after its warm-up",
-            f"score runs with at least {WINDOW + 1} evenly spaced steps",
+            f"no run has a start followed by {window} saved checkpoints after its warm-up",
+            f"score runs with at least {window + 1} evenly spaced steps",
         )
     summaries = summarise(exponents)
     weighted = any(math.isfinite(e.c_w) for e in exponents)
     blocks: list[RenderableType] = [words("likelihood space: D_q(tau) = KL(start, start + tau) ~ tau^c_q")]
     blocks += [_likelihood_table(summaries, exponents), _plot(ctx, exponents, weights=False)]
     notes = [
-        f"median [quartiles] over starts; windows of {WINDOW} saved checkpoints from step 1000,"
+        f"median [quartiles] over starts; windows of {window} saved checkpoints from step 1000,"
         " or from where saving becomes even in shorter runs",
         "c = 1 Brownian, below 1 subdiffusive, 2 ballistic; 2/c: fractal dimension; alpha = c_q / c_w; the plots show each run's start of median c_q",
         *ctx.repeats_words,
@@ -54,7 +54,7 @@ def diffusion(ctx: Context) -> Section:
     notes += [f"weights: {problem}" for problem in ctx.weight_problems]
     published = ", ".join(f"{k} {v[1]}/{v[0]}/{v[2]}" for k, v in PUBLISHED_EXPONENTS.items())
     notes.append(f"published for Pythia, c_q/c_w/alpha: {published}")
-    data = _data(summaries, exponents)
+    data = _data(summaries, exponents, window)
     if ctx.choice.noise_corrected:
         data["noise_floors"] = [{"run": run, **asdict(floor)} for run, floor in _floors(exponents).items()]
     return Section("diffusion", "Diffusion exponents", tuple(blocks), tuple(notes), data)
@@ -150,12 +150,12 @@ def window_errors(ctx: Context, e: Exponent) -> list[float]:
     return [ctx.map.pair(name[e.start], name[s]).se for s in t.steps if e.start < s <= e.end]
 
 
-def _data(summaries: list[ExponentSummary], exponents: list[Exponent]) -> dict[str, object]:
+def _data(summaries: list[ExponentSummary], exponents: list[Exponent], window: int) -> dict[str, object]:
     def three(q: tuple[float, float, float]) -> dict[str, float]:
         return {"median": q[0], "q25": q[1], "q75": q[2]}
 
     return {
-        "window": WINDOW,
+        "window": window,
         "runs": [
             {
                 "run": s.run,

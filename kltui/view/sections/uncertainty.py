@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.console import RenderableType
 
 from kltui.analysis.embed import complete_texts
+from kltui.analysis.map import Map
 from kltui.analysis.point import label_of
 from kltui.analysis.uncertainty import Ellipse
 from kltui.view.provenance import version_words
@@ -43,7 +44,7 @@ def uncertainty(ctx: Context) -> Section:
     blocks.append(_plot(ctx, [(found[k], label_of(shown.points[k])) for k in last[:ROWS_SHOWN]]))
     typical = float(np.median([e.major for e in found]))
     notes = [
-        f"{DRAWS} draws of {count(len(complete_texts(shown.loglik_KN)), 'text')} with replacement; each resampled PCA is aligned with the full"
+        f"{DRAWS} draws of {count(_n_drawn(shown), 'text')} with replacement; each resampled PCA is aligned with the full"
         " one (Procrustes); axes: one standard deviation, in sqrt(bits/byte); angle: of the long axis, in degrees from x; of"
         " spread: long axis relative to the spread of the plot",
         f"median long axis over {len(found)} points: {figure(typical)}, {figure(typical / spread if spread else math.nan, 2)}"
@@ -66,6 +67,12 @@ def uncertainty(ctx: Context) -> Section:
         ],
     }
     return Section("uncertainty", "Map error", tuple(blocks), tuple(notes), data)
+
+
+def _n_drawn(shown: Map) -> int:
+    """The number of texts in a draw: those that every vector has, equal ones counted once."""
+    used = complete_texts(shown.loglik_KN)
+    return len(used) if shown.text_ids_N is None else len(np.unique(shown.text_ids_N[used]))
 
 
 def _table(found: list[Ellipse], rows: list[int], spread: float) -> RenderableType:
