@@ -16,6 +16,7 @@ from small_workspace import SETTINGS, STEPS, Builder
 
 from kltui.analysis.interpolation import grid
 from kltui.analysis.kl import kl_pair
+from kltui.analysis.point import Point
 from kltui.analysis.scale import ScaleRow
 from kltui.corpus.corpus import Corpus
 from kltui.corpus.load import load_corpus
@@ -25,7 +26,7 @@ from kltui.store import Store
 from kltui.store.saved_maps import Preparation
 from kltui.view.report import Report, print_report, report, section_names, write_text
 from kltui.view.sections import kl as kl_section
-from kltui.view.sections import overview, where
+from kltui.view.sections import neighbours, overview, where
 from kltui.view.sections.context import Context, ReportChoice, finals, thinned
 from kltui.view.sections.neighbours import tree_lines
 from kltui.workspace import Workspace
@@ -215,6 +216,21 @@ def test_neighbours_are_nearest(full: Workspace, data: dict) -> None:
                 assert near["kl_bits_per_byte"] == pytest.approx(min(others))
     tree = data["sections"]["neighbours"]["tree"]
     assert len(tree["merges"]) == len(tree["names"]) - 1
+
+
+def test_a_variant_is_no_neighbour_of_another_run() -> None:
+    points = [
+        Point("a@1", "a", 1), Point("a@2", "a", 2), Point("a@2+int8", "a", 2, "int8"), Point("a@1+int8", "a", 1, "int8"),
+        Point("b@2+int8", "b", 2, "int8"), Point("b@2", "b", 2), Point("c", "c"),
+    ]  # fmt: skip
+    order = np.array([3, 1, 0, 4, 5, 6, 2])
+    assert neighbours._near(points, 1, order, True) == [
+        ("same run", 1, 0), ("its variant", 1, 2), ("other runs", 1, 4), ("other runs", 2, 6),
+    ]  # fmt: skip
+    assert neighbours._near(points, 2, np.array([1, 3, 0, 5, 6]), True)[:2] == [
+        ("same run", 1, 3),
+        ("its variant", 1, 1),
+    ]
 
 
 def test_a_tree_as_lines(full: Workspace) -> None:

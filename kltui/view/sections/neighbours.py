@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from rich.console import RenderableType
 
 from kltui.analysis.map import Map
 from kltui.analysis.neighbours import Clustering
-from kltui.analysis.point import label_of
+from kltui.analysis.point import Point, label_of, trajectory_of
 from kltui.view.sections.context import Context, below, finals, runs_first
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import count, figure, table, with_error, words
@@ -23,7 +24,7 @@ GROUPS, MEMBERS = 10, 6
 MAX_PAIRS = 20_000_000  # up to so many pairs of a last model and a vector, all are compared
 CANDIDATES = 64  # beyond that, candidates from other runs for each model
 MAX_LEAVES = 5000  # of a tree, whose distances then take 200 MB
-Near = tuple[str, int, int]  # "same run" or "other run", rank, row
+Near = tuple[str, int, int]  # "same run", "its variant" or "other runs"; rank; row
 
 
 def neighbours(ctx: Context) -> Section:
@@ -58,14 +59,18 @@ def neighbours(ctx: Context) -> Section:
 
 def _nearest(shown: Map, rows: list[int]) -> tuple[dict[int, list[Near]], list[str]]:
     """({row: its nearest vectors}, notes on how these were found if not all were compared)."""
-    labels = [label_of(point) for point in shown.points]
+    points, variants = shown.points, Counter((p.base, p.layer) for p in shown.points)
+
+    def near(row: int, order: NDArray[np.intp]) -> list[Near]:
+        return _near(points, row, order, variants[points[row].base, points[row].layer] > 1)
+
     if len(rows) * len(shown) <= MAX_PAIRS:
         every = zip(rows, shown.kl_rows(rows), strict=True)
-        return {row: _near(labels, row, _defined(kl_K)) for row, kl_K in every}, []
-    own = Counter(labels)
-    found = shown.candidates(rows, CANDIDATES + max(own[labels[row]] for row in rows))
-    near = {row: _near(labels, row, order) for row, order in zip(rows, found.nearest_Mn, strict=True)}
-    return near, [
+        return {row: near(row, _defined(kl_K)) for row, kl_K in every}, []
+    runs = [_run_of(point) for point in shown.points]
+    own = Counter(runs)
+    found = shown.candidates(rows, CANDIDATES + max(own[runs[row]] for row in rows))
+    return {row: near(row, order) for row, order in zip(rows, found.nearest_Mn, strict=True)}, [
         f"{found.nearest_Mn.shape[1]} candidates for each model were found with {found.dims} random projections, whose squared"
         f" distances have a relative standard error of {found.relative_se:.0%}, and compared by their full vectors"
     ]
@@ -77,19 +82,37 @@ def _defined(kl_K: NDArray[np.float64]) -> NDArray[np.intp]:
     return order[np.isfinite(kl_K[order])]
 
 
-def _near(labels: list[str], row: int, order: NDArray[np.intp]) -> list[Near]:
-    """The nearest vector of the same run, and the nearest vectors of the nearest other runs, from rows sorted by distance."""
+def _near(points: Sequence[Point], row: int, order: NDArray[np.intp], has_variants: bool) -> list[Near]:
+    """The nearest vector of the same run and variant, the nearest variant of the same checkpoint, and the nearest other runs.
+
+    Another run, with its variants, is represented by its nearest vector.
+    """
+    own, label, run = points[row], label_of(points[row]), _run_of(points[row])
     same: list[int] = []
+    variants: list[int] = []
     nearest_of: dict[str, int] = {}
     for k in map(int, order):
-        if k != row and labels[k] == labels[row]:
+        if k == row:
+            continue
+        other = points[k]
+        if label_of(other) == label:
             same = same or [k]
-        elif k != row:
-            nearest_of.setdefault(labels[k], k)
-        if same and len(nearest_of) >= NEAREST:
+        elif (other.base, other.layer) == (own.base, own.layer):
+            variants = variants or [k]
+        elif _run_of(other) != run:
+            nearest_of.setdefault(_run_of(other), k)
+        if same and len(nearest_of) >= NEAREST and (variants or not has_variants):
             break
     ranked = enumerate(list(nearest_of.values())[:NEAREST], 1)
-    return [("same run", 1, k) for k in same] + [("other runs", rank, k) for rank, k in ranked]
+    return [
+        *(("same run", 1, k) for k in same),
+        *(("its variant", 1, k) for k in variants),
+        *(("other runs", rank, k) for rank, k in ranked),
+    ]
+
+
+def _run_of(point: Point) -> str:
+    return trajectory_of(point.run, point.tags)
 
 
 def _table(ctx: Context, found: dict[int, list[Near]]) -> RenderableType:
