@@ -192,6 +192,11 @@ async def test_errors_are_drawn_as_the_covariances_say(pca_app: MakeApp, until) 
         rows = sorted(r for r, _ in plot._ends)
         off = corners[rows.index(row)] - plot.scene.xy_n2[row]
         C = (await app.map_cache.covariances(2))[1][row]
+        spreads = (await app.map_cache.covariances(2))[1][rows]
+        major = math.sqrt(max(np.linalg.eigvalsh(c)[-1] for c in spreads))  # of the largest ellipse
+        assert f"largest half axis {major:.2g}" in text_of(app)
+        own = [math.sqrt(v) for v in np.linalg.eigvalsh(spreads[rows.index(row)])[::-1]]
+        assert "place ± {:.2g} by {:.2g}".format(*own) in next(plot._more(row))
         np.testing.assert_allclose(np.einsum("ki,ij,kj->k", off, np.linalg.inv(C), off), 1.0, rtol=1e-6)
         await settled(pilot, "E")
         wide = plot.scene.xy_n2[n:][: 25 * plot.n_ellipses].reshape(plot.n_ellipses, 25, 2)
@@ -200,6 +205,9 @@ async def test_errors_are_drawn_as_the_covariances_say(pca_app: MakeApp, until) 
         )
         np.testing.assert_allclose(scale, math.sqrt(-2 * math.log(0.05)))
         assert "± 95%" in lines_of(app)[2]
+        wider = math.sqrt(-2 * math.log(0.05))
+        assert f"largest half axis {wider * major:.2g}" in text_of(app)
+        assert "place (95%) ± {:.2g} by {:.2g}".format(*(wider * v for v in own)) in next(plot._more(row))
         await settled(pilot, "d")
         await until(pilot, lambda: plot.dims == 3 and plot.n_ellipses)
         await settled(pilot, "d", "E")

@@ -55,7 +55,8 @@ if TYPE_CHECKING:
 
 SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 UNIT = "√(bits/byte)"
-ERRORS = ("", "± 1 s.e.", "± 95%")
+SHARE = 0.95  # of where a point may lie, in the wide ellipses
+ERRORS = ("", "± 1 s.e.", f"± {SHARE:.0%}")
 MAX_ELLIPSES = 40  # more would overlap too much
 
 
@@ -326,7 +327,7 @@ class MapPlot(PlotPane):
         if not self.errors or self.covariances is None or self.drawn_method != "pca":
             return []
         spreads = {row: self._spread(row) for row in self._rows_with_errors(code_n)}
-        made, self.largest_error = ellipses(spreads, places, code_n, 0.0 if self.errors == 1 else 0.95)
+        made, self.largest_error = ellipses(spreads, places, code_n, 0.0 if self.errors == 1 else SHARE)
         self.n_ellipses = len(made)
         return made
 
@@ -539,7 +540,10 @@ class MapPlot(PlotPane):
             from kltui.analysis.uncertainty import ellipse_of
 
             e = ellipse_of("", 0.0, 0.0, self._spread(row))
-            yield f"place ± {e.major:.2g} by {e.minor:.2g} {UNIT}"
+            share = ""
+            if self.errors == 2:
+                e, share = e.scaled(SHARE), f" ({SHARE:.0%})"
+            yield f"place{share} ± {e.major:.2g} by {e.minor:.2g} {UNIT}"
         if self.colours.by in self.scores:
             score = self.scores[self.colours.by].get(self.map.names[row], math.nan)
             yield f"{safe_text(self.colours.by, 20)} {score:.3g}" if score == score else "no score"

@@ -196,7 +196,7 @@ def box_around(places: Floats) -> list[Outline]:
 def ellipses(
     spreads: Mapping[int, Floats], places: Floats, code_n: NDArray[np.int16], level: float
 ) -> tuple[list[Outline], float]:
-    """(Outlines of error ellipses, largest half axis of one standard error, NaN for none) by {row: 2 x 2 covariance}.
+    """(Outlines of error ellipses, their largest half axis, NaN for none) by {row: 2 x 2 covariance}.
 
     The ellipses have the points' colours and contain a point with probability `level`; 0: one standard error.
     """
@@ -210,8 +210,9 @@ def ellipses(
         if not np.isfinite(spread).all():
             continue
         ellipse = ellipse_of("", places[row, 0], places[row, 1], spread)
+        ellipse = ellipse.scaled(level) if level else ellipse
         sizes.append(ellipse.major)
-        x, y = outline(ellipse.scaled(level) if level else ellipse, ELLIPSE_CORNERS)
+        x, y = outline(ellipse, ELLIPSE_CORNERS)
         corners = np.column_stack([x, y, np.full(len(x), places[row, 2])])
         made.append((int(code_n[row]) // SHADES * SHADES + 1, corners))
     return made, max(sizes, default=math.nan)
