@@ -1,4 +1,4 @@
-"""Adapters (PEFT) in repositories of the hub: which there are, for which base, and their files fetched."""
+"""Finds and downloads adapters (PEFT) in repositories of the hub."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def hub_adapters(source: HubSource, files: Sequence[str], with_base: bool) -> li
     try:
         commit, listed, fetcher = _listed(source, cache)
     except KltuiError:
-        return []  # fetching it reports why
+        return []  # the download will report why
     found = []
     for folder in _adapter_folders(listed, files):
         name = f"{folder}/{ADAPTER_CONFIG}" if folder else ADAPTER_CONFIG
@@ -92,7 +92,7 @@ def fetch_adapter(
 
 
 def _listed(source: HubSource, cache: RepoCache) -> tuple[str, dict[str, RemoteFile], Fetcher | None]:
-    """(commit, its files by name, what fetches them); offline those in the cache, and nothing that fetches."""
+    """(commit, {name: file}, fetcher for them); offline the files in the cache, and None instead of a fetcher."""
     if is_offline():
         commit = source.commit or cache.commit_of(source.revision)
         here = cache.snapshot(commit)
@@ -132,10 +132,10 @@ def _adapter_weights(names: Collection[str], allow_bin: bool) -> str | None:
 
 
 class _AdapterFetcher(Fetcher):
-    """A fetch of one adapter: its configuration, the tokenizer beside it or in the root, and its weights."""
+    """The download of one adapter: its configuration, the tokenizer next to it or in the root, and its weights."""
 
     def wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
-        """Files to have, weights last."""
+        """The files to download, weights last. Raises KltuiError if the repository has no such adapter."""
         source = self.client.source
         where, inside = safe_text(str(source)), _within(listed, source.file)
         weights = _adapter_weights(inside, allow_bin)
@@ -161,7 +161,7 @@ class _AdapterFetcher(Fetcher):
 
 
 def _problem(folder: Path, cache: RepoCache, allow_bin: bool) -> str:
-    """What keeps an adapter's folder in the cache from being whole, "" where nothing does; weights were fetched last."""
+    """Why an adapter in the cache is incomplete, "" if it is complete. Weights are downloaded last."""
     names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
     weights = _adapter_weights(names, allow_bin)
     if ADAPTER_CONFIG not in names or weights is None:

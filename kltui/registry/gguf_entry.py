@@ -1,4 +1,4 @@
-"""The GGUF files that a `[[models]]` entry names, each as a checkpoint in the variant that its header states."""
+"""The GGUF files that a `[[models]]` entry selects; each is a checkpoint in the variant that its header states."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ def local_ggufs(path: Path, files: Sequence[str]) -> list[FoundGGUF]:
 
 
 def hub_ggufs(source: HubSource, files: Sequence[str]) -> list[FoundGGUF]:
-    """The models among a repository's GGUF files whose names match one of `files`; only headers are downloaded."""
+    """The models among a repository's GGUF files whose names match one of `files`; only headers are downloaded.
+
+    Raises KltuiError if there are none, or the hub cannot be reached.
+    """
     from kltui.registry.gguf_hub import RepoHeaders
 
     headers = RepoHeaders(source)
@@ -95,7 +98,7 @@ def hub_ggufs(source: HubSource, files: Sequence[str]) -> list[FoundGGUF]:
 
 
 def chosen(names: Mapping[str, object], patterns: Sequence[str], where: str) -> list[str]:
-    """Those of the GGUF files `names` that match a pattern, each model once. Raises UsageError for one that matches none."""
+    """Those of the GGUF files `names` that match a pattern, each model once. Raises UsageError for a pattern without a match."""
     ggufs = first_names(list(names))
     shown = safe_text(", ".join(ggufs[:8]), 300) + (f" and {len(ggufs) - 8} more" if len(ggufs) > 8 else "")
     if not ggufs:
@@ -111,7 +114,10 @@ def chosen(names: Mapping[str, object], patterns: Sequence[str], where: str) -> 
 
 
 def models_of(names: Iterable[str], read: Callable[[str], FoundGGUF]) -> list[FoundGGUF]:
-    """The models that `read` finds; files without a language model (a projector, an importance matrix) are skipped with a log message."""
+    """The models that `read` finds; files without a language model (a projector, an importance matrix) are skipped with a log message.
+
+    Raises the first NoModelError if no model is left.
+    """
     found, refused = [], []
     for name in names:
         try:
@@ -125,12 +131,12 @@ def models_of(names: Iterable[str], read: Callable[[str], FoundGGUF]) -> list[Fo
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a file's name, with its folders or without, matches a pattern; upper and lower case are the same."""
+    """Whether a file's name, with or without its folders, matches a pattern; case is ignored."""
     return any(fnmatchcase(n.lower(), pattern.lower()) for n in (name, name.rpartition("/")[2]))
 
 
 def _ggufs_in(folder: Path) -> list[str]:
-    """GGUF files in a folder and in those directly inside, by their names from there."""
+    """Relative paths of the GGUF files in a folder and in its sub-folders, sorted."""
     paths = [*folder.glob("*"), *folder.glob("*/*")]
     return sorted(str(p.relative_to(folder)) for p in paths if is_gguf(p) and p.is_file())
 
@@ -140,7 +146,7 @@ def _holds_models(folder: Path) -> bool:
 
 
 def _other_models(folder: Path, names: Iterable[str]) -> set[Path]:
-    """Models and runs beside the folders of these GGUF files that none of the files was made from."""
+    """Models and runs in `folder` from which none of these GGUF files was made."""
     return set(models_inside(folder)) - {original_beside(folder / name) for name in names}
 
 

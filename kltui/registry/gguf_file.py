@@ -1,8 +1,8 @@
 """Reads GGUF files (llama.cpp) without any library: keys, tensors, parts and quantisation.
 
 A file is b"GGUF", a version, the numbers of tensors and of keys; the keys with typed values; the tensors' names, shapes,
-types and places; then, aligned, their bytes. A file is not trusted: every count and length is checked against the size of
-the file before anything is read or kept.
+types and offsets; then, aligned, their bytes. A file is not trusted: every count and length is checked against the size of
+the file before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TOKENS = "tokenizer.ggml.tokens"
 MAX_HEADER_BYTES = 1 << 29  # the largest vocabularies with their merges have 15 MB
 MAX_ENTRIES = 1 << 20  # keys, and tensors
 MAX_NAME_BYTES = 1 << 16
-MAX_TEXT_BYTES = 1 << 26  # of one value in words
+MAX_TEXT_BYTES = 1 << 26  # of one string value
 MAX_AXES = 4
 
-# ggml's numbers of tensor types: name, numbers in a block, bytes of a block.
+# {ggml's number of a tensor type: (name, elements of a block, bytes of a block)}
 TYPES: Final[dict[int, tuple[str, int, int]]] = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
     7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
@@ -41,7 +41,7 @@ TYPES: Final[dict[int, tuple[str, int, int]]] = {
     29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
     40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
 }  # fmt: skip
-# general.file_type: what llama.cpp calls a mixture, and the tensor type that such a file must contain.
+# {general.file_type: (llama.cpp's name of the mixture of types, tensor type that such a file must contain)}
 FILE_TYPES: Final[dict[int, tuple[str, str]]] = {
     0: ("F32", "F32"), 1: ("F16", "F16"), 2: ("Q4_0", "Q4_0"), 3: ("Q4_1", "Q4_1"), 7: ("Q8_0", "Q8_0"),
     8: ("Q5_0", "Q5_0"), 9: ("Q5_1", "Q5_1"), 10: ("Q2_K", "Q2_K"), 11: ("Q3_K_S", "Q3_K"), 12: ("Q3_K_M", "Q3_K"),
@@ -71,12 +71,12 @@ class GGUFError(KltuiError):
 
 
 class NoModelError(GGUFError):
-    """A GGUF file that holds something else than a language model: a projector, an adapter, an importance matrix."""
+    """Raised for a GGUF file that is not a language model, but a projector, an adapter or an importance matrix."""
 
 
 @dataclass(frozen=True, slots=True)
 class GGUFTensor:
-    """One tensor of a file: shape in numpy's order, ggml's type, place and size in bytes from the file's start."""
+    """One tensor of a file: shape in numpy's order, name of ggml's type, offset from the file's start and size, in bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -128,7 +128,7 @@ class GGUFModel:
 
     @property
     def first(self) -> GGUFHeader:
-        """The part that holds the model's keys."""
+        """The part that contains the model's keys."""
         return self.parts[0]
 
     @property
@@ -137,15 +137,15 @@ class GGUFModel:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits that the file spends on one number of the model: 8 * bytes of its tensors / their elements."""
+        """Mean number of bits per element: 8 * bytes of the tensors / number of their elements; NaN without tensors."""
         n = sum(t.n_elements for t in self.tensors)
         return 8 * sum(t.n_bytes for t in self.tensors) / n if n else math.nan
 
     @property
     def variant(self) -> str:
-        """`gguf-q4_k_m` and the like: general.file_type, or the type of most numbers where that cannot be meant.
+        """The name of the variant, such as `gguf-q4_k_m`: general.file_type, or else the type of most elements.
 
-        A stated type that no tensor has (a file edited or requantised afterwards) says nothing.
+        A stated file type is ignored if no tensor has its type, as in a file that was edited or requantised afterwards.
         """
         counts: Counter[str] = Counter()
         for t in self.tensors:
@@ -158,12 +158,12 @@ class GGUFModel:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether `path` is named as a GGUF file; a folder is none."""
+    """Whether `path` has the suffix of a GGUF file and is not a folder. Raises OSError if the path is invalid."""
     return path.suffix.lower() == SUFFIX and not path.is_dir()
 
 
 def gguf_has_tokenizer(path: Path) -> bool:
-    """Whether a GGUF file holds the tokens of its tokenizer; False where it cannot be read."""
+    """Whether a GGUF file contains the tokens of its tokenizer; False if it cannot be read."""
     try:
         return read_model(path).first.n_tokens > 0
     except GGUFError:
@@ -176,7 +176,7 @@ def is_gguf_variant(quantization: str) -> bool:
 
 
 def split_place(name: str) -> tuple[str, int, int] | None:
-    """(name without it, part, parts) of a file name that ends in -00002-of-00003.gguf; None of others."""
+    """(name without the ending, part, number of parts) of a file name that ends in -00002-of-00003.gguf; None for others."""
     found = _PART.fullmatch(name)
     return (found["stem"], int(found["no"]), int(found["count"])) if found else None
 
@@ -221,7 +221,7 @@ def part_names(name: str) -> list[str]:
 
 
 def part_paths(path: Path) -> list[Path]:
-    """The files of the model that `path` (any of its parts) belongs to. Raises GGUFError naming one that is not there."""
+    """The files of the model that `path` (any of its parts) belongs to, in order. Raises GGUFError that names a missing one."""
     paths = [path.with_name(name) for name in part_names(path.name)]
     missing = [p.name for p in paths if not p.is_file()]
     if missing and missing != [path.name]:
@@ -236,7 +236,10 @@ def part_paths(path: Path) -> list[Path]:
 
 
 def read_model(path: Path, keep: Collection[str] = ()) -> GGUFModel:
-    """The model in a GGUF file and its other parts, headers only; arrays of strings only for the keys in `keep`."""
+    """The model in a GGUF file and its other parts, headers only; arrays of strings only for the keys in `keep`.
+
+    Raises GGUFError if it cannot be read or is not a complete language model.
+    """
     try:
         parts = tuple(read_header(p, keep) for p in part_paths(path))
     except OSError as error:
@@ -272,7 +275,7 @@ def _check_kind(header: GGUFHeader) -> None:
 
 
 def _check_split(parts: tuple[GGUFHeader, ...]) -> None:
-    """Raises GGUFError where what the parts say of themselves differs from their names, or tensors are missing."""
+    """Raises GGUFError if the parts' keys contradict their names, or tensors are missing."""
     for no, part in enumerate(parts):
         stated, count = part.number("split.no"), part.number("split.count")
         if (count or 1) != len(parts) or (stated or 0) != no:
@@ -306,12 +309,15 @@ def _remembered(path: Path, stamp: tuple[int, int, int, int], keep: tuple[str, .
 
 
 def parse_header(file: BinaryIO, n_bytes: int, path: Path, keep: Collection[str] = ()) -> GGUFHeader:
-    """The header that `file`, of `n_bytes` in all, begins with; it is read in order, without going back."""
+    """The header at the start of `file`, which has `n_bytes` bytes; it is read sequentially, without seeking.
+
+    `path` is for messages. Raises GGUFError for an invalid header.
+    """
     return _Reader(file, n_bytes, path).header(keep)
 
 
 class _Reader:
-    """One file's header as it is read, byte by byte accounted for."""
+    """Reads one file's header sequentially and counts the bytes."""
 
     def __init__(self, file: BinaryIO, n_bytes: int, path: Path) -> None:
         self._file, self._n_bytes, self._path, self._at = file, n_bytes, path, 0
@@ -319,7 +325,7 @@ class _Reader:
     def header(self, keep: Collection[str]) -> GGUFHeader:
         self._check_magic()
         n_tensors, n_keys = self._number("Q"), self._number("Q")
-        # A key has 8 bytes of length, a type and a byte; a tensor 8 of length, axes, a type and a place.
+        # A key takes at least 13 bytes (length, type, value), a tensor at least 24 (length, axes, type, offset).
         if n_keys > min(MAX_ENTRIES, self._left // 13) or n_tensors > min(MAX_ENTRIES, self._left // 24):
             self._fail(f"says it has {n_keys} keys and {n_tensors} tensors")
         keys_start, n_tokens = self._at, 0
@@ -387,7 +393,7 @@ class _Reader:
             self._fail(f"has {what} that is not UTF-8")
 
     def _value(self, key: str, keep: bool) -> tuple[Value, int]:
-        """(the value of a key, number of its elements); words in an array are an empty list unless kept."""
+        """(value of a key, number of its elements); an array of strings is read as [] unless `keep`."""
         what = f"the value of {safe_text(key, 80)}"
         kind = self._number("I")
         if kind in _NUMBERS:
@@ -443,7 +449,7 @@ class _Reader:
     def _placed(
         self, found: list[tuple[str, tuple[int, ...], int, int]], alignment: int
     ) -> tuple[GGUFTensor, ...]:
-        """The tensors at their places, each within the file and none over another."""
+        """The tensors with their positions. Raises GGUFError if one is outside the file or overlaps another."""
         base = -(-self._at // alignment) * alignment
         tensors = []
         for name, shape, kind, offset in found:

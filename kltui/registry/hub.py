@@ -1,7 +1,7 @@
-"""Model files from the hub: fetched once, checked, resumed where a download broke, and freed again.
+"""Downloads model files from the hub: each once, checked, resumed after an interruption, and deleted again on request.
 
-A revision is resolved to its commit first; only config, tokenizer and weights are fetched, into the
-cache that all Hugging Face tools share. Nothing here prompts or prints.
+A revision is first resolved to its commit. Only config, tokenizer and weights are downloaded, into the cache that all
+Hugging Face tools share. Nothing here prompts or prints.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Say = Callable[[str], None]
 DAMAGED_TRIES = 2
 FREED_TRIES = 3
 SAY_EVERY_S = 0.5
-FREEING = "kltui"  # lock held while blobs are freed, and while a fetch checks that all of its blobs are there
+FREEING = "kltui"  # name of the lock while blobs are deleted, and while a download checks that all of its blobs exist
 
 
 def fetch(
@@ -61,11 +61,9 @@ def fetch(
 ) -> tuple[Path, HubSource]:
     """Folder with the model's files (for a GGUF file: the file), each checked against the hub's size and hash.
 
-    Also returns `source` with its commit.
-
-    Offline (or with HF_HUB_OFFLINE=1) the cache is used, and every file is checked against its stored hash; the
-    same for a known commit that is completely cached. `progress` receives short lines. Raises TryAgainError if the hub stays
-    busy or unreachable, KltuiError for permanent errors.
+    Also returns `source` with its commit. Offline (or with HF_HUB_OFFLINE=1) the cache is used, and every file is checked
+    against its stored hash; the same for a known commit that is completely cached. `progress` receives lines of text. Raises
+    TryAgainError if the hub stays busy or unreachable, KltuiError for permanent errors.
     """
     check_repo(source.repo)
     check_revision(source.revision)
@@ -122,7 +120,7 @@ def resolve(
 ) -> HubSource:
     """`source` with the current commit of its revision; downloads no file.
 
-    Offline the cache is used, with the commit "" if it does not contain the revision.
+    Offline the cache is used, with the commit "" if it does not contain the revision. Raises as `fetch`.
     """
     check_repo(source.repo)
     check_revision(source.revision)
@@ -141,10 +139,10 @@ def resolve(
 
 
 def revisions(repo: str) -> list[str]:
-    """Names of the branches and tags of a repository, by step, those without one first; the hub is asked once.
+    """Names of the branches and tags of a repository, by step, those without a step first; one request, not repeated.
 
-    Offline: those that were fetched from it. Raises TryAgainError where the hub cannot be reached, or offline where none
-    was fetched, KltuiError where it knows no such repository.
+    Offline: the downloaded ones. Raises TryAgainError if the hub cannot be reached or, offline, if none was downloaded, and
+    KltuiError if there is no such repository.
     """
     check_repo(repo)
     if is_offline():
@@ -167,7 +165,7 @@ def _by_step(names: Iterable[str]) -> list[str]:
 
 
 def cached_commit(source: HubSource, *, cache_dir: Path | None = None) -> str:
-    """Commit of `source`, or the one that its revision meant when it was last fetched; "" where it was not."""
+    """Commit of `source`, or that of its revision at the last download; "" if it was never downloaded."""
     cache = RepoCache(cache_dir or default_cache(), source.repo)
     return source.commit or cache.commit_of(source.revision)
 
@@ -178,9 +176,9 @@ def snapshot_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path
 
 
 def cached_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path | None:
-    """Folder with the model's files (or the GGUF file) if the cache has all of it, else None.
+    """Folder with the model's files (or the GGUF file) if all of them are in the cache, else None.
 
-    Asks no hub and reads no weights.
+    Makes no request to the hub and reads no weights.
     """
     cache = RepoCache(cache_dir or default_cache(), source.repo)
     commit = source.commit or cache.commit_of(source.revision)
@@ -196,7 +194,7 @@ def cached_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path |
 
 
 def free(source: HubSource, *, cache_dir: Path | None = None) -> int:
-    """Bytes freed by deleting one revision from the cache; blobs that other cached revisions use stay."""
+    """Deletes one revision from the cache, except blobs that other cached revisions use; returns the bytes freed."""
     check_repo(source.repo)
     check_revision(source.revision)
     cache = RepoCache(cache_dir or default_cache(), source.repo)
@@ -245,7 +243,7 @@ def _from_cache(cache: RepoCache, source: HubSource, pinned: str, allow_bin: boo
 
 
 def _forget(cache: RepoCache, commit: str) -> None:
-    """Removes the names that mean a commit which is no longer here."""
+    """Removes the records of revisions with a commit that was deleted."""
     for ref in (cache.root / "refs").rglob("*"):
         if ref.is_file() and ref.read_text(errors="replace").strip() == commit:
             ref.unlink()
@@ -262,7 +260,7 @@ class Fetcher:
     said_at: float = 0.0
 
     def fetch(self, revision: str, allow_bin: bool) -> str:
-        """Downloads what is missing and returns the commit. `say` receives a line per downloaded revision."""
+        """Downloads the missing files of a revision and returns its commit. Raises TryAgainError or KltuiError."""
         where = safe_text(str(self.client.source))
         self.say(f"asking the hub for {where}")
         commit, listed = self.retry.run(lambda: self.client.listing(revision), where, self.say)
@@ -280,7 +278,10 @@ class Fetcher:
         )
 
     def wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
-        """Files to have, weights last; a weight index is fetched here because it names the shards."""
+        """The files of the model, weights last; a weight index is downloaded here, because it names the shards.
+
+        Raises KltuiError if the repository contains no complete model.
+        """
         where = safe_text(str(self.client.source))
         if self.client.source.file:
             return _gguf_parts(self.client.source, listed)
@@ -344,12 +345,12 @@ class Fetcher:
         partial = self.cache.partial(file)
         blob.parent.mkdir(parents=True, exist_ok=True)
         with self.cache.locked(file.digest):
-            if not blob.is_file():  # another process may just have brought it
+            if not blob.is_file():  # another process may have downloaded it in the meantime
                 self.client.download(commit, file, partial, tick)
                 partial.replace(blob)
 
     def _all_there(self, commit: str, files: list[RemoteFile]) -> bool:
-        """Whether nothing was freed meanwhile: another process may have deleted a blob that we found present."""
+        """Whether all files exist; another process may have deleted a blob that was present."""
         with self.cache.locked(FREEING):
             return all((self.cache.snapshot(commit) / file.name).is_file() for file in files)
 
@@ -367,9 +368,8 @@ class Fetcher:
 
 
 def _tokenizer_here(cache: RepoCache, source: HubSource) -> Path | None:
-    """The snapshot where the tokenizer's files in it are whole; without one, only if the model is there too.
-
-    Weights are fetched last: where they are, nothing else of the revision is missing. Offline a tokenizer will do.
+    """The cached snapshot if its tokenizer is complete, else None. Whether files are missing is known only if the model is
+    complete, because weights are downloaded last; offline, any tokenizer in the snapshot is accepted.
     """
     whole = cached_folder(source, cache_dir=cache.cache) is not None
     folder = cache.snapshot(source.commit)
@@ -378,22 +378,22 @@ def _tokenizer_here(cache: RepoCache, source: HubSource) -> Path | None:
 
 
 class _TokenizerFetcher(Fetcher):
-    """A fetch of the tokenizer alone."""
+    """The download of a tokenizer only."""
 
     def wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
-        """Its files, and config.json where there is one."""
+        """The tokenizer's files, and config.json if there is one."""
         names = tokenizer_names(listed)
         return [listed[name] for name in ([CONFIG] if CONFIG in listed else []) + names]
 
 
 def _other_formats(listed: Iterable[str]) -> tuple[str, str]:
-    """(what a repository holds instead, what to do about it), both "" where it is not known."""
+    """(what a repository contains instead of a model, what to do about it); ("", "") if unknown."""
     formats = formats_of({name.partition("/")[0] + "/" * ("/" in name) for name in listed})
     if not formats:
         return "", ""
     return (
         f"; it contains {' and '.join(f.name for f in formats[:3])}",
-        f"It is not scored so: {formats[0].way_out}.",
+        f"It cannot be scored in this form: {formats[0].way_out}.",
     )
 
 
@@ -430,7 +430,7 @@ def _no_weights(where: str, pickled: str | None, listed: Iterable[str]) -> Kltui
 
 @contextmanager
 def worded_disk_errors(cache: RepoCache) -> Iterator[None]:
-    """Within it an error of the file system is a KltuiError that names the cache."""
+    """Context in which an error of the file system is raised as a KltuiError that names the cache."""
     try:
         yield
     except OSError as error:

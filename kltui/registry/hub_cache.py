@@ -1,6 +1,6 @@
 """The hub's cache folder on this machine: blobs by content hash, snapshots of commits that link to them.
 
-The layout is the one all Hugging Face tools share, so models fetched by others are found and ours are found by them:
+The layout is that of all Hugging Face tools, so that they and kltui find each other's downloads:
 `models--owner--name/{blobs/HASH, snapshots/COMMIT/FILE -> ../../blobs/HASH, refs/REVISION}`.
 """
 
@@ -49,9 +49,9 @@ class RepoCache:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Context with a lock on a blob while it is streamed, as in the hub's own library; held by one thread of one process.
+        """Context in which this thread alone has the lock `name`, as in the hub's own library.
 
-        On a read-only file system or one without locks it does nothing; hashes still detect damage.
+        On a read-only file system or one without locks it has no effect; hashes still detect damage.
         """
         path = self.cache / ".locks" / self.root.name / f"{name}.lock"
         with ExitStack() as stack:
@@ -72,14 +72,14 @@ class RepoCache:
         return self.blob(file.digest).with_name(f"{file.digest}.incomplete")
 
     def arrived(self, file: RemoteFile) -> int:
-        """Bytes that are here of a file which is still being fetched."""
+        """Number of bytes of an incomplete file that have been downloaded."""
         try:
             return self.partial(file).stat().st_size
         except OSError:
             return 0
 
     def commit_of(self, revision: str) -> str:
-        """Commit that `revision` meant when it was last fetched, "" if unknown."""
+        """The commit of `revision` at its last download, "" if unknown."""
         if COMMIT.fullmatch(revision):
             return revision
         try:
@@ -89,18 +89,18 @@ class RepoCache:
         return commit if COMMIT.fullmatch(commit) else ""
 
     def revisions(self) -> list[str]:
-        """Branches and tags whose commit is known, in the order of their names."""
+        """Branches and tags whose commit is known, sorted by name."""
         folder = self.root / "refs"
         return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
     def remember(self, revision: str, commit: str) -> None:
-        """Notes what `revision` means, for use offline, where the cache can be written."""
+        """Records the commit of `revision` for use offline; does nothing if the cache is not writable."""
         if revision != commit and self.commit_of(revision) != commit:
             with suppress(OSError):
                 _replace(self.root / "refs" / revision, lambda path: path.write_text(commit))
 
     def link(self, commit: str, file: RemoteFile) -> None:
-        """Makes the file of the snapshot point to its blob; a copy where links are not possible."""
+        """Makes the file of the snapshot a link to its blob, or a copy if links are not possible. Raises OSError."""
         pointer = self.snapshot(commit) / file.name
         blob = self.blob(file.digest)
         target = Path(os.path.relpath(blob, pointer.parent))
@@ -118,9 +118,7 @@ class RepoCache:
     def problems(self, commit: str, allow_bin: bool, file: str = "") -> list[str]:
         """The problems of a cached snapshot (for a GGUF `file`: of its parts), determined without the hub.
 
-        Each file is read and hashed.
-
-        Weights are downloaded last, so a snapshot with complete weights also has its other files.
+        Each file is read and hashed. Weights are downloaded last, so a snapshot with complete weights has all other files.
         """
         folder = self.snapshot(commit)
         if file:
@@ -139,12 +137,12 @@ class RepoCache:
         return self.damaged(folder, wanted)
 
     def tokenizer_damage(self, commit: str) -> list[str]:
-        """What is damaged of the tokenizer in the cached snapshot, judged without the hub."""
+        """The problems of the tokenizer in the cached snapshot, determined without the hub."""
         folder = self.snapshot(commit)
         return self.damaged(folder, tokenizer_names([p.name for p in folder.iterdir() if p.is_file()]))
 
     def damaged(self, folder: Path, names: Sequence[str]) -> list[str]:
-        """What is damaged of these files of a snapshot, by the hashes under which they are stored."""
+        """One message for each of these files of a snapshot that does not match the hash under which it is stored."""
         return [
             f"{name} is damaged" for name in names if not matches(folder / name, linked_hash(folder / name))
         ]
@@ -156,7 +154,7 @@ def is_hash(text: str) -> bool:
 
 
 def linked_hash(pointer: Path) -> str:
-    """Hash that the link's target is named by, "" for a plain file or any other link."""
+    """The hash that is the name of the link's target, "" for a plain file or another link."""
     name = pointer.readlink().name if pointer.is_symlink() else ""
     return name if is_hash(name) else ""
 
@@ -189,7 +187,7 @@ def check_file(path: Path, file: RemoteFile) -> str:
 
 
 def _replace(path: Path, make: Callable[[Path], object]) -> None:
-    """Makes the file aside and renames it into place."""
+    """Creates a temporary file with `make` and renames it to `path`. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
     try:

@@ -1,8 +1,8 @@
-"""What kltui asks of the hub over HTTP, on huggingface_hub's session: list a commit, stream a file.
+"""Requests to the hub over HTTP, with huggingface_hub's session: listing the files of a commit, streaming a file.
 
-Imported only when something is fetched. Failures that time may mend leave as TransientError, at once and without the
-library's own sleeping; all others leave as KltuiError, worded here: no address, header or body of a
-request enters a message, because those can contain secrets.
+Imported only when something is downloaded. Failures that may be temporary are raised as TransientError immediately,
+without the library's own waiting; all others as KltuiError, whose message never contains the address, a header or the body
+of a request, because those can contain secrets.
 """
 
 from __future__ import annotations
@@ -40,26 +40,30 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
-ANSWER_MAX_BYTES = 64 << 20  # of an answer that is no file: a listing of 100,000 files has 30 MB
+ANSWER_MAX_BYTES = 64 << 20  # of a response that is not a file; a listing of 100,000 files has 30 MB
 XET_MIN_BYTES = 16 << 20  # below this the faster transfer saves nothing
 
-_OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")  # of it as it was sent
+_OF_THE_BODY = (
+    "content-encoding",
+    "content-length",
+    "transfer-encoding",
+)  # headers about the body as it was sent
 
 _strict: ContextVar[bool] = ContextVar("kltui_strict_hub_session", default=False)
 
 
 class HubClient:
-    """The hub as one source needs it."""
+    """Requests to the hub about one source."""
 
     def __init__(self, source: HubSource, cache: Path, endpoint: str = "") -> None:
         self.source = source
         self.cache = cache
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-        # The library logs addresses, signed ones among them.
+        # The library logs addresses, some of them signed.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
     def listing(self, revision: str) -> tuple[str, dict[str, RemoteFile]]:
-        """Commit that `revision` is now, and its files by name."""
+        """(commit of `revision`, {name: file}). Raises TransientError or KltuiError."""
         with self._asking():
             try:
                 info = HfApi(endpoint=self.endpoint).model_info(
@@ -76,7 +80,7 @@ class HubClient:
         return commit, {file.name: file for file in found if file is not None}
 
     def revisions(self) -> list[str]:
-        """Names of the repository's branches and tags, in the hub's order."""
+        """Names of the repository's branches and tags, in the hub's order. Raises TransientError or KltuiError."""
         with self._asking():
             try:
                 refs = HfApi(endpoint=self.endpoint).list_repo_refs(self.source.repo)
@@ -87,9 +91,9 @@ class HubClient:
         return [ref.name for ref in (*refs.branches, *refs.tags)]
 
     def download(self, commit: str, file: RemoteFile, partial: Path, tick: Callable[[int], None]) -> None:
-        """Streams what `partial` lacks of a file to its end; `tick` gets the bytes there after each block.
+        """Appends the missing bytes of a file to `partial`; `tick` receives its size in bytes after each block.
 
-        What has arrived stays in `partial` whatever happens.
+        On an error, what was downloaded stays in `partial`. Raises TransientError or KltuiError.
         """
         with partial.open("ab") as out:
             if out.tell() > file.size:
@@ -116,7 +120,7 @@ class HubClient:
                 tick(out.tell())
                 if (
                     out.tell() >= file.size
-                ):  # a body may go on for ever; the hash says whether this was all of it
+                ):  # the body may be longer than stated; the hash shows whether the file is right
                     break
 
     @contextmanager
@@ -132,7 +136,7 @@ class HubClient:
             yield response.iter_raw(1 << 16)
 
     def download_by_xet(self, commit: str, file: RemoteFile, tick: Callable[[int], None]) -> bool:
-        """Whether the file came into the cache by the hub's parallel transfer; False means: stream it instead."""
+        """Downloads a file into the cache by the hub's parallel transfer; returns False if it has to be streamed instead."""
         if file.size < XET_MIN_BYTES or not has_xet():
             return False
         with self._asking():
@@ -144,7 +148,7 @@ class HubClient:
                     self.source.repo, file.name, revision=commit, cache_dir=self.cache, endpoint=self.endpoint,
                     etag_timeout=TIMEOUT_S, tqdm_class=_reporter(tick),
                 )  # fmt: skip
-            except Exception as error:  # whatever the transfer's own library raises, streaming may still work
+            except Exception as error:  # whatever that library raises, streaming may still work
                 log.info("parallel transfer of %s failed (%s)", safe_text(file.name), type(error).__name__)
                 return False
         return True
@@ -164,7 +168,7 @@ class HubClient:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Turns everything that a request can raise into TransientError or a worded KltuiError."""
+        """Context in which every error of a request is raised as TransientError or KltuiError, except OSErrors of files."""
         _guard_session()
         token = _strict.set(True)
         try:
@@ -186,7 +190,7 @@ class HubClient:
             _strict.reset(token)
 
     def _refusal(self, error: HfHubHTTPError) -> KltuiError:
-        """The hub said no: which no, and what to do."""
+        """The error for a request that the hub refused."""
         repo = safe_text(self.source.repo)
         status = error.response.status_code
         if isinstance(error, GatedRepoError):
@@ -226,11 +230,12 @@ class HubClient:
 
 
 def has_xet() -> bool:
-    """Whether the hub's parallel transfer is installed and not switched off."""
+    """Whether the hub's parallel transfer (hf_xet) is installed and not switched off."""
     return find_spec("hf_xet") is not None and not constants.HF_HUB_DISABLE_XET
 
 
 def _remote_file(sibling: Any) -> RemoteFile | None:
+    """A file of the hub's listing; None if its size or hash is missing or invalid."""
     digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
     if type(sibling.size) is not int or sibling.size < 0 or not is_hash(digest or ""):
         return None
@@ -238,7 +243,7 @@ def _remote_file(sibling: Any) -> RemoteFile | None:
 
 
 def _guard_session() -> None:
-    """Makes the library's session raise TransientError under `_asking`, where it would sleep by itself."""
+    """Makes the library's session raise TransientError inside `_asking` instead of waiting and retrying by itself."""
     session: Any = get_session()
     if getattr(session, "kltui_guarded", False):
         return
@@ -265,7 +270,7 @@ def _guard_session() -> None:
 
 
 def _read_within(response: Any) -> Any:
-    """The response with its body read, which may not be larger than any listing is."""
+    """The response with its body read. Raises KltuiError if it has more than ANSWER_MAX_BYTES."""
     body = bytearray()
     try:
         for block in response.iter_bytes(1 << 16):
