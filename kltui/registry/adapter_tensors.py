@@ -1,4 +1,4 @@
-"""What an adapter changes of its base, module by module, read from its files without building a model."""
+"""The changes that an adapter makes to its base, read from its files without building a model."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Change:
 
     @property
     def names(self) -> set[str]:
-        """Tensors of the base that are others with the adapter."""
+        """Names of the base's tensors that the adapter changes."""
         return self.low_rank.keys() | self.whole.keys()
 
 
 def read_change(folder: Path) -> Change:
-    """The change that the adapter in `folder` makes, float64. Raises KltuiError for methods that add no low-rank product."""
+    """The changes that the adapter in `folder` makes, as float64. Raises KltuiError for an unsupported method."""
     config, path = adapter_config(folder), folder / ADAPTER_WEIGHTS[0]
     where = safe_text(str(folder))
     if config.get("peft_type") != "LORA" or config.get("target_parameters"):
@@ -78,7 +78,7 @@ def read_change(folder: Path) -> Change:
 def _products(
     module: str, parts: Mapping[str, F64], config: Mapping[str, Any], where: str
 ) -> dict[str, tuple[F64, F64]]:
-    """{tensor: (s B, A)} of one module, whose change of its weight is s B A."""
+    """{tensor: (s B, A)} of one module: the adapter adds s B A to its weight."""
     embedding = "embedding_A" in parts
     A, B = (parts.get(f"embedding_{k}" if embedding else k) for k in "AB")
     if A is None or B is None or A.ndim != 2 or B.ndim != 2 or B.shape[1] != A.shape[0]:
@@ -97,7 +97,7 @@ def _products(
 
 
 def _by_pattern(pattern: Any, module: str, default: Any) -> float:
-    """A module's own value by the first pattern that its name ends in, as peft has it."""
+    """The value of the first pattern that matches the end of a module's name, otherwise `default`, as in peft."""
     for key, value in (pattern or {}).items():
         if re.match(rf"(.*\.)?({key})$", module):
             return float(value)
@@ -105,12 +105,14 @@ def _by_pattern(pattern: Any, module: str, default: Any) -> float:
 
 
 def base_tensor(folder: Path, name: str) -> F64:
-    """A model's tensor by the name it has in the model or, in its files, without the body's prefix. Raises KltuiError."""
+    """A model's tensor by its name, which files may store without the prefix of the body. Raises KltuiError if it is missing."""
     files = [folder / n for n in weight_names(folder, allow_bin=False) if not n.endswith(INDEX_SUFFIX)]
     body = name.partition(".")[2]
     headers = [(path, read_header(path)[0]) for path in files]
     held = [(path, n) for n in (name, body) for path, header in headers if n in header]
-    if not held and is_embedding(name, or_head=True):  # a head that the files leave out is the embeddings
+    if not held and is_embedding(
+        name, or_head=True
+    ):  # an output head that the files lack is tied to the embeddings
         held = [(path, n) for path, header in headers for n in header if is_embedding(n)]
     if not held:
         raise KltuiError(
@@ -122,7 +124,10 @@ def base_tensor(folder: Path, name: str) -> F64:
 
 
 def read_floats(path: Path, only: str = "") -> dict[str, F64]:
-    """The tensors in a safetensors file, or one of them, as float64. Read, not mapped: the file may become shorter."""
+    """The tensors of a safetensors file, or the one called `only`, as float64.
+
+    The file is read, not memory-mapped, because it may be truncated meanwhile. Raises KltuiError if it is.
+    """
     header, start = read_header(path)
     found = {}
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
 """Adapters (PEFT): their configuration, their base, and the check of both against their hashes.
 
 An adapter's `adapter_config.json` may name a base, a module to import and other adapters. The base is resolved here; of
-the rest only settings of the method are passed on.
+the other keys, only settings of the method are passed to peft.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kltui.sanitize import expanded, safe_text
 
 INSTALL = "pip install '.[adapters]' (in kltui's folder)"
 
-# Methods that put tokens before a text or mix several adapters: what they score is not the text alone, or not one adapter.
+# Methods that add tokens to a text or mix several adapters.
 _REFUSED_METHODS = {
     **dict.fromkeys(
         ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT"),
@@ -39,14 +39,14 @@ _REFUSED_METHODS = {
     ),
     **dict.fromkeys(("XLORA", "POLY"), "mixes several adapters"),
 }
-# Initialisations after which the base's own weights are others than in its files.
+# Initialisations that change the base's own weights, so that its files are no longer those of the base.
 _MOVES_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga", re.IGNORECASE)
 _REFUSED_KEYS = {
     "layer_replication": "it repeats the base's layers",
     "alora_invocation_tokens": "it is active only after certain tokens of a chat",
     "megatron_config": "it is for Megatron models",
 }
-# Where an adapter came from, what it was started from, and names of modules to import.
+# Keys on the adapter's origin and initialisation, and names of modules to import.
 _LEFT_OUT = frozenset({
     "auto_mapping", "base_model_name_or_path", "revision", "megatron_core", "loftq_config", "eva_config", "corda_config",
     "lora_ga_config", "runtime_config", "arrow_config", "peft_version", "inference_mode", "qalora_group_size_config",
@@ -66,7 +66,7 @@ class Adapted:
 
     @property
     def tokenizer(self) -> Path:
-        """The folder that the tokenizer is read from."""
+        """The folder from which the tokenizer is read."""
         if has_tokenizer(self.adapter.folder):
             return self.adapter.folder
         return self.adapter.tokenizer or self.base.tokenizer or self.base.folder
@@ -110,7 +110,7 @@ class AdaptedReading(Reading):
 
     @property
     def tokenizer(self) -> Path:
-        """The folder that the tokenizer is read from."""
+        """The folder from which the tokenizer is read."""
         return self.adapted.tokenizer
 
     def __exit__(self, *error: object) -> None:
@@ -118,12 +118,12 @@ class AdaptedReading(Reading):
         super().__exit__(*error)
 
     def check(self) -> None:
-        """Raises ChangedError unless the files of both are what they were."""
+        """Call this when everything is loaded. Raises ChangedError if a file of either has changed."""
         super().check()
         self._adapter.check()
 
     def check_used(self, *, by_name: bool = False) -> None:
-        """To be called after the last forward pass, for both."""
+        """Call this after the last forward pass. Raises ChangedError if a file of either was written to."""
         super().check_used(by_name=by_name)
         self._adapter.check_used(by_name=by_name)
 
@@ -138,15 +138,20 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except (OSError, ValueError, RecursionError) as error:
         said = safe_text(str(error), 200)
-        raise KltuiError(f"{where} cannot be read: {type(error).__name__}: {said}", "Is it whole?") from error
+        raise KltuiError(
+            f"{where} cannot be read: {type(error).__name__}: {said}",
+            "The file may be incomplete: download or save it again.",
+        ) from error
     if not isinstance(config, dict):
-        raise KltuiError(f"{where} is not a JSON object", "Is it whole?")
+        raise KltuiError(
+            f"{where} is not a JSON object", "The file may be incomplete: download or save it again."
+        )
     _check_method(where, config)
     return config
 
 
 def passed_on(config: dict[str, Any]) -> dict[str, Any]:
-    """What of an adapter's configuration peft is given: settings of its method, sets of names in one order."""
+    """The keys of an adapter's configuration that are passed to peft: settings of its method, with sorted sets of names."""
     kept = {key: value for key, value in config.items() if key not in _LEFT_OUT and not key.startswith("_")}
     for key in ("target_modules", "modules_to_save", "exclude_modules", "target_parameters"):
         if isinstance(kept.get(key), list):
@@ -194,7 +199,7 @@ def check_adapter(folder: Path, allow_bin: bool = False) -> None:
 
 
 def check_peft() -> None:
-    """Raises KltuiError where peft is not installed."""
+    """Raises KltuiError if peft is not installed."""
     from importlib.util import find_spec
 
     if find_spec("peft") is None:
@@ -202,7 +207,7 @@ def check_peft() -> None:
 
 
 def _named_base(folder: Path) -> tuple[str, str]:
-    """(folder or repository, revision) of the base that the adapter in `folder` names. Raises KltuiError where it names none."""
+    """(folder or repository, revision) of the base that the adapter in `folder` names. Raises KltuiError if it names none."""
     config = adapter_config(folder)
     named = config.get("base_model_name_or_path")
     if not isinstance(named, str) or not named.strip():
@@ -214,9 +219,9 @@ def _named_base(folder: Path) -> tuple[str, str]:
 
 
 def base_source(folder: Path, job_folder: Path) -> LocalSource | HubSource:
-    """The base that the adapter in `folder` names: a folder, by the adapter's or the job's, or a repository of the hub.
+    """The base that the adapter in `folder` names: a folder, relative to the adapter's or the job's, or a hub repository.
 
-    Raises KltuiError where it names none, or a folder that is not there.
+    Raises KltuiError if it names none, or a folder that does not exist.
     """
     named, revision = _named_base(folder)
     where = safe_text(str(folder / ADAPTER_CONFIG))

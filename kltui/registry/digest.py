@@ -1,4 +1,4 @@
-"""SHA-256 of files, and the fingerprint that says which weights a folder holds."""
+"""SHA-256 of files, and the fingerprint that identifies the weights in a folder."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _lock = Lock()
 
 
 def stamp(status: os.stat_result) -> Stamp:
-    """Size in bytes, times of last modification and of last change in ns, inode: one of them moves with every write."""
+    """(size in bytes, time of last modification in ns, time of last change in ns, inode) of a file; a write changes one of them."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def is_settled(changed_ns: int, at_ns: int) -> bool:
-    """Whether a file last changed at `changed_ns` would show a change after `at_ns` in its stamp.
+    """Whether every change after `at_ns` of a file last changed at `changed_ns` shows in its stamp.
 
-    Two writes within one tick of the file system's clock leave the same time. The time of change is meant, which no
-    program can set, not that of modification.
+    Two writes within one tick of the file system's clock leave the same time. `changed_ns` is the time of last change
+    (ctime), which programs cannot set, unlike that of modification.
     """
     return changed_ns < at_ns - SETTLED_AFTER_NS
 
@@ -103,9 +103,9 @@ def tokenizer_digest(folder: Path) -> str:
 
 
 def outside_mark(tokenizer: Path, *, with_config: bool = False) -> str:
-    """What is added to a hub revision's commit where its tokenizer is read from the folder `tokenizer` instead.
+    """The suffix of the identity of a hub model's weights if its tokenizer is read from the folder `tokenizer` instead.
 
-    `with_config`: a GGUF file takes its configuration from there too.
+    `with_config`: the suffix also covers config.json, which a GGUF file reads from there too.
     """
     digest = tokenizer_digest(tokenizer)
     if with_config and (tokenizer / CONFIG).is_file():
@@ -114,7 +114,7 @@ def outside_mark(tokenizer: Path, *, with_config: bool = False) -> str:
 
 
 def _lines(files: Mapping[str, Path]) -> list[str]:
-    """One line a file: name, size and SHA-256."""
+    """One line per file: name, size and SHA-256."""
     return [f"{name}\0{path.stat().st_size}\0{sha256_file(path)}\n" for name, path in files.items()]
 
 
@@ -137,6 +137,6 @@ def weight_files_digest(folder: Path) -> str:
 
 
 def _named_by(path: Path) -> str:
-    """The SHA-256 that a link's target is named by, "" for other files."""
+    """The SHA-256 that is the name of a link's target, "" for other files."""
     name = path.readlink().name if path.is_symlink() else ""
     return name if len(name) == 64 and not set(name) - set("0123456789abcdef") else ""

@@ -1,4 +1,4 @@
-"""Checkpoints found in local folders."""
+"""Finds checkpoints in local folders."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class LocalFound:
 
 
 def discover(path: Path) -> list[LocalFound]:
-    """Checkpoints of a model folder (one) or a run folder (several, by step). Raises KltuiError if there are none.
+    """Checkpoints of a model folder (one) or a run folder (several, by step).
+
+    Raises KltuiError if there are none, if two have the same step, or if the folder cannot be read.
 
     A folder that contains checkpoints is a run even if it is also a model folder: trainers save the final model there,
     usually a copy of the last checkpoint. That model joins the run only if its trainer_state.json states a step
@@ -76,7 +78,7 @@ def _check_folder(path: Path) -> None:
     if path.is_file():
         formats = formats_of([path.name])
         what, hint = (
-            (f": {formats[0].name}", f"It is not scored so: {formats[0].way_out}.")
+            (f": {formats[0].name}", f"It cannot be scored in this form: {formats[0].way_out}.")
             if formats
             else ("", EXPECTED)
         )
@@ -109,7 +111,7 @@ def _stepped_models(run: Path) -> dict[int, Path]:
 
 
 def _final_step(run: Path) -> int | None:
-    """Step of the model that lies in the run folder itself, where a trainer has stated it."""
+    """Step of the model in the run folder itself, from its trainer_state.json; None if there is none."""
     if not is_checkpoint_folder(run):
         return None
     step = read_json_object(run / "trainer_state.json").get("global_step")
@@ -117,7 +119,7 @@ def _final_step(run: Path) -> int | None:
 
 
 def _nothing_found(path: Path) -> KltuiError:
-    """What was seen instead of checkpoints, and the folders one level down that would do."""
+    """The error for a folder without checkpoints; it names what was found, or sub-folders that do have checkpoints."""
     where = safe_text(str(path))
     folders = [p for p in sorted(path.iterdir()) if p.is_dir()]
     better = [p.name for p in models_inside(path)]
@@ -130,10 +132,10 @@ def _nothing_found(path: Path) -> KltuiError:
     what = f"{where} contains no checkpoint (seen: {_seen(path)})"
     if formats_in(path):
         seen, way_out = unreadable(path)
-        return KltuiError(f"{what}: it {seen}", f"It is not scored so: {way_out}.")
+        return KltuiError(f"{what}: it {seen}", f"It cannot be scored in this form: {way_out}.")
     inside = unreadable_run(path, [p for p in folders if parse_step(p.name) is not None])
     if inside is not None:
-        return KltuiError(f"{what}: {inside[0]}", f"They are not scored so: {inside[1]}.")
+        return KltuiError(f"{what}: {inside[0]}", f"They cannot be scored in this form: {inside[1]}.")
     return KltuiError(what, EXPECTED)
 
 
@@ -144,7 +146,7 @@ def _has_stepped_models(folder: Path) -> bool:
 
 
 def _seen(folder: Path) -> str:
-    """First names in a folder, for a message."""
+    """The first names in a folder, for a message."""
     names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return safe_text(", ".join(names[:8]), 300) + more if names else "nothing"

@@ -47,7 +47,8 @@ def checkpoints_from_entry(entry: ModelEntry, ask_hub: bool = False) -> list[Che
 
     Uses the network only for `files` of a repository and, with `ask_hub`, to find out whether it contains a model or adapters.
     Default `run`: the repository's last part or the folder's name; for a single folder whose name is only a step
-    (`runs/tiny/step500`), its parent folder. Default `type`: `model_type` of a local config.
+    (`runs/tiny/step500`), its parent folder. Default `type`: `model_type` of a local config. Raises KltuiError if nothing
+    is found there, and UsageError for an invalid entry.
     """
     if [entry.path is not None, bool(entry.repo), bool(entry.endpoint)].count(True) != 1:
         raise UsageError("A [[models]] entry needs path, repo or endpoint", "Give one of them.")
@@ -103,7 +104,7 @@ def _hub(entry: ModelEntry) -> list[Checkpoint]:
 
 
 def _hub_adapters(entry: ModelEntry) -> list[Checkpoint]:
-    """The adapters in a repository, a run of its revisions or of the folders in it; none where it holds something else."""
+    """The adapters in a repository, a run of its revisions or of the folders in it; [] if it contains something else."""
     from kltui.registry.adapter_hub import hub_adapters
 
     found: list[Checkpoint] = []
@@ -118,20 +119,20 @@ def _hub_adapters(entry: ModelEntry) -> list[Checkpoint]:
         found += [
             replace(plain, run=run, source=a.source, step=a.step, base=entry.base or a.base) for a in here
         ]
-        if not here:  # fetching it reports what it holds instead
+        if not here:  # its download reports what it contains instead
             found.append(replace(plain, base=found[0].base))
     return found
 
 
 def _labelled(run: str, label: str) -> str:
-    """The run of one branch where several branches of a repository have the same steps, such as OLMo's stages."""
+    """The name of the run of one branch, if several branches of a repository have the same steps, such as OLMo's stages."""
     named = f"{run}-{label.replace('/', '-')}" if label else run
     check_run(named, "the run of that branch")
     return named
 
 
 def _ggufs(entry: ModelEntry) -> list[Checkpoint]:
-    """GGUF files, each a variant of the model that it was made from; `base` is the folder beside that holds it."""
+    """GGUF files, each a variant of the model from which it was made; `base` is that model's folder, if it is known."""
     if entry.quantization != ("none",):
         raise UsageError(
             "quantization cannot be used with GGUF files, which are already quantised", "Leave it out."

@@ -1,4 +1,4 @@
-"""Which files make a transformers model folder, on this machine or on the hub."""
+"""The files of a transformers model folder, on this machine or on the hub."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def tokenizer_names(names: Collection[str]) -> list[str]:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether `folder` (or a GGUF file) holds a tokenizer's vocabulary, or states a class that needs none."""
+    """Whether `folder` (or a GGUF file) contains a tokenizer's vocabulary, or names a class that needs none."""
     if is_gguf(folder):
         return gguf_has_tokenizer(folder)
     try:
@@ -97,7 +97,10 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def shard_names(index: Path) -> list[str]:
-    """Files that a weight index (`*.index.json`) names, sorted. Raises KltuiError unless all are plain names."""
+    """The files that a weight index (`*.index.json`) names, sorted.
+
+    Raises KltuiError if it cannot be read or names anything but weight files of its own folder and format.
+    """
     where = safe_text(str(index))
     try:
         weight_map = json.loads(index.read_bytes(), object_pairs_hook=unique_keys)["weight_map"]
@@ -143,7 +146,7 @@ def pickled_error(folder: Path, entry: str) -> KltuiError:
 
 
 def weight_names(folder: Path, allow_bin: bool = True) -> list[str]:
-    """Weight files of a model or adapter folder, sorted, its index included. Raises KltuiError where one is missing."""
+    """Weight files of a model or adapter folder, sorted, including its index. Raises KltuiError if one is missing."""
     names = _file_names(folder)
     entry = weight_entry(names, allow_bin)
     if entry is None and ADAPTER_CONFIG in names:
@@ -168,14 +171,14 @@ def weight_names(folder: Path, allow_bin: bool = True) -> list[str]:
 
 
 def weight_paths(folder: Path, allow_bin: bool = True) -> list[Path]:
-    """The weight files of a model folder, its index included, or the parts of a GGUF file, in order."""
+    """The weight files of a model folder, including its index, or the parts of a GGUF file, in order. Raises KltuiError."""
     if is_gguf(folder):
         return part_paths(folder)
     return [folder / name for name in weight_names(folder, allow_bin)]
 
 
 def model_type(folder: Path) -> str:
-    """`model_type` of the folder's config.json, "" where it cannot be read."""
+    """`model_type` of the folder's config.json, "" if it cannot be read."""
     found = read_json_object(folder / CONFIG).get("model_type", "")
     return found if isinstance(found, str) else ""
 

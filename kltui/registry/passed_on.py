@@ -1,9 +1,9 @@
-"""What of a model folder is passed on to transformers: the files that were hashed, and settings that name nothing else.
+"""What is passed to transformers of a model folder: the files that were hashed, and settings that refer to nothing else.
 
-transformers reads more from a folder than its weights: `transformers_weights` and `configuration_files` name other
-files, `auto_map` code, an attention implementation a kernel of the hub, an adapter's file other weights on top, and a
-new release may know more of the kind. So it never sees the folder itself but one made for it, with links to the files
-that count and with JSON files from which everything is left out that is not a plain setting of a model.
+Files in a folder can make transformers read more than its weights: `transformers_weights` and `configuration_files` name
+other files, `auto_map` code, an attention implementation can be a kernel of the hub, an adapter adds other weights, and a
+new release may add more. Therefore transformers gets a temporary folder, with links to the hashed files and with JSON files
+from which everything except plain settings of a model is removed.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from kltui.sanitize import safe_text
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
-# Keys of a config.json that put other weights or another configuration in the place of those that were hashed.
+# Keys of a config.json that replace the hashed weights or configuration by others.
 REFUSED = {
     "transformers_weights": "another weight file",
     "configuration_files": "another configuration",
     "gguf_file": "another weight file",
     "backbone": "another model",
 }
-# Keys that are left out: where a model came from, code that kltui never runs, and how transformers is to compute, which
-# kltui decides itself.
+# Keys that are removed: the model's origin, code that kltui never runs, and how transformers computes, which kltui decides
+# itself.
 LEFT_OUT = frozenset({
     "_attn_implementation_autoset", "_attn_implementation_internal", "_commit_hash", "_configuration_file",
     "_experts_implementation_internal", "_flash_attn_2_enabled", "_from_auto", "_from_pipeline", "_name_or_path",
@@ -50,7 +50,7 @@ LEFT_OUT = frozenset({
     "proxies", "revision", "state_dict", "subfolder", "timm_backbone", "token", "trust_remote_code",
     "use_auth_token", "use_kernels", "use_pretrained_backbone", "use_safetensors", "use_timm_backbone", "variant",
 })  # fmt: skip
-# Names that a configuration object has for itself: as keys they would change how it behaves, not what the model is.
+# Names of methods and attributes of a configuration object, whose behaviour such keys would change.
 METHODS = frozenset({
     "_attn_implementation", "_auto_class", "_check_received_keys", "_decode_special_floats", "_dict_from_json_file",
     "_encode_special_floats", "_experts_implementation", "_get_config_dict", "_get_files_timestamps",
@@ -71,8 +71,8 @@ METHODS = frozenset({
     "update_from_string", "validate", "validate_architecture", "validate_layer_type", "validate_output_attentions",
     "validate_rope", "validate_token_ids",
 })  # fmt: skip
-# A setting in words: an activation, a kind of layer, a pattern of them. A path, a URL, a module or a repository has a
-# slash, a colon or a dot in it.
+# A plain setting: an activation, a kind of layer, a pattern of them. A path, URL, module or repository would contain a
+# slash, a colon or a dot.
 _WORDS = re.compile(r"[\w+*|,=()\[\] -]*")
 _VERSION = re.compile(r"\d[\w.+-]*")
 QUANTIZATION = "quantization_config"
@@ -85,7 +85,7 @@ _TOKENIZER_LEFT_OUT = re.compile(
 
 
 def check_folder(folder: Path) -> None:
-    """Raises KltuiError where a folder's files say that other weights than its own are meant, or a GGUF file is damaged."""
+    """Raises KltuiError if a folder's files refer to other weights than its own, or a GGUF file is damaged."""
     if is_gguf(folder):
         read_model(folder)
         return
@@ -112,7 +112,7 @@ def check_no_adapter(where: str, names: set[str]) -> None:
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """A folder's config.json as it is passed on. Raises KltuiError where it names other files, or is not a JSON object."""
+    """The settings in a folder's config.json that are passed on. Raises KltuiError if it names other files or is invalid."""
     path = folder / CONFIG
     config = _read_object(path)
     _check_names_nothing(path, config)
@@ -126,9 +126,9 @@ def wants_own_code(folder: Path) -> bool:
 
 @contextmanager
 def staged(folder: Path, allow_bin: bool = False, scratch: Path | None = None) -> Iterator[Path]:
-    """Context with a temporary folder of the model's files that are passed to transformers; in `scratch` it is kept,
+    """Context with a temporary folder of the model's files that are passed to transformers.
 
-    for models that are read again while they are used.
+    In `scratch` it is not deleted at the end, for models that are read again while they are used.
     """
     made = Path(tempfile.mkdtemp(prefix="kltui-model-", dir=scratch))
     try:
@@ -172,10 +172,13 @@ def _read_object(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except (OSError, ValueError, RecursionError) as error:
         raise KltuiError(
-            f"{where} cannot be read: {type(error).__name__}: {safe_text(str(error), 200)}", "Is it whole?"
+            f"{where} cannot be read: {type(error).__name__}: {safe_text(str(error), 200)}",
+            "The file may be incomplete: download or save it again.",
         ) from error
     if not isinstance(found, dict):
-        raise KltuiError(f"{where} is not a JSON object", "Is it whole?")
+        raise KltuiError(
+            f"{where} is not a JSON object", "The file may be incomplete: download or save it again."
+        )
     return found
 
 
@@ -193,7 +196,7 @@ def _check_names_nothing(path: Path, config: dict[str, Any]) -> None:
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a model in a configuration, and in those inside of it."""
+    """The plain settings in a configuration, and in configurations inside it."""
     return {
         key: value if key == QUANTIZATION else _inner_settings(value)
         for key, value in config.items()
@@ -211,7 +214,7 @@ def _inner_settings(value: Any) -> Any:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value is a number, words, a list of such, or an object, whose keys are looked at each."""
+    """Whether a value is a number, a plain string, a list of these, or an object, whose items are checked separately."""
     if isinstance(value, str):
         return bool(_WORDS.fullmatch(value) or _VERSION.fullmatch(value))
     if isinstance(value, list):

@@ -1,8 +1,7 @@
-"""What is hashed is what is read: a model's files are stamped before they are hashed and again after they are loaded.
+"""Makes sure that the files that are loaded are those that were hashed, by comparing their stamps.
 
-A stamp is what the file system says of one file: size, times, inode. It moves whenever the file is written, replaced or
-given other times, unless that happens within the clock's tick of the change before; a file that young is hashed again
-instead.
+A stamp is the size, times and inode of a file (`digest.stamp`). It changes whenever the file is written or replaced, except
+within one tick of the file system's clock after the previous change; a file that was changed so recently is hashed again.
 """
 
 from __future__ import annotations
@@ -44,7 +43,10 @@ class Hashed:
 
 
 def stamps(folder: Path, tokenizer: Path | None = None) -> str:
-    """Name and time stamp of every file covered by the fingerprint, as JSON text; equal while no file is changed."""
+    """Names and stamps of all files covered by the fingerprint, as JSON text, which is the same while no file changes.
+
+    Raises KltuiError if a file cannot be read.
+    """
     try:
         return json.dumps([[n, *stamp(p.stat())] for n, p in hashed_files(folder, tokenizer).items()])
     except OSError as error:
@@ -112,7 +114,7 @@ class Reading:
 
     @property
     def tokenizer(self) -> Path | None:
-        """Folder of the tokenizer where that is not the model's."""
+        """Folder of the tokenizer; None if it is the model's own."""
         return self._hashed.tokenizer
 
     def __enter__(self) -> Reading:
@@ -122,16 +124,16 @@ class Reading:
         self._files.close()
 
     def check(self) -> None:
-        """To be called when everything is loaded: raises ChangedError unless the files are what they were."""
+        """Call this when everything is loaded. Raises ChangedError if a file has changed."""
         _check_same(self._folder, self._before, self._now(), "while they were loaded")
         if not self._settled:
             self._check_bytes(self._before, "while they were loaded")
 
     def check_used(self, *, by_name: bool = False) -> None:
-        """Call this after the last forward pass, because weights may be memory-mapped until then. Raises ChangedError.
+        """Call this after the last forward pass, because weights may be memory-mapped until then.
 
-        A file that was removed or replaced after loading does no harm, unless parts of the model are read again
-        `by_name`; a file that was written to does.
+        Raises ChangedError if a file was written to. A file that was removed or replaced after loading does no harm, unless
+        parts of the model are read again `by_name`.
         """
         if by_name:
             _check_same(self._folder, self._before, self._now(), "while they were in use")
@@ -150,19 +152,19 @@ class Reading:
             yield self._files.enter_context(path.open("rb"))
 
     def _check_bytes(self, stamped: str, when: str) -> None:
-        """Raises ChangedError unless the bytes are those that were hashed; without a hash there is nothing to compare."""
+        """Raises ChangedError unless the files' contents are those that were hashed; does nothing without a hash."""
         weights = self._hashed.weights
         if weights and not still_holds(self._folder, weights, self._hashed.tokenizer):
-            raise _changed(self._folder, _moved(stamped, self._now()), when)
+            raise _changed(self._folder, _differing(stamped, self._now()), when)
 
 
 def _check_same(folder: Path, before: str, now: str, when: str) -> None:
     if before != now:
-        raise _changed(folder, _moved(before, now), when)
+        raise _changed(folder, _differing(before, now), when)
 
 
-def _moved(before: str, now: str) -> list[str]:
-    """Names whose stamps differ, or that only one side has."""
+def _differing(before: str, now: str) -> list[str]:
+    """Names of files whose stamps differ, or that only one of the two has."""
     left, right = ({name: rest for name, *rest in json.loads(text or "[]")} for text in (before, now))
     return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
 
@@ -176,14 +178,14 @@ def _changed(folder: Path, names: list[str], when: str) -> ChangedError:
 
 
 def _was_written(before: os.stat_result, now: os.stat_result) -> bool:
-    """Whether a file's bytes may have changed; another name for it, or one less, moves only the time of last change."""
+    """Whether a file's contents may have changed. A hard link added or removed changes only the time of last change."""
     if (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
         return True
     return before.st_nlink == now.st_nlink and before.st_ctime_ns != now.st_ctime_ns
 
 
 def _mapped_files() -> set[str] | None:
-    """Inodes and paths of the files mapped into this process, None where the system does not say."""
+    """Inodes and paths of the files mapped into this process; None if the system does not report them."""
     try:
         lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Names of steps and revisions: read a step from a name, write out a pattern of revisions."""
+"""Reads steps from names of folders and revisions, and expands patterns of revisions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kltui.sanitize import safe_text
 MAX_REVISIONS = 100_000
 ALL = "all"
 
-# A word for the step, at the start of a word, then the number; "step" is tried before "checkpoint".
+# A word for the step, then its number; "step" takes precedence over "checkpoint".
 _STEP_WORDS = ("steps?", "iteration|iter", "checkpoint|ckpt")
 _STEP_PATTERNS = [
     re.compile(rf"(?:^|[^a-z]|global)(?:{words})[-_ =]?([0-9]{{1,18}})(?![0-9a-z]|\.[0-9])")
     for words in _STEP_WORDS
 ]
 _ONLY_STEP = re.compile(rf"(?:(?:global[-_]?)?(?:{'|'.join(_STEP_WORDS)})[-_ =]?)?[0-9]{{1,18}}")
-# Words of names that are given to copies and to what is half written: trainers' own, and people's.
+# Words in the names that trainers and people give to copies and to incomplete checkpoints.
 _ASIDE = re.compile(
     r"(?:^|[^a-z])(?:tmp|temp|temporary|old|bak|backup|bkp|copy|orig|prev|previous|incomplete|partial|unfinished|broken"
     r"|failed|corrupt|corrupted|damaged|deleted|removed|trash|wip)[0-9]*(?![0-9a-z])"
@@ -35,7 +35,7 @@ _RANGE_HINT = (
 
 
 def parse_step(name: str) -> int | None:
-    """Training step that a folder or revision name states, None where it states none.
+    """The training step in the name of a folder or revision, None if it states none.
 
     >>> [parse_step(n) for n in ("checkpoint-500", "step500", "iter_0001000", "500", "stage1-step1000-tokens5B")]
     [500, 500, 1000, 500, 1000]
@@ -113,7 +113,7 @@ def expand_revisions(patterns: Sequence[str]) -> list[str]:
     """Revisions that `patterns` name, in their order, each once.
 
     Braces contain a list, a range with both ends included, or both: `{0,1,2}`, `{10..50..20}`, `{0,4..6}`. A leading
-    zero pads to that width. Several braces combine. Raises UsageError for a pattern that cannot be meant.
+    zero pads to that width. Several braces combine. Raises UsageError for an invalid pattern.
 
     >>> expand_revisions(["step{0,1,2}", "step{1000..3000..1000}", "ckpt_{08..10}"])
     ['step0', 'step1', 'step2', 'step1000', 'step2000', 'step3000', 'ckpt_08', 'ckpt_09', 'ckpt_10']
@@ -140,7 +140,7 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _alternatives(inside: str, pattern: str) -> list[str]:
-    """What one pair of braces stands for."""
+    """The alternatives that the text inside a pair of braces stands for."""
     found: list[str] = []
     for part in (part.strip() for part in inside.split(",")):
         if not part:

@@ -1,7 +1,7 @@
-"""Opens weight files as raw bytes, without building a model or copying; tied weights appear once.
+"""Opens weight files as raw bytes, without building a model and without copying.
 
 A safetensors file is 8 bytes of header length (little endian), a JSON header naming each tensor's dtype, shape and
-byte range, then the bytes. Its header is checked in full before a byte of data is touched.
+byte range, then the bytes. Its whole header is checked before any data is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BITS = {
 }  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
 
-# What some families store beside their parameters: rotary tables, causal masks, fixed position tables, statistics.
+# Tensors that some families store besides parameters: rotary tables, causal masks, fixed position tables, statistics.
 _BUFFER = re.compile(
     r"(^|\.)(inv_freq|original_inv_freq|cos_cached|sin_cached|masked_bias|causal_mask|running_mean|running_var"
     r"|num_batches_tracked|embed_positions\.weights|position_ids|balancing_biases|diagonal_decay|key_decay|query_decay"
@@ -64,7 +64,7 @@ class TensorFile:
 
 
 def open_tensors(folder: Path, allow_bin: bool = False) -> dict[str, TensorFile]:
-    """Every tensor of the weight files in `folder`, by name, memory-mapped.
+    """Every tensor of the weight files in `folder`, by name, memory-mapped. Raises TensorFileError for an invalid file.
 
     `pytorch_model.bin` is a pickle: it is read (tensors only) if there are no safetensors and `allow_bin` is true.
     """
@@ -75,10 +75,10 @@ def open_tensors(folder: Path, allow_bin: bool = False) -> dict[str, TensorFile]
 
 
 def parameters(tensors: Mapping[str, TensorFile]) -> dict[str, TensorFile]:
-    """The trained parameters among `tensors`, by sorted name, as the files have them: `registry.parameters` counts once.
+    """The trained parameters among `tensors`, by sorted name; tied weights may occur twice (`registry.parameters`).
 
     Left out as buffers: integer and boolean tensors, rotary tables, causal masks (`attention.bias` with three or
-    more axes), masked_bias, running statistics. Quantised weights are refused: their distance has no meaning here.
+    more axes), masked_bias, running statistics. Raises TensorFileError for quantised weights, whose distances are meaningless.
     """
     kept = {}
     for name in sorted(tensors):
@@ -95,7 +95,10 @@ def parameters(tensors: Mapping[str, TensorFile]) -> dict[str, TensorFile]:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The checked header of a safetensors file, {name: {dtype, shape, data_offsets}}, and where its data begin."""
+    """({name: {dtype, shape, data_offsets}}, byte at which the data begin) of a safetensors file, from its checked header.
+
+    Raises TensorFileError for an invalid file.
+    """
     size = path.stat().st_size
     with path.open("rb") as f:
         first = f.read(8)
@@ -107,7 +110,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         raw = f.read(length)
     try:
         header = json.loads(raw.decode(), object_pairs_hook=unique_keys)
-        # NaN and half a surrogate pair are JSON to Python alone.
+        # Only Python's parser accepts NaN and lone surrogates.
         json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as e:
         raise _bad(path, f"has a header that is not a JSON object ({e})") from e
@@ -141,7 +144,7 @@ def _open_file(path: Path) -> dict[str, TensorFile]:
 
 
 def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile]:
-    """All tensors in the files that an index names, and at least those that it promises."""
+    """All tensors in the files that an index names. Raises TensorFileError if one that it lists is missing."""
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         pairs = [(str(k), str(v)) for k, v in weight_map.items()]
@@ -167,7 +170,7 @@ def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile
 
 
 def _check_entries(path: Path, header: dict[str, Any], n_bytes: int) -> None:
-    """Every entry well formed, and the byte ranges covering the data once, without hole or overlap."""
+    """Raises TensorFileError unless every entry is valid, and the byte ranges cover the data without gaps or overlaps."""
     spans = []
     for name, entry in header.items():
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
@@ -245,7 +248,7 @@ def _open_bin(folder: Path, allow_bin: bool) -> dict[str, TensorFile]:
 
 
 def _open_pickle(path: Path) -> dict[str, TensorFile]:
-    """The tensors of a torch file as bytes; torch's own unpickler, which admits tensors only, does the reading."""
+    """The tensors of a torch file as bytes, read by torch's own unpickler for tensors only. Raises TensorFileError."""
     import torch
 
     try:
@@ -275,7 +278,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _drop_shared(tensors: Mapping[str, TensorFile]) -> dict[str, TensorFile]:
-    """One name per stretch of memory: the embedding's where an output head shares it, else the first."""
+    """The tensors without those that share their memory with another one; an output head is dropped before an embedding."""
     kept: dict[tuple[int, int], str] = {}
     for name in _heads_last(tensors):
         t = tensors[name]

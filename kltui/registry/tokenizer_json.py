@@ -1,4 +1,4 @@
-"""A folder's tokenizer.json as the tokenizers library reads it, with nothing in it left to chance."""
+"""Reads a folder's tokenizer.json with the tokenizers library, so that its results are deterministic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPECIAL_MAP = "special_tokens_map.json"
-# What makes a model of the tokenizers library draw among several ways to cut a text.
+# Settings with which the tokenizers library chooses randomly among several ways to split a text.
 _RANDOM = ("dropout", "alpha", "nbest_size")
 
 
@@ -23,7 +23,7 @@ _RANDOM = ("dropout", "alpha", "nbest_size")
 class TokenizerJson:
     """The tokenizer in a file; it treats special-token strings as text and does not pad, truncate or sample.
 
-    `unknown` is the id of its unknown token, or None.
+    `unknown` is the id of its unknown token, or None; `notes` are for the user.
     """
 
     core: Tokenizer
@@ -57,7 +57,7 @@ def read_tokenizer_json(folder: Path) -> TokenizerJson:
 
 
 def named_special(folder: Path, kind: str) -> str | None:
-    """The token that the folder's settings name as `kind`, such as "bos_token"; None where they name none."""
+    """The token that the folder's settings name as `kind`, such as "bos_token"; None if they name none."""
     for name in (TOKENIZER_CONFIG, SPECIAL_MAP):
         found = _content(read_json_object(folder / name).get(kind))
         if found is not None:
@@ -78,7 +78,7 @@ def _is_noted(notes: tuple[str, ...]) -> bool:
 
 
 def _without_chance(file: dict[str, Any]) -> tuple[str, ...]:
-    """Takes random choices out of the file's model, and says so."""
+    """Switches off random choices in the file's model; returns a note for each."""
     model = file.get("model")
     found = [name for name in _RANDOM if isinstance(model, dict) and model.get(name)]
     said = tuple(
@@ -92,7 +92,7 @@ def _without_chance(file: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _mark_special(folder: Path, file: dict[str, Any]) -> bool:
-    """Marks added tokens as special that the folder's settings name so; True where one was not."""
+    """Marks the added tokens as special that the folder's settings name as such; returns whether that changed one."""
     named = _all_named(folder)
     changed = False
     for token in file.get("added_tokens") or ():
@@ -114,12 +114,13 @@ def _all_named(folder: Path) -> set[str]:
 
 
 def _content(value: Any) -> str | None:
-    """A token's string, written plainly or as an object."""
+    """The string of a token, which is a string or an object with "content"; None for anything else."""
     found = value.get("content") if isinstance(value, dict) else value
     return found if isinstance(found, str) else None
 
 
 def _unknown_id(core: Tokenizer, model: Any) -> int | None:
+    """The id of the unknown token, by the `model` section of tokenizer.json; None if it states none."""
     if not isinstance(model, dict):
         return None
     if isinstance(model.get("unk_id"), int):
@@ -129,7 +130,7 @@ def _unknown_id(core: Tokenizer, model: Any) -> int | None:
 
 
 def _beside(folder: Path, file: dict[str, Any]) -> tuple[str, ...]:
-    """Notes on vocabularies beside the file that say something else than it does."""
+    """Notes on vocabularies in other files of the folder that differ from `file`."""
     model = file.get("model")
     entries = model.get("vocab") if isinstance(model, dict) else None
     ids: dict[str, Any] = dict(entries) if isinstance(entries, dict) else {}
