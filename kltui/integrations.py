@@ -125,9 +125,12 @@ class ScoreCheckpoints(TrainerCallback):
             self._log_figures()
 
     def _join(self, process: subprocess.Popen[str]) -> None:
-        """Waits until a watch has ended and all of its events are read."""
-        process.wait()
+        """Waits until a watch has ended and all of its events are read; logs a warning if it failed."""
+        code = process.wait()
         self._reader.join()
+        if code not in (0, 128 + signal.SIGUSR1, -signal.SIGUSR1):
+            messages = self.workspace / "watch.log"
+            log.warning("kltui's watch ended with exit code %d; its messages are in %s", code, messages)
 
     def _job_file(self) -> Path:
         """The path of the watch's job file, written into the workspace."""

@@ -158,8 +158,11 @@ class GGUFModel:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether `path` has the suffix of a GGUF file and is not a folder. Raises OSError if the path is invalid."""
-    return path.suffix.lower() == SUFFIX and not path.is_dir()
+    """Whether `path` has the suffix of a GGUF file and is not a folder."""
+    try:
+        return path.suffix.lower() == SUFFIX and not path.is_dir()
+    except OSError:  # reading the file will report why
+        return True
 
 
 def gguf_has_tokenizer(path: Path) -> bool:

@@ -282,5 +282,7 @@ def test_a_path_that_the_system_refuses_is_named_with_the_reason(tmp_path: Path,
         lambda: checkpoints_from_entry(ModelEntry(repo="a/b", tokenizer=str(path / "tokenizer.json"))),
     ]
     for look in tries:
-        with pytest.raises(KltuiError, match=r"cannot be read: File name too long|there is no tokenizer in"):
+        with pytest.raises(
+            KltuiError, match=r"cannot be read: File name too long|no tokenizer in|`files` was given"
+        ):
             look()

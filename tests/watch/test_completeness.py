@@ -114,3 +114,9 @@ def test_gguf_files_land_one_by_one_and_whole(tmp_path: Path) -> None:
     assert first in observer.look([folder])
     first.with_name("big-00002-of-00002.gguf").unlink()
     assert first not in observer.look([folder])
+
+
+def test_places_that_the_system_refuses_have_no_checkpoints(tmp_path: Path) -> None:
+    """As a folder of somebody else's, and as a folder that does not exist yet."""
+    places = [tmp_path / ("a" * 300), tmp_path / f"{'a' * 300}.gguf"]
+    assert CheckpointObserver(0.0).look(places) == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -136,6 +137,22 @@ def callback_of(folder: Path, *arguments: Any, **more: Any) -> Any:
     made = ScoreCheckpoints(SimpleNamespace(args=SimpleNamespace(output_dir=str(folder))), *arguments, **more)
     made._process, made._join = SimpleNamespace(poll=lambda: 0), lambda process: None
     return made
+
+
+@pytest.mark.parametrize(
+    ("code", "failed"),
+    [(0, False), (128 + signal.SIGUSR1, False), (-signal.SIGUSR1, False), (3, True), (-9, True)],
+)
+def test_a_watch_that_failed_is_logged_with_the_place_of_its_messages(
+    tmp_path: Path, texts: Path, caplog: pytest.LogCaptureFixture, code: int, failed: bool
+) -> None:
+    """A signal that kltui itself sends ends a watch as intended, also before it has installed its handler."""
+    from kltui.integrations import ScoreCheckpoints
+
+    made = ScoreCheckpoints(SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path / "run"))), texts)
+    made._reader = SimpleNamespace(join=lambda: None)
+    made._join(SimpleNamespace(wait=lambda: code))
+    assert (str(tmp_path / "run" / "kltui" / "watch.log") in caplog.text) == failed
 
 
 def test_relative_paths_start_at_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
