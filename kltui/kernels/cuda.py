@@ -1,8 +1,8 @@
 """Validated bindings of the CUDA kernels: torch CUDA tensors in, torch CUDA tensors out, on torch's current stream.
 
-Nothing waits for the device and nothing is allocated beyond the results, so values on the device are not looked at: a
-target outside the vocabulary gives NaN. torch is the caller's; it is never imported here. Where `usable(device)` is
-false (no CUDA build, no driver, no GPU, a GPU that this build has no code for) the callers use torch itself.
+Nothing here waits for the device, and only results are allocated. Values on the device are therefore not checked: a
+target outside the vocabulary gives NaN. This module never imports torch; the caller has done so. If `usable(device)` is
+false (no CUDA build, no driver, no GPU, a GPU that this build has no code for), callers use torch itself.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def device_count() -> int:
 
 
 def usable(device: Any) -> bool:
-    """Whether the kernels run on `device`, a torch.device: there is an extension, and it has code for that GPU."""
+    """Whether the kernels run on `device`, a torch.device: the extension exists and has code for that GPU."""
     if device.type != DEVICE_TYPE or _extension() is None or _is_rocm():
         return False
     return _has_code(_index(device))
 
 
 def why_not(device: Any) -> str:
-    """Why the kernels do not run on `device`, a CUDA device of torch, in a few words; "" where they do."""
+    """Why the kernels do not run on `device`, a CUDA device of torch, in a few words; "" if they do."""
     if usable(device):
         return ""
     if _is_rocm():
@@ -57,7 +57,7 @@ def why_not(device: Any) -> str:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether a matrix is one that the kernels read as it lies: a float dtype of theirs, its rows contiguous."""
+    """Whether the kernels can read a matrix without a copy: it has a supported float dtype and contiguous rows."""
     return x.ndim == 2 and _dtype_code(x.dtype) is not None and (x.shape[1] == 1 or x.stride(1) == 1)
 
 
@@ -71,15 +71,15 @@ def _has_code(index: int) -> bool:
 
 
 def _is_rocm() -> bool:
-    """Whether torch calls AMD's GPUs "cuda" here."""
+    """Whether this torch is built for ROCm, where "cuda" means AMD's GPUs."""
     return getattr(_torch().version, "hip", None) is not None
 
 
 def _current(index: int) -> AbstractContextManager[None]:
-    """Within it GPU `index` is the current one.
+    """Context in which GPU `index` is the current device.
 
-    Behind it torch goes back to the one before only where that is in use: the runtime would begin to use it, at the cost
-    of several hundred megabytes of its memory.
+    The previous device is restored only if it is in use already, because making an unused one current would allocate
+    several hundred megabytes of its memory.
     """
     if DEVICE_TYPE != "cuda":
         return nullcontext()
@@ -103,9 +103,9 @@ def log_softmax_gather(
 
 
 class CudaOnlineLogSoftmax:
-    """log p(target) of n rows whose logits arrive in tiles of rows and vocabulary entries, in any order.
+    """log p(target) of n rows whose logits are given in tiles of rows and vocabulary entries, in any order.
 
-    Tiles are folded in on the stream that was torch's current one when this was made.
+    Tiles are processed on the stream that was torch's current one when this object was created.
     """
 
     def __init__(self, targets_n: Tensor, *, scale: float = 1.0, softcap: float = 0.0) -> None:
@@ -121,9 +121,9 @@ class CudaOnlineLogSoftmax:
         self._state = ((targets_n, 8), (self._reference, 4), (self._sum, 8), (self._target_logit, 4))
 
     def update(self, tile_nv: Tensor, first: int, row: int | None = None) -> None:
-        """Folds in the logits of vocabulary entries first, first + 1, ... for all rows, or for those from `row` on.
+        """Adds the logits of vocabulary entries first, first + 1, ... for all rows, or for those from `row` on.
 
-        For each row each entry must come exactly once.
+        Each entry must be given exactly once for each row.
         """
         dtype, rows, columns, stride = _matrix(tile_nv, "tile")
         start, n = row or 0, len(self._targets)
@@ -141,12 +141,12 @@ class CudaOnlineLogSoftmax:
             )  # fmt: skip
 
     def logprobs(self) -> Tensor:
-        """log p(target) in nats, n float32; NaN where no tile held the target, or nothing but -inf."""
+        """log p(target) in nats, n float32; NaN if no tile contained the target, or all logits are -inf."""
         return (self._target_logit.double() - self._reference.double() - self._sum.log()).float()
 
 
 class CudaKlRows(NamedTuple):
-    """Per row KL(p || q) and KL(q || p) in nats, float64, and whether both have their largest entry in one place."""
+    """For each row KL(p || q) and KL(q || p) in nats, float64, and whether the largest entries have the same index."""
 
     forward: Tensor
     reverse: Tensor
@@ -196,7 +196,7 @@ def sum_by_text(logp_n: Tensor, text_index_n: Tensor, n_texts: int) -> Tensor:
 
 
 def double_centre(x_KN: Tensor) -> Tensor:
-    """x less row and column means plus the grand mean, K x N float64; as `native.double_centre`, unweighted."""
+    """x minus row and column means plus the grand mean, K x N float64; as `native.double_centre`, without weights."""
     extension, where = _kernels(x_KN, "x")
     if x_KN.ndim != 2 or str(x_KN.dtype) != "torch.float64" or not x_KN.is_contiguous() or not x_KN.numel():
         raise ValueError(
@@ -213,7 +213,7 @@ def _torch() -> Any:
 
 
 def _kernels(x: Tensor, name: str) -> tuple[ModuleType, tuple[int, int]]:
-    """The extension, and the device and stream to run on, or a ValueError naming the tensor."""
+    """(extension, (device, stream) to run on). Raises ValueError that names the tensor."""
     if type(x).__module__.partition(".")[0] != "torch":
         raise ValueError(f"{name} must be a torch tensor, not {type(x).__name__}")
     if x.device.type != DEVICE_TYPE:
@@ -227,7 +227,7 @@ def _kernels(x: Tensor, name: str) -> tuple[ModuleType, tuple[int, int]]:
 
 
 def _index(device: Any) -> int:
-    """The number of a device; torch leaves it out where it means the current one."""
+    """The index of a device; a torch.device without an index means the current device."""
     if device.index is not None:
         return int(device.index)
     return int(_torch().cuda.current_device()) if device.type == "cuda" else 0
@@ -244,7 +244,7 @@ def _dtype_code(dtype: Any) -> int | None:
 
 
 def _matrix(x: Tensor, name: str) -> tuple[int, int, int, int]:
-    """Dtype code, rows, columns and row stride of a matrix with contiguous rows, or a ValueError naming it."""
+    """(dtype code, rows, columns, row stride) of a matrix with contiguous rows. Raises ValueError that names it."""
     if x.ndim != 2 or x.numel() == 0:
         raise ValueError(f"{name} must be a matrix with entries, not of shape {tuple(x.shape)}")
     code = _dtype_code(x.dtype)
@@ -256,7 +256,7 @@ def _matrix(x: Tensor, name: str) -> tuple[int, int, int, int]:
 
 
 def _vector(x: Tensor, name: str, dtype: str, count: int, device: Any) -> None:
-    """Raises a ValueError naming `x` unless it is a contiguous vector of that dtype, length and device."""
+    """Raises ValueError that names `x` unless it is a contiguous vector of that dtype, length and device."""
     if str(getattr(x, "dtype", "")) != dtype or tuple(x.shape) != (count,) or not x.is_contiguous():
         raise ValueError(f"{name} must be contiguous {dtype.removeprefix('torch.')} of shape ({count},)")
     if x.device != device:

@@ -1,7 +1,7 @@
 """Validated bindings of the compiled kernels; `kltui.kernels.reference` has the numpy reference implementation of each.
 
-Mistakes in an argument are a ValueError that names it; nothing else can reach the kernels. Where the extension is
-missing the reference implementation runs instead, which is said once in the log. Logits may be numpy arrays (float32, float16, or bfloat16
+An invalid argument is a ValueError that names it, so that only valid ones reach the kernels. If the extension is
+missing, the reference implementation runs instead, which is logged once. Logits may be numpy arrays (float32, float16, or bfloat16
 bits as uint16) or torch tensors (float32, float16, bfloat16) on the CPU; rows must be contiguous, strides between rows
 are free, nothing is copied. Results do not depend on the number of threads.
 
@@ -29,7 +29,7 @@ try:
     from kltui.kernels import _core
 except ImportError as error:
     _core = None
-    # Left out at installation (KLTUI_NATIVE=OFF) it is no surprise; there, and unfit to be loaded, it is.
+    # No warning if it was left out on purpose (KLTUI_NATIVE=OFF), only if it exists and cannot be loaded.
     there = any(path.suffix != ".pyi" for path in Path(__file__).parent.glob("_core*"))
     said = "kltui.kernels._core is not built (%s): slower numpy code is used; reinstall kltui to compile it"
     log.log(logging.WARNING if there else logging.INFO, said, error)
@@ -48,7 +48,7 @@ _threads: int | None = None
 
 
 def set_threads(count: int | None) -> None:
-    """Sets the number of threads of every kernel; None follows torch where it is loaded, else OMP_NUM_THREADS."""
+    """Sets the number of threads of every kernel; None: as torch if it is loaded, otherwise OMP_NUM_THREADS."""
     global _threads
     if count is not None and count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
@@ -66,12 +66,12 @@ def threads() -> int:
 
 
 def instruction_sets() -> list[str]:
-    """Names that KLTUI_ISA may have here; none where the extension is missing."""
+    """Valid values of KLTUI_ISA for this processor and build; [] if the extension is missing."""
     return list(_core.supported_isas()) if _core is not None else []
 
 
 def info() -> dict[str, object]:
-    """What this build can do here: extension, instruction set in use and supported ones, threads, CUDA devices."""
+    """Properties of this build: extension, instruction set in use and supported ones, threads, CUDA devices."""
     known: dict[str, object] = {"extension": False, "isa": "numpy", "supported": [], "bf16_products": False}
     if _core is not None:
         known |= {"extension": True, "isa": _core.isa(), "supported": _core.supported_isas()}
@@ -84,7 +84,7 @@ def info() -> dict[str, object]:
 
 
 def read_once(array: NDArray[np.generic]) -> int:
-    """The exclusive or of a contiguous array's 64-bit words: the least that reading it once costs, for benchmarks."""
+    """The exclusive or of a contiguous array's 64-bit words, whose time is that of reading it once, for benchmarks."""
     if not array.flags.c_contiguous or array.nbytes % 8:
         raise ValueError(f"array must be contiguous and of whole 64-bit words, not {array.nbytes} bytes")
     if _core is None:
@@ -96,7 +96,7 @@ def read_once(array: NDArray[np.generic]) -> int:
 
 
 def tensor_view(x: TensorLike, name: str = "tensor") -> NDArray[np.generic]:
-    """`x` as a numpy array that shares its memory; bfloat16 comes back as its bits in uint16."""
+    """`x` as a numpy array that shares its memory; bfloat16 is returned as its bits in uint16."""
     if isinstance(x, np.ndarray):
         return x.view(np.uint16) if x.dtype.name == "bfloat16" else x
     if type(x).__module__.partition(".")[0] != "torch":
@@ -113,7 +113,7 @@ def tensor_view(x: TensorLike, name: str = "tensor") -> NDArray[np.generic]:
 
 
 def _matrix(x: TensorLike, name: str, dtype: str | None = None) -> NDArray[np.generic]:
-    """A non-empty matrix of float32, float16 or bfloat16 bits with contiguous rows, or a ValueError naming it."""
+    """`x` as a non-empty matrix of float32, float16 or bfloat16 bits with contiguous rows. Raises ValueError that names it."""
     a = tensor_view(x, name)
     if a.ndim != 2:
         raise ValueError(f"{name} must have two dimensions, not shape {a.shape}")
@@ -129,7 +129,7 @@ def _matrix(x: TensorLike, name: str, dtype: str | None = None) -> NDArray[np.ge
 
 
 def _indices(x: TensorLike, name: str, count: int, limit: int) -> NDArray[np.int64]:
-    """`count` integers of [0, limit) as contiguous int64, or a ValueError naming them."""
+    """`x` as `count` contiguous int64 in [0, limit). Raises ValueError that names it."""
     a = tensor_view(x, name) if not isinstance(x, list | tuple) else np.asarray(x)
     if a.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers, not {a.dtype}")
@@ -144,7 +144,7 @@ def _indices(x: TensorLike, name: str, count: int, limit: int) -> NDArray[np.int
 
 
 def _doubles(x: TensorLike, name: str, shape: tuple[int | None, ...]) -> F64:
-    """`x` as contiguous float64 of `shape` (None: any extent), or a ValueError naming it."""
+    """`x` as contiguous float64 of `shape` (None: any extent). Raises ValueError that names it."""
     a = np.asarray(x)
     if a.dtype.kind not in "fiu":
         raise ValueError(f"{name} must be numbers, not {a.dtype}")
@@ -173,10 +173,10 @@ def log_softmax_gather(
     scale: float = 1.0,
     softcap: float = 0.0,
 ) -> F32:
-    """log p(target) of every row in nats, n float32; each logit is read once, nothing of size n x V is made.
+    """log p(target) of every row in nats, n float32; each logit is read once, and no array of size n x V is allocated.
 
-    The logits become `softcap * tanh(scale * x / softcap)` (softcap 0: none) on the way. -inf logits are legal; a row
-    with NaN or +inf, or of -inf alone, gives NaN.
+    The logits are first transformed to `softcap * tanh(scale * x / softcap)` (softcap 0: `scale * x`). -inf logits are
+    valid; a row with NaN or +inf, or only -inf, gives NaN.
     """
     logits = _matrix(logits_nV, "logits", dtype)
     targets = _indices(targets_n, "targets", *logits.shape)
@@ -188,7 +188,7 @@ def log_softmax_gather(
 
 
 class OnlineLogSoftmax:
-    """log p(target) of n rows whose logits arrive in tiles of vocabulary entries, in any order.
+    """log p(target) of n rows whose logits are given in tiles of vocabulary entries, in any order.
 
     >>> rows = OnlineLogSoftmax(targets_n)                       # doctest: +SKIP
     >>> rows.update(hidden @ weight[:4096].T, first=0)           # doctest: +SKIP
@@ -204,7 +204,7 @@ class OnlineLogSoftmax:
         self._target_logit = np.full(n, np.nan, np.float32)
 
     def update(self, tile_nv: TensorLike, first: int) -> None:
-        """Folds in the logits of vocabulary entries first, first + 1, ...; each entry must come exactly once."""
+        """Adds the logits of vocabulary entries first, first + 1, ...; each entry must be given exactly once."""
         tile = _matrix(tile_nv, "tile")
         if len(tile) != len(self._targets):
             raise ValueError(f"tile must have {len(self._targets)} rows, not {len(tile)}")
@@ -217,7 +217,7 @@ class OnlineLogSoftmax:
             _core.online_update(tile, first, self._targets, self._scale, self._softcap, *state, threads())
 
     def logprobs(self) -> F32:
-        """log p(target) in nats, n float32; NaN where no tile held the target, or as in `log_softmax_gather`."""
+        """log p(target) in nats, n float32; NaN if no tile contained the target, or as in `log_softmax_gather`."""
         with np.errstate(divide="ignore", invalid="ignore"):
             value = self._target_logit - self._reference.astype(np.float64) - np.log(self._sum)
         nothing_seen = self._reference == np.finfo(np.float32).min
@@ -225,15 +225,14 @@ class OnlineLogSoftmax:
 
 
 class NativeHead:
-    """A model's output projection with the log-softmax after it; logits never reach memory.
+    """A model's output layer with the log-softmax, without storing all logits.
 
-    >>> head = Head(weight_VD)                                   # doctest: +SKIP
+    >>> head = NativeHead(weight_VD)                             # doctest: +SKIP
     >>> head.logprobs(hidden_nD, targets_n)                      # doctest: +SKIP
 
-    `weight_VD` may be float32, float16 or bfloat16 and is read where it lies: keep it alive and unchanged. Products and
-    sums are float32; where weight and hidden states are both bfloat16 and the processor multiplies bfloat16, products
-    are (in its tiles, where it has them: isa "amx"), and sums stay float32. Working memory is about 16 MB at most, whatever
-    V is.
+    `weight_VD` may be float32, float16 or bfloat16 and is not copied: do not change it. Products and sums are in float32. If
+    weight and hidden states are both bfloat16 and the processor multiplies bfloat16 (isa "amx": in tiles), products are in
+    bfloat16 and sums in float32. Working memory is at most about 16 MB for any V.
     """
 
     def __init__(
@@ -255,12 +254,12 @@ class NativeHead:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Vocabulary and depth."""
+        """(vocabulary size V, hidden size D)."""
         return self._weight.shape[0], self._weight.shape[1]
 
     @property
     def fast(self) -> bool:
-        """Whether this keeps up with a BLAS product: false for the portable kernels and without the extension."""
+        """Whether this is about as fast as a BLAS product: false for the portable kernels and without the extension."""
         return _core is not None and _core.isa() != "portable"
 
     def logprobs(self, hidden_nD: TensorLike, targets_n: TensorLike) -> F32:
@@ -278,7 +277,7 @@ class NativeHead:
 
 
 class KlRows(NamedTuple):
-    """Of two rows of logits each: exact KL in nats both ways, and whether their most likely tokens are the same."""
+    """For each pair of rows of logits: exact KL in nats in both directions, and whether the most likely tokens are the same."""
 
     forward: F64
     reverse: F64
@@ -286,10 +285,10 @@ class KlRows(NamedTuple):
 
 
 def kl_rows(p_nV: TensorLike, q_nV: TensorLike) -> KlRows:
-    """KL(p || q), KL(q || p) and top-1 agreement of the softmax of each pair of rows; both of one dtype.
+    """KL(p || q), KL(q || p) in nats and top-1 agreement of the softmax of each pair of rows, n each; both of one dtype.
 
-    A token of -inf in p adds nothing to KL(p || q); one of -inf only in q makes it inf. Rows with NaN or +inf, or of
-    -inf alone, give NaN and no agreement. Of equal maxima the first counts.
+    A token with -inf in p adds nothing to KL(p || q); one with -inf only in q makes it inf. Rows with NaN or +inf, or only
+    -inf, give NaN and no agreement. Of equal maxima the first counts.
     """
     p, q = _matrix(p_nV, "p"), _matrix(q_nV, "q")
     if p.shape != q.shape or p.dtype != q.dtype:
@@ -304,11 +303,11 @@ def kl_rows(p_nV: TensorLike, q_nV: TensorLike) -> KlRows:
 def causal_attention(
     query_BHTD: TensorLike, key_BGTD: TensorLike, value_BGTE: TensorLike, out_BTHE: TensorLike, scale: float
 ) -> None:
-    """Writes softmax(scale q k^T) v into `out_BTHE`, every position seeing itself and the ones before it.
+    """Causal attention: writes softmax(scale q k^T) v into `out_BTHE`; every position attends to itself and earlier ones.
 
-    All float32, or all bfloat16 with float32 sums; the last axis contiguous, the others free (`out` contiguous). G heads
-    of keys and values serve H / G of queries each. Of finite values, a position's result depends on its own prefix alone,
-    to the last bit; what is not finite may show in the five positions before it.
+    All float32, or all bfloat16 with float32 sums; the last axis contiguous, the others with any stride (`out` contiguous).
+    Each of the G heads of keys and values is used by H / G heads of queries. With finite values, a position's result depends
+    only on its own prefix, to the last bit; a value that is not finite may affect the five positions before it.
     """
     query = tensor_view(query_BHTD, "query")
     if query.ndim != 4 or query.dtype.str[1:] not in ("f4", "u2") or not query.size:
@@ -338,7 +337,7 @@ def causal_attention(
 
 
 def _heads(x: TensorLike, name: str, query: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Heads of B texts and T positions in the query's dtype, or a ValueError naming them."""
+    """`x` as heads of the query's B texts, T positions and dtype. Raises ValueError that names it."""
     a = tensor_view(x, name)
     like = (
         a.ndim == 4
@@ -354,15 +353,15 @@ def _heads(x: TensorLike, name: str, query: NDArray[np.generic]) -> NDArray[np.g
 
 
 def has_rotation() -> bool:
-    """Whether the core that is built rotates; without it numpy does, more slowly than torch."""
+    """Whether the extension has `rotate`; the numpy version is slower than torch."""
     return hasattr(_core, "rotate")
 
 
 def rotate(x_BHTD: TensorLike, cosine_BTR: TensorLike, sine_BTR: TensorLike) -> None:
     """Rotary position embedding in place: x cosine + (-x2, x1) sine over the first R of D entries, x1 and x2 their halves.
 
-    All float32, the last axis contiguous; one row of cosines and sines a position, of every text or of all (B = 1). Every
-    product and sum is rounded by itself, so the bits are those of the expression on whole tensors.
+    All float32, the last axis contiguous; one row of cosines and sines for each position, for every text or common to all
+    (B = 1). Every product and sum is rounded separately, so that the result has the same bits as the expression on tensors.
     """
     x: NDArray[Any] = tensor_view(x_BHTD, "x")
     if x.ndim != 4 or x.dtype != np.float32 or not x.size or not x.flags.writeable:
@@ -380,7 +379,7 @@ def rotate(x_BHTD: TensorLike, cosine_BTR: TensorLike, sine_BTR: TensorLike) -> 
 
 
 def _angles(values_BTR: TensorLike, name: str, x: NDArray[Any]) -> NDArray[Any]:
-    """Cosines or sines for the positions of `x`, or a ValueError naming them."""
+    """`values_BTR` as cosines or sines for the positions of `x`. Raises ValueError that names them."""
     a: NDArray[Any] = tensor_view(values_BTR, name)
     (B, _, T, D), shape = x.shape, a.shape
     right = a.ndim == 3 and a.dtype == np.float32 and shape[0] in (1, B) and shape[1] == T
@@ -393,13 +392,13 @@ def _angles(values_BTR: TensorLike, name: str, x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _contiguous_rows(a: NDArray[np.generic], name: str) -> None:
-    """A ValueError where entries of the last axis do not lie side by side."""
+    """Raises ValueError unless the last axis is contiguous."""
     if a.strides[-1] != a.itemsize or any(s % a.itemsize for s in a.strides):
         raise ValueError(f"{name} must have a contiguous last axis: strides are {a.strides} bytes")
 
 
 def sum_by_text(logp_n: TensorLike, text_index_n: TensorLike, n_texts: int) -> F64:
-    """Sum of the log-probabilities of each text in nats, n_texts float64; 0 for a text without any."""
+    """Sum of the log-probabilities of each text in nats, n_texts float64; 0 for a text without tokens."""
     logp = tensor_view(logp_n, "logp")
     if logp.ndim != 1 or logp.dtype != np.float32:
         raise ValueError(f"logp must be a vector of float32, not {logp.dtype} of shape {logp.shape}")
@@ -419,10 +418,10 @@ def sum_by_text(logp_n: TensorLike, text_index_n: TensorLike, n_texts: int) -> F
 def double_centre(
     x_KN: TensorLike, weights_N: TensorLike | None = None, *, floor: float = -np.inf, out: F64 | None = None
 ) -> F64:
-    """max(x, floor) less row and column means plus the grand mean, K x N float64 (SPEC section 5).
+    """max(x, floor) minus row and column means plus the grand mean, K x N float64 (docs/method.md).
 
-    `weights_N` weights the texts in the means over texts. NaN spreads over its row and column. `out` may be a
-    contiguous float64 K x N array, also `x_KN` itself; a new one is made otherwise.
+    `weights_N` weights the texts in the means over texts. NaN spreads over its row and column. The result is written to
+    `out`, a contiguous float64 K x N array, which may be `x_KN` itself, or to a new array.
     """
     x = _doubles(x_KN, "x", (None, None))
     weights = None if weights_N is None else _doubles(weights_N, "weights", (x.shape[1],))
@@ -443,9 +442,9 @@ def double_centre(
 
 
 def split_values(x: TensorLike, bottom: float, top: float) -> tuple[int, F64]:
-    """How many of the pooled values are below `bottom`; and those neither below it nor above `top`, NaN among them.
+    """(number of values below `bottom`, the values neither below `bottom` nor above `top`, including NaN).
 
-    The latter are one-dimensional float64 in the order of `x`, which is read once.
+    The values are one-dimensional float64 in the order of `x`, which is read once.
     """
     values = _doubles(x, "x", (None,))
     if _core is None:
@@ -457,10 +456,10 @@ def split_values(x: TensorLike, bottom: float, top: float) -> tuple[int, F64]:
 def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> F64:
     """Squared distances of one tensor between checkpoints up to `band` apart: [k, d-1] = |theta_{k+d} - theta_k|^2.
 
-    `buffers` are the K checkpoints' raw bytes (uint8, as in a safetensors file, any alignment, memory maps welcome), each
-    read once; `dtypes` says F32, F16, BF16 or F64 for each. K x band float64, NaN where k + d >= K. Sums are fp64; without
-    an F64 tensor, differences and squares are float32 and 32 squares are added before they are widened: a relative error
-    below 2e-6, some 1e-7 in practice. Where float32 cannot hold the squares, and with F64, everything is fp64.
+    `buffers` are the K checkpoints' raw bytes (uint8, as in a safetensors file, with any alignment, also memory maps), each
+    read once; `dtypes` are F32, F16, BF16 or F64. Returns K x band float64, NaN where k + d >= K. Sums are in float64.
+    Without an F64 tensor, differences and squares are in float32, and 32 squares are added before conversion to float64: a
+    relative error below 2e-6, about 1e-7 in practice. With F64, or if squares overflow float32, everything is in float64.
     """
     if band < 1:
         raise ValueError(f"band must be at least 1, not {band}")
@@ -484,7 +483,7 @@ def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], b
 
 
 def _elements(buffer: NDArray[np.uint8], dtype: str, k: int) -> int:
-    """How many values a raw buffer holds, or a ValueError naming it."""
+    """Number of values in a raw buffer. Raises ValueError that names it."""
     if dtype not in _BYTES:
         raise ValueError(f"dtypes[{k}] must be one of {', '.join(_BYTES)}, not {dtype!r}")
     if buffer.dtype != np.uint8 or buffer.ndim != 1:
@@ -500,11 +499,12 @@ def _elements(buffer: NDArray[np.uint8], dtype: str, k: int) -> int:
 
 
 class Raster:
-    """Character cells to draw points and lines on: `kind` "braille", "half" (blocks), "dots" or "ascii".
+    """A grid of character cells for drawing points and lines: `kind` is "braille", "half" (blocks), "dots" or "ascii".
 
-    Coordinates are dots, floats, (0, 0) the top left corner and y downwards; dot i covers [i, i + 1). The canvas is
-    `width_dots` x `height_dots`: 2 x 4 dots a cell for braille, 1 x 2 for half, 1 x 1 else. Lines are clipped before they
-    are drawn, so any zoom costs the same. What is not finite is a gap. The last series that touches a cell owns it.
+    Coordinates are floats in dots, with (0, 0) at the top left and y downwards; dot i covers [i, i + 1). The canvas has
+    `width_dots` x `height_dots`: 2 x 4 dots per cell for braille, 1 x 2 for half, 1 x 1 otherwise. Lines are clipped before
+    they are drawn, so that zooming in costs nothing. Coordinates that are not finite leave a gap. A cell belongs to the last
+    series drawn in it.
     """
 
     def __init__(self, width_cells: int, height_cells: int, kind: Kind = "braille") -> None:
@@ -542,7 +542,7 @@ class Raster:
         self.segments(np.hstack([xy[:-1], xy[1:]]), series, marker)
 
     def planes(self) -> tuple[NDArray[np.uint32], NDArray[np.int16]]:
-        """Code points (32 where nothing is) and owning series (-1 where nothing is), each height x width cells."""
+        """Code points (32 for an empty cell) and series (-1 for an empty cell), each height x width cells."""
         codepoints, series = self._raster.planes()
         return codepoints, series
 
@@ -566,10 +566,10 @@ def _series(series: int | TensorLike, count: int) -> NDArray[np.int16]:
 
 
 def nearest(points_n2: TensorLike, x: float, y: float, direction: Direction = "") -> int:
-    """Index of the point nearest to (x, y), -1 where there is none; points that are not finite are passed over.
+    """Index of the point nearest to (x, y), -1 if there is none; points that are not finite are skipped.
 
-    With a direction (on screen, y downwards): among the points strictly that way, the one with the least distance
-    along it plus twice the distance across.
+    With a direction (on screen, y downwards): among the points strictly in that direction, the one with the smallest
+    distance along it plus twice the distance across it.
     """
     if direction not in _DIRECTIONS:
         raise ValueError(f"direction must be left, right, up, down or empty, not {direction!r}")
@@ -581,10 +581,9 @@ def nearest(points_n2: TensorLike, x: float, y: float, direction: Direction = ""
 def heat_map(
     values_RC: TensorLike, rows: int, columns: int, low: float, high: float, levels: int = 256
 ) -> NDArray[np.int16]:
-    """Levels 0 .. levels - 1 of a picture of rows x columns pixels over a matrix, int16; -1 where nothing is finite.
+    """A picture of a matrix: rows x columns pixels of level 0 .. levels - 1, int16; -1 for a pixel without a finite value.
 
-    A pixel shows the mean of the finite values under it, placed between `low` and `high` and clamped. Half-block cells
-    show two pixel rows each.
+    A pixel has the mean of the finite values under it; `low` is level 0, `high` the highest level, others are clamped.
     """
     values = _doubles(values_RC, "values", (None, None))
     if values.size == 0:

@@ -1,4 +1,4 @@
-"""The readable numpy reference implementation of every native operation: what runs without the extension, and what tests compare with.
+"""The readable numpy reference implementation of every native operation. It runs without the extension, and tests compare with it.
 
 Shape letters: n rows of logits, V vocabulary, D hidden size, K checkpoints, N texts. Half precision arrives as float16,
 or as uint16 for bfloat16. Everything is computed in float64 unless said otherwise.
@@ -16,7 +16,7 @@ F64 = NDArray[np.float64]
 
 
 def widened(x: NDArray[np.generic]) -> F64:
-    """`x` in float64; uint16 holds bfloat16 bits."""
+    """`x` in float64; uint16 are the bits of bfloat16."""
     if x.dtype == np.uint16:
         return (x.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return x.astype(np.float64)
@@ -29,17 +29,17 @@ def transformed(logits: F64, scale: float, softcap: float) -> F64:
 
 
 def _row_blocks(n: int, width: int) -> Iterator[slice]:
-    """Slices of rows of about 2**22 numbers, so that a large matrix needs little beside itself."""
+    """Slices of rows with about 2**22 numbers each, so that a large matrix needs little additional memory."""
     step = max(1, (1 << 22) // max(1, width))
     for start in range(0, n, step):
         yield slice(start, min(n, start + step))
 
 
 def below_top(x_nV: F64) -> tuple[F64, F64]:
-    """(x less its row's maximum, n x V; log of the sum of exp of that, n); NaN for rows with NaN or +inf, or all -inf.
+    """(x minus its row's maximum, n x V; log of the sum of its exp, n); NaN for rows with NaN or +inf, or only -inf.
 
-    log p = the first less the second. Their sum with the maximum would lose the second beside a large one: at 2^53 the
-    distance between two float64 is 2, and log 2 for a maximum that comes twice is nothing.
+    log p is the first minus the second. Adding the maximum to the second would lose precision: at a maximum of 2^53,
+    neighbouring float64 are 2 apart, and log 2, for a maximum that occurs twice, would be rounded off.
     """
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         below = x_nV - x_nV.max(axis=1, keepdims=True)
@@ -49,7 +49,7 @@ def below_top(x_nV: F64) -> tuple[F64, F64]:
 def log_softmax_gather(
     logits_nV: NDArray[np.generic], targets_n: NDArray[np.int64], scale: float = 1.0, softcap: float = 0.0
 ) -> NDArray[np.float32]:
-    """log p(target) of every row in nats, n float32. NaN or +inf in a row, or -inf throughout, gives NaN."""
+    """log p(target) of every row in nats, n float32; NaN for a row with NaN or +inf, or only -inf."""
     out = np.empty(len(logits_nV), np.float32)
     for rows in _row_blocks(*logits_nV.shape):
         x = transformed(widened(logits_nV[rows]), scale, softcap)
@@ -68,7 +68,7 @@ def online_update(
     sum_n: F64,
     target_logit_n: NDArray[np.float32],
 ) -> None:
-    """Folds a tile of vocabulary entries into running rows in place: sum of exp(x - reference) and the target's logit."""
+    """Adds a tile of vocabulary entries to running values of every row, in place: sum of exp(x - reference), target's logit."""
     x = transformed(widened(tile_nv), scale, softcap)
     with np.errstate(invalid="ignore", over="ignore"):
         raised = np.fmax(reference_n, np.fmax.reduce(x, axis=1)).astype(np.float32)
@@ -87,7 +87,7 @@ def head_logprobs(
     scale: float,
     softcap: float,
 ) -> NDArray[np.float32]:
-    """log p(target) of every row of hidden states, n float32: the logits of a few rows at a time."""
+    """log p(target) of every row of hidden states in nats, n float32; a few rows of logits at a time."""
     weight = widened(weight_VD)
     out = np.empty(len(hidden_nD), np.float32)
     for rows in _row_blocks(len(hidden_nD), len(weight)):
@@ -148,14 +148,14 @@ def rotate(
 
 
 def sum_by_text(logp_n: NDArray[np.float32], text_index_n: NDArray[np.int64], n_texts: int) -> F64:
-    """Sum of the log-probabilities of each text, n_texts float64; 0 for a text without any."""
+    """Sum of the log-probabilities of each text in nats, n_texts float64; 0 for a text without tokens."""
     sums = np.zeros(n_texts, np.float64)
     np.add.at(sums, text_index_n, logp_n.astype(np.float64))
     return sums
 
 
 def double_centre(x_KN: F64, weights_N: F64 | None = None, floor: float = -np.inf) -> F64:
-    """max(x, floor) less row means, less column means, plus the grand mean; text means are weighted (SPEC section 5)."""
+    """max(x, floor) minus row means, minus column means, plus the grand mean, K x N; `weights_N` weights means over texts."""
     clipped = np.where(x_KN < floor, floor, x_KN)
     row = np.average(clipped, axis=1, weights=weights_N)
     column = clipped.mean(axis=0)
@@ -163,13 +163,13 @@ def double_centre(x_KN: F64, weights_N: F64 | None = None, floor: float = -np.in
 
 
 def split_values(x: F64, bottom: float, top: float) -> tuple[int, F64]:
-    """How many values are below `bottom`, and those neither below it nor above `top`, NaN among them."""
+    """(number of values below `bottom`, the values neither below `bottom` nor above `top`, including NaN)."""
     low = x < bottom
     return int(np.count_nonzero(low)), x[~(low | (x > top))]
 
 
 def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> F64:
-    """[k, d-1] = |theta_{k+d} - theta_k|^2 of one tensor given as raw bytes, K x band; 0 beyond the last."""
+    """[k, d-1] = |theta_{k+d} - theta_k|^2 of one tensor given as raw bytes, K x band float64; 0 where k + d >= K."""
     kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
     typed = [buffer.view(kinds[dtype]) for buffer, dtype in zip(buffers, dtypes, strict=True)]
     out = np.zeros((len(buffers), band))
@@ -192,7 +192,7 @@ Ends = tuple[float, float, float, float]
 
 
 def _clipped_axis(u0: float, v0: float, u1: float, v1: float, limit: float) -> Ends | None:
-    """The segment with its first axis clipped to [0, limit], or None; a cut end lies on the border exactly."""
+    """The segment with its first axis clipped to [0, limit], or None; a clipped end lies exactly on the border."""
     if (u0 < 0 and u1 < 0) or (u0 > limit and u1 > limit):
         return None
 
@@ -269,7 +269,7 @@ class ReferenceRaster:
         self._set_dot(last_x, last_y, series, marker)
 
     def planes(self) -> tuple[NDArray[np.uint32], NDArray[np.int16]]:
-        """Code points and series of every cell, each height x width; a blank and -1 where nothing is."""
+        """Code points and series of every cell, each height x width; a space and -1 for an empty cell."""
         if self.kind == "braille":
             full = self.mask.astype(np.uint32) + 0x2800
         elif self.kind == "half":

@@ -1,1 +1,1 @@
-"""What notebooks have besides: scoring without a workspace, data frames, pictures, tables as HTML."""
+"""Functions for notebooks: scoring without a workspace, data frames, plots, HTML tables."""

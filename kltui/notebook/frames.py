@@ -1,4 +1,4 @@
-"""Maps as data frames of pandas."""
+"""Maps as pandas data frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AXES = ("x", "y", "z")
 
 
 def _pandas() -> Any:
-    """The pandas package. Raises KltuiError where it is not installed."""
+    """The pandas package. Raises KltuiError if it is not installed."""
     try:
         import pandas
     except ImportError:
@@ -29,12 +29,15 @@ def _pandas() -> Any:
 
 
 def losses(shown: Map) -> list[tuple[float, float]]:
-    """(loss, standard error) of every vector in bits/byte, K of them."""
+    """(loss, standard error over texts) in bits/byte of each of the K vectors."""
     return [bits_per_byte(row_N, shown.text_bytes_N, shown.text_ids_N) for row_N in shown.loglik_KN]
 
 
 def map_frame(shown: Map, method: Method, dims: int, perplexity: float) -> pd.DataFrame:
-    """One row for every vector (K): its lineage, its loss in bits/byte with the error, and `dims` coordinates."""
+    """A data frame with one row for each of the K vectors: lineage, loss in bits/byte with its error, `dims` coordinates.
+
+    Coordinates are in sqrt(bits/byte), except those of t-SNE, which have no unit.
+    """
     pd = _pandas()
     points, found = shown.points, losses(shown)
     frame = pd.DataFrame(
@@ -60,5 +63,5 @@ def map_frame(shown: Map, method: Method, dims: int, perplexity: float) -> pd.Da
 
 
 def square_frame(names: list[str], values_KK: NDArray[Any]) -> pd.DataFrame:
-    """A K x K matrix with names on both sides."""
+    """A K x K matrix as a data frame with `names` as index and columns."""
     return _pandas().DataFrame(values_KK.copy(), index=names, columns=names)

@@ -1,4 +1,4 @@
-"""A map drawn by matplotlib, as the figures of papers are."""
+"""A map drawn with matplotlib, in the style of the figures for papers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ TITLES: dict[Method, str] = {"pca": "PCA", "mds": "least-squares MDS", "tsne": "
 
 
 def map_figure(shown: Map, method: Method, dims: int, by: str, perplexity: float) -> Figure:
-    """The map in two or three dimensions, coloured `by` run, type, size or tag; distances of t-SNE have no unit."""
+    """The map in `dims` = 2 or 3 dimensions, coloured `by` run, type, size or tag.
+
+    Raises UsageError for an invalid `method` or `dims`, KltuiError if matplotlib is not installed.
+    """
     check_matplotlib()
     if method not in TITLES or dims not in (2, 3):
         raise UsageError(

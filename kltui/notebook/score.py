@@ -1,4 +1,4 @@
-"""Texts scored under a model without a workspace: the one call of the public package that imports torch."""
+"""Scores texts under one model without a workspace. This is the only part of `import kltui` that imports torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kltui.scoring.settings import ScoreResult
 def score(
     model: Any, texts: Iterable[str], tokenizer: Any = None, scoring: Mapping[str, Any] | None = None
 ) -> ScoredTexts:
-    """The log-likelihoods of `texts` under `model`, as `kltui.score` says."""
+    """The implementation of `kltui.score`."""
     check_scoring()
     scoring = dict(scoring or {})
     corpus, replaced = _corpus(texts)
@@ -32,7 +32,7 @@ def score(
 
 
 def _entry(model: str | PathLike[str], tokenizer: Any) -> dict[str, Any]:
-    """The `[[models]]` entry of a model on disk or on the hub. Raises UsageError where it is none."""
+    """The `[[models]]` entry of a model on disk or on the hub. Raises UsageError if there is no such model."""
     entry = entry_of(str(model))
     if "endpoint" in entry:
         raise UsageError(
@@ -50,7 +50,7 @@ def _entry(model: str | PathLike[str], tokenizer: Any) -> dict[str, Any]:
 
 
 def _corpus(texts: Iterable[str]) -> tuple[Corpus, int]:
-    """The texts as a corpus, and in how many a lone surrogate became U+FFFD. Raises UsageError for anything but strings."""
+    """(corpus of the texts, number of texts in which lone surrogates became U+FFFD). Raises UsageError unless all are strings."""
     if isinstance(texts, str | bytes | Mapping):
         raise UsageError(
             f"texts is of the type {type(texts).__name__}, not a list of strings",
@@ -76,7 +76,7 @@ def _corpus(texts: Iterable[str]) -> tuple[Corpus, int]:
 
 
 def _in_memory(model: Any, tokenizer: Any, corpus: Corpus, scoring: Mapping[str, Any]) -> ScoreResult:
-    """The vectors of a model object."""
+    """The result of scoring with a model object that is in memory."""
     settings = job_of({"path": "."}, scoring, Path("unused")).settings()
     from kltui.scoring.in_memory import score_in_memory
 

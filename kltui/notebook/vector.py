@@ -24,7 +24,8 @@ class ScoredTexts:
     """N texts under one model: `loglik_N` in nats (NaN: unscored), `n_scored_N` tokens, `text_bytes_N` bytes.
 
     `layers` are the vectors of the requested layers, {k: (N,) nats}; `token_logprobs`, if requested, are one
-    float32 array in nats per text. `key` identifies what determined the values; `notes` are remarks on them.
+    float32 array in nats per text. `key` contains everything that determined the values; `notes` are remarks on them.
+    `text_ids_N` numbers equal texts equally (None: all differ).
     """
 
     name: str
@@ -38,8 +39,8 @@ class ScoredTexts:
     text_ids_N: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
-        held: tuple[NDArray[Any], ...] = (self.loglik_N, self.n_scored_N, self.text_bytes_N)
-        for values in (*held, *self.layers.values()):
+        arrays: tuple[NDArray[Any], ...] = (self.loglik_N, self.n_scored_N, self.text_bytes_N)
+        for values in (*arrays, *self.layers.values()):
             values.flags.writeable = False
 
     def __len__(self) -> int:
@@ -47,7 +48,7 @@ class ScoredTexts:
 
     @property
     def bits_per_byte(self) -> float:
-        """Loss in bits per byte: all nats over all bytes of the scored texts."""
+        """Loss in bits per byte: the summed log-likelihood, in bits, over the bytes of the scored texts."""
         return bits_per_byte(self.loglik_N, self.text_bytes_N, self.text_ids_N)[0]
 
     @property

@@ -1,4 +1,4 @@
-"""A workspace and its maps as a notebook has them: with data frames, pictures and tables."""
+"""A workspace and its maps with methods for notebooks: data frames, plots and tables."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ class NotebookMap(Map):
     def to_pandas(
         self, method: Method = "pca", dims: int = 2, *, perplexity: float = PERPLEXITY
     ) -> pd.DataFrame:
-        """One row for every checkpoint: name, run, step, size, type, loss in bits/byte with its error, coordinates x, y (z).
+        """One row for each of the K vectors: name, run, step, size, type, loss in bits/byte with its error, coordinates x, y (z).
 
-        `method` is "pca", "mds" or "tsne". Raises KltuiError where pandas is not installed.
+        `method` is "pca", "mds" or "tsne". Raises KltuiError if pandas is not installed.
         """
         return map_frame(self, method, dims, perplexity)
 
     def kl_pandas(self) -> pd.DataFrame:
-        """K x K KL in bits/byte, names on both sides."""
+        """K x K KL in bits/byte, with names as index and columns."""
         return square_frame(self.names, self.kl())
 
     def kl_se_pandas(self) -> pd.DataFrame:
-        """K x K standard errors of `kl_pandas`, names on both sides; NaN for unknown."""
+        """K x K standard errors of `kl_pandas`, with names as index and columns; NaN if unknown."""
         return square_frame(self.names, self.kl_se())
 
     def plot(
@@ -56,7 +56,7 @@ class NotebookMap(Map):
     ) -> Figure:
         """The map as a figure of matplotlib, coloured `by` run, type, size or tag.
 
-        `method` and `dims` (2 or 3) as in `coordinates`. Raises KltuiError where matplotlib is not installed.
+        `method` and `dims` (2 or 3) as in `coordinates`. Raises KltuiError if matplotlib is not installed.
         """
         from kltui.notebook.plot import map_figure
 
@@ -74,7 +74,7 @@ class NotebookMap(Map):
 
 
 class NotebookWorkspace(Workspace):
-    """A workspace whose maps are NotebookMaps, and whose report is had section by section."""
+    """A workspace whose maps are NotebookMaps, with methods for placing a model and for single sections of the report."""
 
     def map(
         self,
