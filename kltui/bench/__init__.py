@@ -1,4 +1,4 @@
-"""How fast this machine scores, always beside the reference procedure and the floors, in one process."""
+"""`kltui --bench`: the speed of this machine, compared with the papers' procedure and with the machine's limits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def main(
     parts: Sequence[str] = (),
     against: Sequence[str] = (),
 ) -> int:
-    """Exit code 0 after the figures of `target`, 1 where values differ by more than is allowed.
+    """Prints the measurements of `target`; returns the exit code, 1 if compared values differ by more than the tolerance.
 
-    None: all models end to end, "70m": that one, "native": the kernels alone, "analysis": the report. `parts` are those
-    of bench.parts, all where none are named; `against` other programs, beside which models are measured.
+    `target` None: all models end to end; "70m": that model; "native": only the kernels; "analysis": the report. `parts` are
+    names of `bench.parts` (default: all); `against` are other programs to compare with. Raises UsageError for unknown names.
     """
     from kltui.bench.parts import read_asked
 

@@ -1,4 +1,4 @@
-"""Other programs that score texts, measured where they are installed, on the model and texts that kltui is measured on."""
+"""Other programs that score texts, measured with the same model and texts as kltui, if they are installed."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from kltui.scoring.loading import first_line
 
 Score = Callable[[list[Ids]], Logliks]
 
-# Texts at once: one is fastest for the harness on two cores (no padding, logits that stay small).
+# Batch size of the harness: 1 is fastest on two cores (no padding, small logits).
 HARNESS_TEXTS = {"cpu": 1, "cuda": 32}
 _CONTEXT = 1024
 
 
 def lacking(name: str) -> str:
-    """What has to be installed before this program can be measured, in one line; "" where it is there."""
+    """What to install to measure this program, in one line; "" if it is installed."""
     rival = RIVALS[name]
     for module in rival.modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a broken installation raises
+        except Exception as error:  # a broken installation can raise anything
             why = (
                 "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be used ({error})"
             )
@@ -44,19 +44,19 @@ def lacking(name: str) -> str:
 
 
 def version(name: str) -> str:
-    """The program's version; "" where it has none."""
+    """The program's version; "" if it has none."""
     module: Any = importlib.import_module(name)
     return str(getattr(module, "__version__", ""))
 
 
 def make_rival(name: str, model: Any, device: torch.device, stack: ExitStack) -> Score:
-    """The program's way of scoring, warmed up; it gives back what it holds with `stack`. KltuiError where it fails."""
+    """The program's scoring function, warmed up; `stack` releases what it uses. Raises KltuiError if the program fails."""
     try:
         score = {"lm_eval": _harness, "llama_cpp": _llama}[name](model, device, stack)
         score([row[:20] for row in random_texts(2, seed=1)])
     except (KltuiError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a version of it with another interface raises
+    except Exception as error:  # a version with another interface can raise anything
         raise KltuiError(
             f"{RIVALS[name].title} {version(name)} did not score a random model: {first_line(error)}",
             f"Leave out --against {name}, or install another version: {RIVALS[name].install}",
@@ -65,7 +65,7 @@ def make_rival(name: str, model: Any, device: torch.device, stack: ExitStack) ->
 
 
 def _harness(model: Any, device: torch.device, stack: ExitStack) -> Score:
-    """lm-evaluation-harness' rolling log-likelihood of the texts in words, logits widened; its time holds its tokenising."""
+    """lm-evaluation-harness's rolling log-likelihood, with logits in float32; its time includes tokenisation."""
     instances: Any = importlib.import_module("lm_eval.api.instance")
     models: Any = importlib.import_module("lm_eval.models.huggingface")
     harness = models.HFLM(

@@ -1,4 +1,4 @@
-"""Whether ways of scoring the same texts give the same values: compared before their times are."""
+"""Whether two ways of scoring the same texts give the same values, which is checked before their times are compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAREFUL = "careful loop"
 
 @dataclass(frozen=True)
 class Beside:
-    """Another way of scoring beside kltui on the same model and texts: the values' largest difference, then the times."""
+    """Another way of scoring compared with kltui on the same model and texts: largest difference of values, and times."""
 
     name: str
     version: str
@@ -31,12 +31,12 @@ class Beside:
 
     @property
     def agrees(self) -> bool:
-        """Whether every text's values are within the tolerance of each other; NaN never is."""
+        """Whether the values of every text differ by at most the tolerance; False for NaN."""
         return self.largest_difference_nat <= self.tolerance_nat
 
     @property
     def ratio(self) -> float:
-        """Its seconds over kltui's."""
+        """Its time divided by kltui's."""
         return self.seconds / self.kltui_seconds
 
     def line(self) -> str:
@@ -51,5 +51,5 @@ class Beside:
 
 
 def largest(a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]]) -> float:
-    """The largest difference of two ways' values, nats, over all blocks; NaN where a value is none."""
+    """The largest absolute difference between two sets of values, in nats, over all blocks; NaN if a value is NaN."""
     return float(np.max([np.abs(x - y).max() for x, y in zip(a, b, strict=True)]))

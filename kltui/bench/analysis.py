@@ -1,7 +1,7 @@
-"""What each section of the report costs: CPU seconds and memory at three sizes, and how both grow with K and N.
+"""The cost of each section of the report: CPU seconds and memory at three sizes, and the growth of time with K and N.
 
-A generated workspace of K checkpoints over N texts, one of 4 K and one of 4 N. Time grows as K^a N^b, with a and b from the
-ratios of 4; where a section takes too little time to measure, there is none.
+It generates workspaces of K checkpoints over N texts, of 4 K and of 4 N. Time grows as K^a N^b, with a and b from the
+ratios; they are not determined for sections that take too little time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kltui.view.sections.context import Context
 from kltui.workspace import Workspace
 
 CHECKPOINTS, TEXTS, TIMES = 500, 5000, 4
-MIN_S = 0.01  # CPU seconds below which a growth is noise
+MIN_S = 0.01  # CPU seconds below which the growth is not determined
 READING = "reading the map"
 _HEADING = "{:16} {:>6} {:>7} {:>8} {:>9} {:>8} {:>8}\n".format(
     "section", "K", "N", "CPU s", "MB more", "K^", "N^"
@@ -34,9 +34,9 @@ _HEADING = "{:16} {:>6} {:>7} {:>8} {:>9} {:>8} {:>8}\n".format(
 
 @dataclass(frozen=True)
 class Cost:
-    """What one section took on K checkpoints over N texts: CPU seconds, and bytes at its peak beyond those before it.
+    """The cost of one section on K checkpoints over N texts: CPU seconds, and bytes of additional memory at its peak.
 
-    Bytes are NaN where the system does not report them.
+    Bytes are NaN if the system does not report them.
     """
 
     section: str
@@ -49,7 +49,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Growth:
-    """The costs of one section at the three sizes, and the exponents of its CPU seconds; NaN where they are too few."""
+    """The costs of one section at the three sizes, and the exponents of its CPU seconds; NaN if it takes too little time."""
 
     section: str
     costs: tuple[Cost, ...]
@@ -58,7 +58,7 @@ class Growth:
 
 
 def run(as_json: bool = False, checkpoints: int = CHECKPOINTS, texts: int = TEXTS) -> int:
-    """Exit code 0 after a table (or one JSON object) of what every section costs."""
+    """Prints a table (or one JSON object) with the cost of every section; returns the exit code 0."""
     sizes = ((checkpoints, texts), (TIMES * checkpoints, texts), (checkpoints, TIMES * texts))
     with tempfile.TemporaryDirectory(prefix="kltui-bench-") as top:
         folders = [write_workspace(Path(top) / f"{K}x{N}", K, N) for K, N in sizes]
@@ -74,7 +74,7 @@ def run(as_json: bool = False, checkpoints: int = CHECKPOINTS, texts: int = TEXT
 
 @one_blas_thread
 def section_costs(folder: Path) -> Iterator[Cost]:
-    """The cost of reading the map, and of each section that the workspace can fill, with the map read already."""
+    """The cost of reading the map, and of each section for which the workspace has data, without reading the map again."""
     with Workspace.open(folder) as ws:
         shape, cost = _read(ws)
         yield cost
@@ -95,22 +95,22 @@ def _read(ws: Workspace) -> tuple[tuple[int, int], Cost]:
 
 
 class _Before:
-    """CPU seconds and memory at a moment."""
+    """CPU seconds and memory of this process when the object is created."""
 
     def __init__(self) -> None:
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         self._bytes = _status("VmRSS")
         self._cpu = time.process_time()
 
     def cost(self, section: str, shape: tuple[int, int], seconds: float) -> Cost:
-        """What has been used since."""
+        """The CPU seconds and memory used since then."""
         cpu = time.process_time() - self._cpu
         return Cost(section, *shape, cpu, seconds, max(_status("VmHWM") - self._bytes, 0.0))
 
 
 def _status(field: str) -> float:
-    """Bytes that /proc says of this process; NaN where there is none."""
+    """A memory field in /proc of this process, in bytes; NaN if there is none."""
     with suppress(OSError, IndexError, ValueError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
@@ -149,7 +149,7 @@ def _lines(growth: Growth) -> str:
 
 
 def _plain(values: object) -> object:
-    """The same with None for NaN."""
+    """`values` with None for NaN."""
     if isinstance(values, dict):
         return {name: _plain(value) for name, value in values.items()}
     if isinstance(values, list | tuple):

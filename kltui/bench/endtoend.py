@@ -1,8 +1,8 @@
-"""End to end: kltui's scoring beside the reference procedure and a careful loop, on random models of Pythia's shapes.
+"""End to end: kltui's scoring compared with the reference procedure and an optimised loop, on random models of Pythia's shapes.
 
-The reference is the procedure of the papers' code: one text at a time, the model's own forward with its defaults,
-log_softmax over the full logits, gather, sum. The careful loop is what a user who minds speed writes in transformers. All
-see the same weights and ids, block by block in turn, so that a machine whose speed drifts drifts for all.
+The reference is the procedure of the papers' code: one text at a time, the model's own forward pass with its defaults,
+log_softmax over the full logits, gather, sum. The careful loop is optimised code with transformers. All use the same
+weights and ids and take turns block by block, so that changes in the machine's speed affect all.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from kltui.scoring.numerics import fast_float32
 from kltui.scoring.oom_retry import run_batches
 from kltui.scoring.settings import ScoringSettings
 
-# What a GPU holds besides the models: logits of the loops, states of a batch, the products' operands, the libraries' own.
+# Memory of a GPU besides the models: logits of the loops, states of a batch, operands of products, libraries.
 _WORKING_BYTES = 6 << 30
 
 
 @dataclass(frozen=True)
 class BenchSide:
-    """One way of scoring the texts: ids in, log-likelihoods (vectors, N) out."""
+    """One way of scoring the texts: a function from token ids to log-likelihoods (vectors, N) in nats."""
 
     kind: str  # reference, careful, kltui, or a program of bench.parts.RIVALS
     dtype: str
@@ -57,7 +57,7 @@ class BenchSide:
 
 @dataclass
 class Timed:
-    """What a side took over all blocks: seconds, those of its bare products, peak memory in MB, its values by block."""
+    """The measurements of a side over all blocks: seconds, those of its matrix products alone, peak MB, values by block."""
 
     seconds: float = 0.0
     floor: float = 0.0
@@ -67,10 +67,10 @@ class Timed:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table. Seconds are for all texts; memory is the peak beyond what was there before, in MB.
+    """One row of the table. Seconds are for all texts; memory is the additional peak in MB.
 
-    `careful_seconds` is NaN where there is no such loop, `largest_difference_nat`, from the float32 reference, where no
-    side is in float32.
+    `careful_seconds` is NaN without such a loop; `largest_difference_nat`, the difference from the float32 reference, is NaN
+    if no side is in float32.
     """
 
     model: str
@@ -101,12 +101,12 @@ class Case:
 
     @property
     def over_floor(self) -> float:
-        """Seconds over those of the bare matrix products of body and heads."""
+        """Time divided by that of the matrix products of body and heads alone."""
         return self.seconds / self.floor_seconds
 
     @property
     def maximum(self) -> float:
-        """The reference's seconds over the floor's: the ratio that bare products would have."""
+        """The reference's time divided by that of the matrix products alone: the largest possible speed-up."""
         return self.reference_seconds / self.floor_seconds
 
     @property
@@ -117,7 +117,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured of one shape: the table's rows, and the ways whose values were compared with kltui's."""
+    """The measurements of one shape: rows of the table, and comparisons of other ways of scoring with kltui."""
 
     cases: list[Case] = field(default_factory=list)
     beside: list[Beside] = field(default_factory=list)
@@ -130,7 +130,7 @@ def run(
     parts: Sequence[str] = tuple(MODEL_PARTS),
     against: Sequence[str] = (),
 ) -> int:
-    """Exit code 0 once the table, shape by shape, or with `as_json` one JSON object, is on stdout; 1 where values differ."""
+    """Prints a table, or with `as_json` one JSON object; returns the exit code, 1 if values differ by more than the tolerance."""
     picked = pick_device(device)
     missing = {name: why for name in against if (why := absent(name))}
     able = [name for name in against if name not in missing]
@@ -175,7 +175,7 @@ def _lines(found: Found) -> str:
 def _found_or_why(
     shape: ModelShape, device: torch.device, parts: Sequence[str], against: Sequence[str]
 ) -> Found | str:
-    """What is measured of one shape, or why it is left out: it is too large for this device."""
+    """The measurements of one shape, or the reason why it is left out, such as too little memory."""
     if not against and not {"final", "layers"} & set(parts):
         return Found()
     sys.stderr.write(f"pythia-{shape.name}: building a random model and timing it ...\n")
@@ -190,7 +190,7 @@ def _found_or_why(
 
 
 def lacking(shape: ModelShape, device: torch.device) -> str:
-    """Why the shape is not timed there: a GPU's memory is too small for it, or it is for GPUs alone; "" where it fits."""
+    """Why the shape is not measured on `device`: too little memory of the GPU, or a shape only for GPUs; "" if it is."""
     if device.type != "cuda":
         return "it is timed only on a GPU" if shape is LARGE else ""
     free, _ = torch.cuda.mem_get_info(device)
@@ -199,7 +199,7 @@ def lacking(shape: ModelShape, device: torch.device) -> str:
 
 
 def _swept(shape: ModelShape, device: torch.device) -> Sweep:
-    """The sweep over a run of the shape, with as much memory as one model of before has left."""
+    """The measurement of a whole run of the shape, after the memory of the models before it was released."""
     gc.collect()
     sys.stderr.write(f"pythia-{shape.name}: a sweep over the checkpoints of a run ...\n")
     return bench_sweep(shape, device)
@@ -211,7 +211,7 @@ def _say(text: str) -> None:
 
 
 def _as_dict(found: Case | Beside | Sweep) -> dict[str, Any]:
-    """The figures and their ratios, with None for NaN, which JSON does not know."""
+    """The measurements and their ratios as JSON data, with None for NaN."""
     names = (
         "ratio",
         "maximum",
@@ -234,9 +234,9 @@ def bench_shape(
     parts: Sequence[str] = ("final", "layers"),
     against: Sequence[str] = (),
 ) -> Found:
-    """What is measured of one shape: in the dtypes that the device multiplies fast, and every layer in float32.
+    """Measures one shape, in the dtypes that the device multiplies fast, and all layers in float32.
 
-    On a CPU all stand over the float32 reference; on a GPU over the reference in their own dtype.
+    On a CPU all are compared with the reference in float32, on a GPU with the reference in their own dtype.
     """
     ids = neighbours(TEXTS if device.type == "cuda" else shape.cpu_texts)
     found = Found()
@@ -258,9 +258,10 @@ def bench_shape(
 def _sides(
     shape: ModelShape, device: torch.device, final: bool, against: Sequence[str], stack: ExitStack
 ) -> list[BenchSide]:
-    """Reference, careful loop and kltui for each dtype; on a CPU the reference in float32 alone.
+    """Reference, careful loop and kltui for each dtype; on a CPU the reference only in float32.
 
-    Other programs stand beside kltui in the dtype that they are fastest in with sound values; without `final` they alone.
+    Other programs are compared with kltui in the dtype in which they are fastest with correct values; without `final`, only
+    they are measured.
     """
     sides: list[BenchSide] = []
     for dtype in _dtypes(shape, device):
@@ -283,7 +284,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _models(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
-    """A model for the loops and one for kltui; on a GPU, where an engine leaves the model as it is, one for both."""
+    """(model for the loops, model for kltui); on a GPU the same, because kltui's engine does not change it."""
     if shape is LARGE:
         model = build_model(shape, dtype, str(device))
         return model, model
@@ -292,14 +293,14 @@ def _models(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> tupl
 
 
 def _dtypes(shape: ModelShape, device: torch.device) -> list[torch.dtype]:
-    """The dtypes that the shape is timed in on `device`."""
+    """The dtypes in which the shape is measured on `device`."""
     if device.type == "cuda":
         return [torch.float16] if shape is LARGE else [torch.float32, torch.float16, torch.bfloat16]
     return [torch.float32, torch.bfloat16] if multiplies_bfloat16(device) else [torch.float32]
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has products of bfloat16, without which such a body is several times slower than float32's."""
+    """Whether the device multiplies bfloat16; otherwise it is several times slower than float32."""
     return device.type != "cpu" or bool(native.info()["bf16_products"])
 
 
@@ -311,9 +312,9 @@ def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> 
 
 
 def _timed_in_turn(sides: list[BenchSide], ids: list[Ids], device: torch.device) -> list[Timed]:
-    """All sides and their floors, timed in turn, block by block.
+    """Measures all sides and their floors in turn, block by block.
 
-    On a GPU each side first sees the block of the longest texts untimed: kernels are loaded, and tiles found by trial, once.
+    On a GPU each side first scores the block of the longest texts untimed, which loads kernels and chooses tiles.
     """
     timed = [Timed() for _ in sides]
     if device.type == "cuda":
@@ -336,7 +337,7 @@ def _timed_in_turn(sides: list[BenchSide], ids: list[Ids], device: torch.device)
 
 
 def _beside(shape: ModelShape, sides: list[BenchSide], timed: list[Timed], ids: list[Ids]) -> list[Beside]:
-    """The careful loop and other programs beside kltui in their dtype."""
+    """The comparisons of the careful loop and other programs with kltui in the same dtype."""
     ours = {s.dtype: t for s, t in zip(sides, timed, strict=True) if s.engine is not None}
     return [
         Beside(
@@ -364,7 +365,7 @@ def _cases(
 
 @contextmanager
 def _as_its_users_run(side: BenchSide, device: torch.device) -> Iterator[None]:
-    """The reference and other programs under torch's defaults, whatever holds around them; the others as kltui runs."""
+    """Context with torch's defaults for the reference and other programs, and kltui's settings for the others."""
     if side.kind not in ("careful", "kltui"):
         with fast_float32(torch.device("meta")):
             yield
@@ -376,7 +377,7 @@ def _as_its_users_run(side: BenchSide, device: torch.device) -> Iterator[None]:
 def _case(
     shape: ModelShape, what: str, at: int, sides: list[BenchSide], timed: list[Timed], ids: list[Ids]
 ) -> Case:
-    """The row of side `at`, over the reference in its dtype, or the first one where there is none."""
+    """The row of side `at`, relative to the reference in its dtype, or to the first reference if there is none."""
     side, took = sides[at], timed[at]
     assert side.engine is not None
     found = {(s.kind, s.dtype): (s, t) for s, t in zip(sides, timed, strict=True)}
@@ -412,7 +413,7 @@ def make_engine(model: Any, device: torch.device, layers: Literal["none", "all"]
 
 
 def by_kltui(engine: Engine, ids: list[Ids]) -> Logliks:
-    """Log-likelihoods (1 + layers, N), nats, batch by batch as a job scores them."""
+    """Log-likelihoods (1 + layers, N) in nats, scored in batches like those of a job."""
     sums = np.zeros((1 + len(engine.layers), len(ids)))
     pieces = cut_pieces([len(row) for row in ids], 1, None, "error")
     for batch, scores, _ in run_batches(
@@ -424,7 +425,7 @@ def by_kltui(engine: Engine, ids: list[Ids]) -> Logliks:
 
 
 def gemm_floor(engine: Engine, ids: list[Ids], device: torch.device) -> float:
-    """Seconds of the bare matrix products of body and heads for all tokens, in the engine's batches, best of three."""
+    """Seconds of the matrix products of body and heads alone, for all tokens, in the engine's batches; best of three."""
     tokens = sum(len(row) - 1 for row in ids)
     rows = min(engine.start_tokens, tokens)
     total = 0.0
@@ -440,7 +441,7 @@ def _timed_product(x: torch.Tensor, weight: torch.Tensor, device: torch.device) 
 
 
 def _linear_shapes(engine: Engine) -> dict[tuple[int, int], int]:
-    """How often each shape of linear layer runs: the head once, and once more for each layer but the last one."""
+    """{shape of a linear layer: how often it runs}; the head runs once, and once more for each layer except the last."""
     model = engine.model
     shapes: dict[tuple[int, int], int] = {}
     for module in model.modules():
@@ -462,7 +463,7 @@ def _timed(work: Callable[[], object], device: torch.device) -> float:
 def _measured(
     procedure: Callable[[list[Ids]], Logliks], block: list[Ids], device: torch.device
 ) -> tuple[float, float, Logliks]:
-    """Seconds, peak memory beyond the start in MB, and the log-likelihoods of one block."""
+    """(seconds, additional peak memory in MB, log-likelihoods) of one block."""
     gc.collect()
     before = _reset_peak(device)
     values: list[Logliks] = []
@@ -471,7 +472,7 @@ def _measured(
 
 
 def _reset_peak(device: torch.device) -> float:
-    """Bytes in use now; the peak counts from here on, where the system lets it."""
+    """Bytes in use now; also resets the peak, if the system allows it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return float(torch.cuda.memory_allocated(device))
@@ -487,7 +488,7 @@ def _peak(device: torch.device) -> float:
 
 
 def _status(field: str) -> float:
-    """A memory figure of this process in bytes, NaN where the system keeps none."""
+    """A memory field of this process in bytes; NaN if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -523,7 +524,7 @@ sweep: a job over one run's checkpoints, read from disk and verified ahead, besi
 
 
 def _table_head(machine: dict[str, Any], parts: Sequence[str]) -> str:
-    """The machine, and the columns where there are rows."""
+    """The description of the machine, and the column headings if the table has rows."""
     reported = f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n"
     if not {"final", "layers"} & set(parts):
         return reported

@@ -1,4 +1,4 @@
-"""Weight distances from safetensors files beside reading the files once, with the system's cache full and empty."""
+"""Weight distances from safetensors files compared with reading the files once, with and without the system's cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMED_PAIRS = 4
 
 
 def weight_ratios() -> Iterator[Ratio]:
-    """The ratio with the files in memory; and from disk, where the system can be asked to forget them."""
+    """The ratio with the files in the system's cache, and from disk if the cache can be dropped."""
     with _run_on_disk() as folders:
         yield measure(
             f"weight distances from {CHECKPOINTS} files, warm",
@@ -47,7 +47,7 @@ def weight_ratios() -> Iterator[Ratio]:
 
 @contextmanager
 def _run_on_disk() -> Iterator[list[Path]]:
-    """Folders of a run's checkpoints, whose weights walk at random; gone afterwards."""
+    """Context with folders of a run's checkpoints, whose weights are a random walk."""
     from safetensors.numpy import save_file
 
     rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def _run_on_disk() -> Iterator[list[Path]]:
                 n: w + np.float32(0.01) * rng.standard_normal(w.shape, dtype=np.float32)
                 for n, w in weights.items()
             }
-        os.sync()  # what is not on the disk yet cannot be forgotten
+        os.sync()  # only files that are on the disk can be dropped from the cache
         yield folders
 
 
@@ -71,12 +71,12 @@ def _distances(folders: Sequence[Path]) -> object:
 
 
 def _read_mapped(folders: Sequence[Path]) -> list[int]:
-    """Every word of the files' tensors, read as the distances read them: through maps of the files."""
+    """Reads all tensors through memory maps, as the distances do."""
     return [native.read_once(np.asarray(t.data)) for folder in folders for t in open_tensors(folder).values()]
 
 
 def _read_whole(folders: Sequence[Path]) -> None:
-    """Every file from its first byte to its last, in large pieces: as fast as a disk gives them."""
+    """Reads every file sequentially in large pieces, at the speed of the disk."""
     piece = bytearray(8 << 20)
     for folder in folders:
         with (folder / "model.safetensors").open("rb", buffering=0) as file:
@@ -85,7 +85,7 @@ def _read_whole(folders: Sequence[Path]) -> None:
 
 
 def _by_pairs(folders: Sequence[Path]) -> list[float]:
-    """Squared distances of the first pairs, both models of each loaded, as a script would do it."""
+    """Squared distances of the first pairs; both models of each pair are loaded, as in a simple script."""
     from safetensors.torch import load_file
 
     found = []
@@ -96,7 +96,7 @@ def _by_pairs(folders: Sequence[Path]) -> list[float]:
 
 
 def _forget(folders: Sequence[Path]) -> None:
-    """Asks the system to drop its copies of the files."""
+    """Asks the system to drop the files from its cache."""
     for folder in folders:
         descriptor = os.open(folder / "model.safetensors", os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Workspaces of any size, generated: what analyses and the interface are timed on."""
+"""Generates workspaces of any size, for measuring analyses and the interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVERY = 10
 
 
 def write_workspace(folder: Path, n_checkpoints: int, n_texts: int) -> Path:
-    """`folder`, now a workspace of four runs that wind through likelihood space, a few noisy nats a text."""
+    """Writes a workspace of four runs, whose vectors move smoothly and with noise of a few nats per text; returns `folder`."""
     rng = np.random.default_rng(0)
     base = rng.normal(-1500, 200, n_texts)
     steps = n_checkpoints // len(RUNS)

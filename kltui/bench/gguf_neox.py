@@ -1,4 +1,4 @@
-"""A random GPT-NeoX in memory as a GGUF file that llama.cpp runs: its weights as they are, and no vocabulary."""
+"""Writes a random GPT-NeoX model as a GGUF file for llama.cpp, with the same weights and without a vocabulary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def write_neox(path: Path, model: Any) -> None:
-    """The file: matrices in the model's dtype (float32, float16), vectors in float32, as llama.cpp wants them."""
+    """Writes the model to `path`: matrices in its dtype (float32, float16), vectors in float32, as llama.cpp requires."""
     library: Any = importlib.import_module("gguf")
     config = model.config
     writer = library.GGUFWriter(path, "gptneox")
@@ -20,7 +20,7 @@ def write_neox(path: Path, model: Any) -> None:
     names = library.get_tensor_name_map(library.MODEL_ARCH.GPTNEOX, config.num_hidden_layers)
     for name, values in model.state_dict().items():
         there = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if there is not None:  # a buffer that the file does without
+        if there is not None:  # a buffer that the file does not need
             writer.add_tensor(there, _laid(name, values, config.num_attention_heads))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -29,7 +29,7 @@ def write_neox(path: Path, model: Any) -> None:
 
 
 def _add_facts(writer: Any, config: Any) -> None:
-    """The shape, and a vocabulary of ids alone."""
+    """Adds the model's shape and a vocabulary that consists only of ids."""
     width = config.hidden_size // config.num_attention_heads
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -45,7 +45,7 @@ def _add_facts(writer: Any, config: Any) -> None:
 
 
 def _laid(name: str, values: torch.Tensor, heads: int) -> NDArray[Any]:
-    """The tensor as it lies in the file: queries of all heads, then keys, then values, where GPT-NeoX has them by head."""
+    """The tensor in the file's layout: queries of all heads, then keys, then values; GPT-NeoX orders them by head."""
     if "query_key_value" in name:
         by_head = values.reshape(heads, 3, -1, *values.shape[1:])
         values = by_head.transpose(0, 1).reshape(values.shape)

@@ -1,4 +1,4 @@
-"""What kltui is timed against: the procedure of the papers' code, and a batched loop as a careful user writes it."""
+"""The code that kltui is compared with: the procedure of the papers' code, and an optimised, batched loop."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kltui.scoring.batching import Ids
 
 Logliks = NDArray[np.float64]
 
-# Padded ids of a batch, and rows of logits at once: what is fast on each kind of device.
+# Padded ids of a batch, and rows of logits at a time, that are fast on each kind of device.
 BATCH_TOKENS = {"cpu": 1536, "cuda": 32_768}
 LOGIT_ROWS = {"cpu": 512, "cuda": 8192}
 
 
 def by_reference(model: Any, ids: list[Ids], device: torch.device) -> Logliks:
-    """Log-likelihoods (1, N), nats, as the papers' code computes them."""
+    """Log-likelihoods (1, N) in nats, computed like the papers' code."""
     logliks = []
     for row in ids:
         ids_1T = torch.from_numpy(row)[None].to(device)
@@ -31,7 +31,7 @@ def by_reference(model: Any, ids: list[Ids], device: torch.device) -> Logliks:
 
 
 def by_reference_lens(model: Any, ids: list[Ids], device: torch.device) -> Logliks:
-    """Log-likelihoods (2 + depth, N), nats, of the final and every layer: norm and head per layer per text."""
+    """Log-likelihoods (2 + depth, N) in nats: final, and of every layer by its own norm and head for each text."""
     columns = []
     for row in ids:
         ids_1T = torch.from_numpy(row)[None].to(device)
@@ -46,10 +46,10 @@ def by_reference_lens(model: Any, ids: list[Ids], device: torch.device) -> Logli
 
 
 def by_careful_loop(model: Any, ids: list[Ids], device: torch.device) -> Logliks:
-    """Log-likelihoods (1, N), nats: texts sorted by length, padded on the right, sdpa, no cache, the head on scored rows.
+    """Log-likelihoods (1, N) in nats: texts sorted by length, padded on the right, sdpa, no cache, head on scored rows only.
 
-    Torch and transformers alone, run in inference mode and, on a CPU, with float32 products at "medium" where that is
-    exact. Logits are widened to float32, sums taken in float64 on the device; a GPU is waited for once, at the end.
+    It uses only torch and transformers, in inference mode and, on a CPU, with float32 products at "medium" if that is exact.
+    Logits are converted to float32 and summed in float64 on the device; it waits for a GPU once, at the end.
     """
     logliks_N = torch.zeros(len(ids), dtype=torch.float64, device=device)
     step, head = LOGIT_ROWS.get(device.type, 512), model.get_output_embeddings()
@@ -70,7 +70,7 @@ def by_careful_loop(model: Any, ids: list[Ids], device: torch.device) -> Logliks
 
 
 def sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Texts by falling length in batches of at most `batch_tokens` padded tokens, one text at least."""
+    """Indices of texts by decreasing length, in batches of at most `batch_tokens` padded tokens and at least one text."""
     batches: list[list[int]] = []
     for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > batch_tokens:
@@ -80,7 +80,7 @@ def sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
 
 
 def _sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The values on the device; a GPU takes them from pinned memory while the processor goes on."""
+    """The values on the device; they are copied to a GPU from pinned memory, without waiting."""
     if device.type == "cpu":
         return values
     return values.contiguous().pin_memory().to(device, non_blocking=True)

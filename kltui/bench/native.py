@@ -1,4 +1,4 @@
-"""Every native operation beside its floor (bytes read once, or the bare matrix product) and beside torch or numpy."""
+"""Every native operation compared with its floor (reading its bytes once, or the matrix product alone), and with torch or numpy."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Array = NDArray[Any]
 
 
 def run(device: str = "auto", as_json: bool = False, parts: Sequence[str] = tuple(NATIVE_PARTS)) -> int:
-    """Exit code 0 after a table (or one JSON object) of the ratios of `parts` on the CPU, or on a CUDA device."""
-    # the kernels take torch's tensors: their own count of devices says nothing of what a torch for CPUs can hold
+    """Prints a table (or one JSON object) with the ratios of `parts` on the CPU or a CUDA device; returns the exit code 0."""
+    # The kernels need torch tensors, and a torch for CPUs cannot create them on a device that the kernels could use.
     has_kernels = torch.cuda.is_available() and cuda.device_count() > 0
     on_cuda = device.startswith("cuda") or (device == "auto" and has_kernels)
     if on_cuda and not has_kernels:
@@ -97,7 +97,7 @@ def _weights() -> Iterator[Ratio]:
 
 
 def reference_logprobs(logits_nV: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
-    """log p(target) as the reference takes it: log_softmax over everything, then a gather."""
+    """log p(target) as in the reference procedure: log_softmax over all logits, then a gather."""
     return torch.log_softmax(logits_nV, dim=-1).gather(1, targets_n[:, None])[:, 0]
 
 
@@ -127,7 +127,7 @@ def _gather(logits: torch.Tensor, targets: torch.Tensor, note: str) -> Ratio:
 
 
 def _fast_linear(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The bare product by the library's other float32 kernel, which "medium" selects on the CPU."""
+    """The matrix product by the library's other float32 kernel, which "medium" selects on the CPU."""
     torch.set_float32_matmul_precision("medium")
     try:
         return torch.nn.functional.linear(hidden, weight)
@@ -136,7 +136,7 @@ def _fast_linear(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _head(depth: int, vocabulary: int, dtype: torch.dtype) -> Iterator[Ratio]:
-    """The head that scoring takes here over each bare product, then the other one over the first."""
+    """The head that scoring uses here, relative to each matrix product, then the other head, relative to the first product."""
     hidden = torch.randn(HEAD_ROWS, depth).to(dtype)
     linear = torch.nn.Linear(depth, vocabulary, bias=False, dtype=dtype).requires_grad_(False)
     weight = linear.weight.normal_(std=0.05)
@@ -283,7 +283,7 @@ def _raster() -> Ratio:
 
 
 def cuda_ratios(device: str, parts: Sequence[str]) -> Iterator[Ratio]:
-    """The ratios of the kernels on a CUDA device; UsageError where none of `parts` has one of kltui's own."""
+    """The ratios of the kernels on a CUDA device. Raises UsageError if none of `parts` has a CUDA kernel."""
     if not set(parts) & set(CUDA_PARTS):
         raise UsageError(f"no kernels of {', '.join(parts)} on a GPU", f"There are: {', '.join(CUDA_PARTS)}.")
     where = torch.device("cuda" if device == "auto" else device)
@@ -302,7 +302,7 @@ def cuda_ratios(device: str, parts: Sequence[str]) -> Iterator[Ratio]:
 
 
 def _cuda_head(depth: int, dtype: torch.dtype, where: torch.device) -> Ratio:
-    """The head that scoring uses, over its product alone; the reference is the plain expression, compiled."""
+    """The head that scoring uses, relative to its matrix product; the reference is the plain expression, compiled."""
     rows = 16_384
     linear = torch.nn.Linear(depth, VOCABULARY, bias=False, device=where, dtype=dtype)
     hidden = torch.randn(rows, depth, device=where).to(dtype)

@@ -1,4 +1,4 @@
-"""What `kltui --bench` measures, by name: models, parts, other programs. Free of torch: the command line's help lists them."""
+"""Names of what `kltui --bench` measures: models, parts, other programs. It does not import torch, because --help lists them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kltui.errors import UsageError
 
 MODELS = ("70m", "160m", "410m", "6.9b")
-LARGEST = MODELS[-1]  # on a GPU alone
+LARGEST = MODELS[-1]  # only on a GPU
 MODEL_PARTS = {
     "final": "scoring of texts, compared with the papers' loop and a careful loop",
     "layers": "layer vectors, compared with the papers' method",
@@ -26,7 +26,7 @@ NATIVE_PARTS = {
 
 @dataclass(frozen=True)
 class Rival:
-    """Another program that scores texts: its name, the modules that it takes, and how to install them."""
+    """Another program that scores texts: its name, the modules that it needs, and how to install them."""
 
     title: str
     modules: tuple[str, ...]
@@ -41,7 +41,7 @@ RIVALS = {
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What to measure. `model` is "" where all are; `parts` names at least one."""
+    """What to measure. `model` is "" for all models; `parts` has at least one name."""
 
     topic: str
     model: str
@@ -50,7 +50,7 @@ class BenchRequest:
 
 
 def read_asked(target: str | None, parts: Sequence[str], against: Sequence[str]) -> BenchRequest:
-    """What is to be measured; UsageError for a name that there is not, with those that there are."""
+    """The request in the arguments. Raises UsageError that lists the valid names for an unknown one."""
     model = (target or "").removeprefix("pythia-")
     topic = model if model in ("native", "analysis") else "scoring"
     if topic == "scoring" and model and model not in MODELS:
@@ -74,7 +74,7 @@ def read_asked(target: str | None, parts: Sequence[str], against: Sequence[str])
 
 
 def _parts(topic: str, asked: Sequence[str]) -> tuple[str, ...]:
-    """The parts asked for in their own order, all where none are."""
+    """The requested parts in the order of `topic`, all if none are requested. Raises UsageError for an unknown one."""
     known = {"scoring": MODEL_PARTS, "native": NATIVE_PARTS, "analysis": dict[str, str]()}[topic]
     for name in asked:
         if name not in known:
@@ -87,19 +87,19 @@ def _title(topic: str) -> str:
 
 
 def list_parts() -> str:
-    """The parts that there are, in one line."""
+    """All parts, in one line."""
     return f"Parts of a model: {_names(MODEL_PARTS)}; of native: {_names(NATIVE_PARTS)}."
 
 
 def help_of_parts() -> str:
-    """What --help says of the parts."""
+    """The help text for --part."""
     reported = [f"{name} ({what})" for name, what in {**MODEL_PARTS, **NATIVE_PARTS}.items()]
     at = len(MODEL_PARTS)
     return f"with --bench: only this part; may be repeated; parts of a model: {', '.join(reported[:at])}; of native: {', '.join(reported[at:])}"
 
 
 def help_of_rivals() -> str:
-    """What --help says of the other programs."""
+    """The help text for --against."""
     reported = [f"{name} ({rival.title}: {rival.install})" for name, rival in RIVALS.items()]
     return f"with --bench: also measure this program, if installed, on the same model and texts; may be repeated; {', '.join(reported)}"
 

@@ -1,4 +1,4 @@
-"""Random models of Pythia's shapes, and random texts of the lengths that corpora of 1,024-byte pieces have."""
+"""Random models of Pythia's shapes, and random texts with lengths like those of chunks of 1,024 bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START = (
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A Pythia model's shape, and how many texts it is timed on with two CPU cores."""
+    """A Pythia model's shape, and the number of texts for measuring it on two CPU cores."""
 
     name: str
     width: int
@@ -30,7 +30,7 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """How many there are: a layer's four products of width x width and two of four times that, embedding and head."""
+        """Number of parameters: four matrices of width x width and two of four times that per layer, embedding and head."""
         return 12 * self.layers * self.width**2 + 2 * VOCABULARY * self.width
 
 
@@ -39,27 +39,26 @@ SHAPES = (
     ModelShape("160m", 768, 12, 12, 40),
     ModelShape("410m", 1024, 24, 16, 24),
 )
-# A GPU is timed on the largest one too, in half precision alone: in float32 two of it would not fit.
+# The largest one is only for GPUs, and only in half precision: two copies in float32 would not fit.
 LARGE = ModelShape("6.9b", 4096, 32, 32, 0)
 
 
 def by_name(name: str) -> tuple[ModelShape, ...]:
-    """The shape of that name, none for ""."""
+    """The shape of that name, () for ""."""
     return tuple(shape for shape in (*SHAPES, LARGE) if shape.name == name)
 
 
 def random_texts(count: int, seed: int = 0) -> list[Ids]:
-    """Token ids of `count` texts; lengths as 1,024-byte pieces of the Pile have them (mean 250, most 180 to 330)."""
+    """Token ids of `count` texts; their lengths are like those of 1,024-byte chunks of the Pile (mean 250, most 180 to 330)."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.normal(250, 60, count), 60, 700).astype(int)
     return [rng.integers(0, VOCABULARY, n) for n in lengths]
 
 
 def neighbours(count: int) -> list[Ids]:
-    """`count` of the `TEXTS` texts, in `BLOCKS` runs of neighbours in length spread over all lengths.
+    """`count` of the `TEXTS` texts, in `BLOCKS` groups of similar length that are spread over all lengths.
 
-    So batches are filled as they are when a whole corpus is scored: a few texts picked at random would be padded by a
-    tenth to a fifth, which no sorted corpus is.
+    Batches are then filled as for a whole sorted corpus; a few random texts would need 10 to 20 % of padding.
     """
     by_length = sorted(random_texts(max(TEXTS, count)), key=len)
     run, share = count // BLOCKS, len(by_length) // BLOCKS
@@ -71,7 +70,7 @@ def neighbours(count: int) -> list[Ids]:
 
 
 def build_model(shape: ModelShape, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
-    """Random GPT-NeoX of the shape, the same on every call; made in `dtype` on `device`, which other values may have."""
+    """Random GPT-NeoX model of the shape, the same on every call with this `dtype` and `device`."""
     import transformers
 
     torch.manual_seed(0)
@@ -91,7 +90,7 @@ def build_model(shape: ModelShape, dtype: torch.dtype = torch.float32, device: s
 
 
 def as_words(row: Ids) -> str:
-    """The text that `word_tokenizer` makes these ids of."""
+    """The text that `word_tokenizer` converts to these ids."""
     return " ".join(f"w{i}" for i in row)
 
 

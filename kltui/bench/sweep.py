@@ -1,7 +1,7 @@
-"""A sweep over one run's checkpoints beside scoring alone: whether fetching, reading and verifying stay hidden.
+"""A job over one run's checkpoints compared with scoring alone: whether reading and verifying files costs extra time.
 
-Both sides score the same files. The sweep is a job as users start it: a workspace, a thread that reads and verifies
-ahead, a worker process that fills one model again and again. Alone, such a worker has nothing beside it.
+Both score the same files. The job is like that of a user: a workspace, a thread that reads and verifies files ahead, a
+worker process that loads one checkpoint after the other into the same model. "Alone" is such a worker without the rest.
 """
 
 from __future__ import annotations
@@ -32,18 +32,17 @@ from kltui.registry.reading import Hashed
 from kltui.store import Store
 from kltui.threads import usable_cores
 
-CHECKPOINTS = 4  # the first one starts the worker and builds the model, and is listed apart
+CHECKPOINTS = 4  # the first one starts the worker and builds the model, and is listed separately
 TEXTS = {"cpu": 48, "cuda": 4000}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Seconds for `checkpoints` behind the first: the job's, and those of scoring alone (mean of before and after it).
+    """Seconds for the `checkpoints` after the first: of the job, and of scoring alone (mean of before and after the job).
 
-    `scoring_seconds` is what the job's own scoring took, which a machine whose speed drifts cannot set apart from the
-    job, but which whatever is read and verified beside it slows down; `load_seconds` what it spent on filling the model
-    and making it ready; `first_seconds` the first checkpoint with the start of the job; `tokens` are those of one
-    checkpoint.
+    `scoring_seconds` is the time of the scoring within the job, which reading and verifying files at the same time may slow
+    down; `load_seconds` that of loading the weights; `first_seconds` that of the first checkpoint and the start of the job;
+    `tokens` is the number of tokens of one checkpoint.
     """
 
     model: str
@@ -59,17 +58,17 @@ class Sweep:
 
     @property
     def over_scoring(self) -> float:
-        """The job's seconds over those of scoring alone."""
+        """The job's time divided by that of scoring alone."""
         return self.seconds / self.alone_seconds
 
     @property
     def over_own_scoring(self) -> float:
-        """The job's seconds over those of its own scoring."""
+        """The job's time divided by that of the scoring within it."""
         return self.seconds / self.scoring_seconds
 
 
 def bench_sweep(shape: ModelShape, device: torch.device, checkpoints: int = 0) -> Sweep:
-    """The sweep over random float16 checkpoints of the shape, scored in float32 (on a GPU in bfloat16)."""
+    """Measures a job over random float16 checkpoints of the shape, scored in float32 (on a GPU in bfloat16)."""
     checkpoints = checkpoints or CHECKPOINTS
     dtype = "bfloat16" if device.type == "cuda" else "float32"
     with tempfile.TemporaryDirectory(prefix="kltui-bench-") as name:
@@ -102,14 +101,14 @@ def bench_sweep(shape: ModelShape, device: torch.device, checkpoints: int = 0) -
 
 
 def write_texts(path: Path, count: int) -> list[str]:
-    """Texts of words that the run's tokenizer makes one id each, as long as those of the other figures."""
+    """Writes texts of words with one token id each, as long as those of `random_texts`; returns them."""
     texts = [as_words(row) for row in random_texts(count)]
     path.write_text(json.dumps(texts))
     return texts
 
 
 def write_run(folder: Path, shape: ModelShape, checkpoints: int) -> list[Path]:
-    """Folders `step0`, `step1`, ... of one random model that drifts, in float16 as Pythia's files are."""
+    """Writes folders `step0`, `step1`, ... of one random model whose weights drift, in float16 like Pythia's; returns them."""
     from transformers.utils import logging
 
     library: Any = logging
@@ -125,7 +124,7 @@ def write_run(folder: Path, shape: ModelShape, checkpoints: int) -> list[Path]:
 
 
 def forget_pages(folder: Path) -> None:
-    """Asks the system to drop what it holds of the folder's files in memory, so that they are read from disk."""
+    """Asks the system to drop the folder's files from its cache, so that they are read from disk."""
     if not hasattr(os, "posix_fadvise"):
         return
     for path in folder.iterdir():
@@ -144,7 +143,7 @@ def _plan(folder: Path, dtype: str, device: torch.device) -> Plan:
 
 
 def _job(plan: Plan) -> tuple[list[float], list[dict[str, float]]]:
-    """When each checkpoint of the job was stored (seconds since the epoch), and its figures."""
+    """(times at which the job stored its checkpoints, in seconds since the epoch; statistics of each)."""
     reported, words = io.StringIO(), io.StringIO()
     with closing(Store.write(plan.workspace)) as store:
         BatchRun(plan, ResultWriter(plan, store), ProgressReporter(True, reported, words)).run()
@@ -157,7 +156,7 @@ def _job(plan: Plan) -> tuple[list[float], list[dict[str, float]]]:
 
 
 def _alone(executor: LocalExecutor, folders: Sequence[Path]) -> list[float]:
-    """Seconds of scoring each checkpoint, loading aside, in a worker like the job's with nothing beside it."""
+    """Seconds of scoring each checkpoint, without loading, in a worker like the job's with no other work at the same time."""
     return [_scored(executor, Task(at, Hashed(path, ""), "none")) for at, path in enumerate(folders)]
 
 

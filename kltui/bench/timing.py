@@ -1,4 +1,4 @@
-"""Times of several ways of doing the same thing, taken in turn, so that a machine whose speed drifts drifts for all."""
+"""Measures several ways of doing the same thing in turn, so that changes in the machine's speed affect all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Way = tuple[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Ratio:
-    """One operation: its median seconds, and median of paired ratios to its floor and to the reference."""
+    """One operation: its median seconds, and medians of the paired ratios of its time to its floor and of the reference to it."""
 
     operation: str
     seconds: float
@@ -32,9 +32,9 @@ def measure(
     share: float = 1.0,
     before: Callable[[], None] | None = None,
 ) -> Ratio:
-    """The ratios of `ours` to its floor and of the reference to `ours`; the first round only warms up.
+    """The ratios of `ours` to its floor and of the reference to `ours`; the first round is not counted.
 
-    `share` is the part of the reference's work that its way does; `before` runs, untimed, ahead of every way.
+    `share` is the fraction of the work that the reference does here; `before` runs, untimed, before each measurement.
     """
     ways = {"ours": ours, "floor": floor[1], "reference": reference[1]}
     seconds = paired_seconds(ways, rounds + 1, synchronise, before)
@@ -55,7 +55,7 @@ def paired_seconds(
     synchronise: Callable[[], None] | None,
     before: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of every way in every round, one after the other within a round."""
+    """{way: its seconds in every round}; within a round the ways run one after the other."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
