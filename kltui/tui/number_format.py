@@ -69,12 +69,12 @@ def among_published(below: str, above: str) -> str:
     """The position of a KL among the published settings; `below` is the next lower one ("": none), `above` the next higher one.
 
     >>> among_published("seed", "size")
-    'published: above seed, below size'
+    'published: seed < KL < size'
     >>> among_published("adjacent layers", "")
     'published: above all, adjacent layers is the largest'
     """
     if below and above:
-        return f"published: above {below}, below {above}"
+        return f"published: {below} < KL < {above}"
     return (
         f"published: above all, {below} is the largest"
         if below

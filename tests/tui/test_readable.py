@@ -20,10 +20,10 @@ from kltui.analysis.point import label_of
 from kltui.tui.app import KltuiApp
 from kltui.tui.data import Snapshot
 from kltui.tui.dialogs.forms import Form
-from kltui.tui.number_format import mean_gap
+from kltui.tui.number_format import among_published, mean_gap
 from kltui.tui.theme import Theme
 from kltui.tui.views import map_text
-from kltui.tui.views.compare import flowed
+from kltui.tui.views.compare import CompareView, flowed
 from kltui.tui.views.diffusion import WEIGHTS
 from kltui.tui.views.jobs import is_kept
 from kltui.tui.views.map_colours import colours
@@ -32,6 +32,7 @@ from kltui.tui.widgets.canvas import spelled, width_of
 from kltui.tui.widgets.matrix_overview import DARKNESS_AND_SIGNS, Overview
 from kltui.tui.widgets.plot import _ticks
 from kltui.tui.widgets.run_tree import Order
+from kltui.tui.widgets.token_lines import Part, TextTokens, TokenLine
 from kltui.view.axis import Axis
 from kltui.view.palette import DARK, LIGHT, MARKERS, MARKERS_ASCII
 
@@ -426,3 +427,49 @@ def test_the_gap_between_two_models_has_its_error_text_by_text() -> None:
     said = number_text.with_error(gap_N.mean(), gap_N.std(ddof=1) / np.sqrt(50))
     assert mean_gap(found, 3, 9) == f"B by {said}" and mean_gap(found, 9, 3) == f"A by {said}"
     assert mean_gap(found, 3, 3) == ""
+
+
+async def test_what_compare_says_of_a_pair_is_not_cut(make_app: MakeApp, until) -> None:
+    family = [replace(c, run=f"a-family-of-models-with-{c.run}") for c in checkpoints() if not c.parent]
+    app = make_app(FakeWorkspace(names=family))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "7")
+        run = family[0].run
+        app.selection.a, app.selection.b = f"{run}@1000", f"{run}@1400"
+        app.view.update_data()
+        await until(pilot, lambda: "half of it lies in" in text_of(app))
+        pane = app.view.summary
+        for lines in (pane.body_line(y) for y in range(pane.body_height)):
+            assert width_of(lines) <= pane.body_width, "".join(text for text, _ in lines)
+        assert "-tiny@1000" in lines_of(app)[3] and "-tiny@1400" in lines_of(app)[3]
+        longest = among_published("later pretraining", "early pretraining")
+        assert cell_len(longest) <= pane.body_width
+
+
+@pytest.mark.parametrize("color", [True, False])
+async def test_which_model_a_token_favours_is_said_without_colours_too(
+    make_app: MakeApp, until, *, color: bool
+) -> None:
+    app = make_app(color=color, read_only=True)
+    text = "one two three"
+
+    def tokens(*logprobs: float) -> TextTokens:
+        line = TokenLine(((0, 3), (3, 7), (7, 13)), np.array(logprobs, np.float32))
+        return TextTokens((Part("", line, float(sum(logprobs))),))
+
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "7")
+        view = app.view
+        assert isinstance(view, CompareView)
+        lines = view._heat_lines(text, tokens(-1, -5, -2), tokens(-4, -1, -2), 58)
+        assert all(width_of(line) <= 58 for line in lines)
+        said = ["".join(t for t, _ in line) for line in lines]
+        assert ("orange" in said[0]) == color == ("brighter" in said[3])
+        styles = {style for _, style in lines[1]}
+        assert len(styles) == 3, "a token that favours A, one that favours B, and one that favours neither"
+        if not color:
+            one, two, three = (next(s for t, s in lines[1] if t == c) for c in ("n", "w", "h"))
+            assert one.bold and not one.underline and two.underline and not two.bold
+            assert not three.bold and not three.underline
+            assert "bold" in said[0] and "underlined" in said[0] and "bold" in said[3]
+        assert view._key_of_tokens() == ""  # no job can be started

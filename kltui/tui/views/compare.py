@@ -21,7 +21,7 @@ from kltui.tui.dialogs import jobs_start
 from kltui.tui.number_format import among_published, briefly, mean_gap, mean_of, with_error
 from kltui.tui.views.base import WIDE, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
-from kltui.tui.widgets.canvas import Span, TextPane, width_of
+from kltui.tui.widgets.canvas import Span, TextPane, shortened, width_of, wrapped
 from kltui.tui.widgets.table import Cell, Column, Table
 from kltui.view.palette import difference, heat, ink_on
 
@@ -42,6 +42,7 @@ MIN_TABLE = 112
 ORDERS = ("most", "a", "b")
 SAID = {"most": "that drive the KL", "a": "where A is better", "b": "where B is better"}
 WORST_NATS = 10.0
+BOLD_NATS = 4.0  # without colours, tokens of a log-probability below minus this are bold
 LOOK_SECONDS = 0.3  # between two checks of a short job's progress
 COLUMNS = (
     Column("text", 6, right=True),
@@ -225,12 +226,13 @@ class CompareView(View):
 
     def _summary(self, width: int) -> list[list[Span]]:
         look, chosen, found = self.look, self.kl.selection, self.texts.drivers
+        a, b = _names_in(chosen.a or "not marked", chosen.b or "not marked", width - 7)
         lines: list[list[Span]] = [
             [
                 ("A ", look("accent", bold=True)),
-                (short_name(chosen.a or "not marked", 34), look("text" if chosen.a else "muted")),
+                (a, look("text" if chosen.a else "muted")),
                 ("   B ", look("accent", bold=True)),
-                (short_name(chosen.b or "not marked", 34), look("text" if chosen.b else "muted")),
+                (b, look("text" if chosen.b else "muted")),
             ]
         ]
         if found is None or self.found is None:
@@ -249,15 +251,16 @@ class CompareView(View):
         lines.append([(f"half of it lies in {half} of {kl.n_texts} texts{dropped}", look("muted"))])
         rows = self.found.rows_of((chosen.a, chosen.b))
         if len(rows) == 2:  # else the map has been read again without one of them
-            a, b = (mean_of(self.found, row) for row in rows)
+            mean_a, mean_b = (mean_of(self.found, row) for row in rows)
             gap = mean_gap(self.found, *rows)
-            lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text" + f"; {gap}" * bool(gap), look("muted"))])
+            said_of_gap = f"; {gap}" if gap else ""
+            lines.append([(f"mean A {mean_a:.1f}, B {mean_b:.1f} nats/text{said_of_gap}", look("muted"))])
         if found.domains:
             said = [f"  {safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5]]
             while len(said) > 1 and cell_len("domains" + "".join(said)) > width:
                 said.pop()
             lines.append([("domains", look("muted")), ("".join(said), look("text"))])
-        return lines
+        return [shortened(line, width) for line in lines]
 
     def _exact_line(self) -> list[list[Span]]:
         """Lines with the exact KL in both directions, the estimate's ratio to their mean, and the top-1 agreement."""
@@ -337,8 +340,10 @@ class CompareView(View):
         ]
         if a is None or b is None or not a.line.spans or not b.line.spans:
             made += flowed([(text, None)], width, lambda _: look("text"), breaks=False)
-            why = "no token log-probabilities stored; press T to score them" if a is None or b is None else ""
-            return [*made, [], [(why or "the tokens could not be aligned with this text", look("warning"))]]
+            why = "the tokens could not be aligned with this text"
+            if a is None or b is None:
+                why = "no token log-probabilities stored" + self._key_of_tokens()
+            return [*made, [], *([(part, look("warning"))] for part in wrapped(why, max(10, width)))]
         return made + self._heat_lines(text, a, b, width)
 
     def _prompt_lines(self, index: int, width: int) -> list[list[Span]]:
@@ -360,13 +365,14 @@ class CompareView(View):
         if a.line.spans == b.line.spans and of == of_b:
             runs = colored_runs(text, a.line, a.line.logprobs.astype(float) - b.line.logprobs.astype(float))
             title: list[Span] = [(f"A − B {of} ".replace("  ", " "), look("accent", bold=True))]
-            title.append(("orange: A is better, blue: B is better", look("muted")))
+            plain = "bold: A is better by over 1 nat, underlined: B is"
+            title.append(("orange: A is better, blue: B is better" if look.color else plain, look("muted")))
             blocks += [title, *flowed(runs, width, self._gap), []]
         for label, tokens in (("A", a), ("B", b)):
             for part in tokens.parts:
                 blocks += [*self._part_lines(label, part, text, width), []]
             if tokens.lacking:
-                lacking = f"{label}: {tokens.lacking} of single tokens is not stored; press T to score it"
+                lacking = f"{label}: {tokens.lacking} of single tokens is not stored" + self._key_of_tokens()
                 blocks += [*flowed([(lacking, None)], width, lambda _: look("warning")), []]
         return blocks
 
@@ -375,7 +381,10 @@ class CompareView(View):
         from kltui.tui.widgets.token_lines import colored_runs
 
         look, style = self.look, self._gap if part.signed else self._surprise
-        means = "orange: the prompt helps" if part.signed else "brighter: more surprising"
+        if look.color:
+            means = "orange: the prompt helps" if part.signed else "brighter: more surprising"
+        else:
+            means = "bold: the prompt helps" if part.signed else f"bold: over {BOLD_NATS:g} nats"
         head = [
             (f"{label} {part.of}".rstrip(), look("accent", bold=True)),
             (f" {part.total:.1f} nats, {means}", look("muted")),
@@ -387,13 +396,21 @@ class CompareView(View):
         if value is None:
             return self.look("faint")
         color = heat(min(1.0, -value / WORST_NATS) * 0.999)
-        return self.look(ink_on(color), color) if self.look.color else self.look("text", bold=value < -4)
+        return (
+            self.look(ink_on(color), color) if self.look.color else self.look("text", bold=value < -BOLD_NATS)
+        )
 
     def _gap(self, value: float | None) -> Style:
         if value is None:
             return self.look("faint")
         color = difference(math.copysign(min(1.0, abs(value) / 3.0), value))
-        return self.look(ink_on(color), color) if self.look.color else self.look("text", bold=abs(value) > 1)
+        if self.look.color:
+            return self.look(ink_on(color), color)
+        return self.look("text", bold=value > 1, underline=value < -1)
+
+    def _key_of_tokens(self) -> str:
+        """The key that scores tokens, where jobs may be started."""
+        return "" if self.kl.read_only else "; press T to score them"
 
     # -- keys -----------------------------------------------------------------------------------
 
@@ -500,6 +517,17 @@ class CompareView(View):
     def copied(self) -> str:
         """The text under the cursor."""
         return self.texts.texts[self.text_index] if self.text_index >= 0 else ""
+
+
+def _names_in(a: str, b: str, width: int) -> tuple[str, str]:
+    """Two names cut in their middles to `width` cells together; a short one leaves its room to the other.
+
+    >>> _names_in("tiny@1", "a-long-name@1000", 20)
+    ('tiny@1', 'a-long…e@1000')
+    """
+    room_a = max(width // 2, width - cell_len(b))
+    a = short_name(a, room_a)
+    return a, short_name(b, max(1, width - cell_len(a)))
 
 
 def flowed(
