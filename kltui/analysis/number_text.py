@@ -14,7 +14,7 @@ def figure(value: float, digits: int = 3) -> str:
     """`value` rounded to `digits` significant digits, or to an integer if that has more of them; NaN is "undefined".
 
     >>> figure(0.0123456), figure(1234.5), figure(float("nan")), figure(2.5e-7)
-    ('0.0123', '1234', 'undefined', '2.5e-07')
+    ('0.0123', '1234', 'undefined', '2.50e-07')
     """
     if math.isnan(value):
         return UNDEFINED
@@ -24,6 +24,8 @@ def figure(value: float, digits: int = 3) -> str:
         rounded = float(f"{value:.{digits - 1}e}")
         places = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
         return f"{value:.{places}f}"
+    if abs(value) < 1:
+        return f"{value:.{digits - 1}e}"  # as many digits as 0.220 has, so 2.20e-05
     return f"{value:.{digits}g}"
 
 

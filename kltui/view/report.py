@@ -88,11 +88,11 @@ def section_on(ctx: Context, name: str) -> Section:
 
 
 def headline(section: Section) -> str:
-    """A section in one line: why it is missing, otherwise its first line of text; "" if it begins with a table."""
+    """One line about a section: why it is missing, or the text that it begins with; "" if it begins with a table or a plot."""
     if section.status != "shown":
         return section.message
-    said = next((block.plain for block in section.blocks if isinstance(block, Text) and block.plain), "")
-    return said.split("\n")[0]
+    first = section.blocks[0] if section.blocks else None
+    return first.plain.split("\n")[0] if isinstance(first, Text) else ""
 
 
 def report(

@@ -18,6 +18,8 @@ from kltui.analysis.number_text import spread as spread
 from kltui.analysis.number_text import with_error as with_error
 from kltui.sanitize import in_ascii, safe_text, short_name
 
+WIDEST = 10_000  # cells, in which every table has its whole width
+
 
 def count(n: int, noun: str, plural: str = "") -> str:
     """`n noun`, in the plural unless n is 1.
@@ -60,7 +62,9 @@ def table(
     `tight` puts one space between columns instead of two; columns in `wrap` are text that may take several lines.
     """
     padding = (0, 1, 0, 0) if tight else (0, 1)
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, highlight=False)
+    made = _FittingTable(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, highlight=False
+    )
     for i, heading in enumerate(headings):
         # Rich narrows only columns that may wrap, so columns of names may, but each name is cut instead.
         free = i in left or i in wrap
@@ -69,6 +73,19 @@ def table(
     for row in rows:
         made.add_row(*(_name(cell) if i in left else words(cell) for i, cell in enumerate(row)))
     return made
+
+
+class _FittingTable(Table):
+    """A table with less space between its columns where they would be cut with more."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        padding = self.padding
+        if Measurement.get(console, options.update_width(WIDEST), self).maximum > options.max_width:
+            self.padding = (0, 1, 0, 0)
+        try:
+            yield from super().__rich_console__(console, options)
+        finally:
+            self.padding = padding
 
 
 class _Name:

@@ -256,3 +256,12 @@ def test_rows_of_data() -> None:
         ["n", 3],
     ]
     assert rows_of_data({}) == []
+
+
+async def test_kl_is_spelled_as_everywhere(folder: Path, until) -> None:
+    app = KltuiApp(folder, color=False)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("0", "j", "j")
+        await until(pilot, lambda: app.view.shown == "kl")
+        assert app.view.text.title == "KL"

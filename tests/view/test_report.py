@@ -22,6 +22,7 @@ from kltui.view.report import (
     Report,
     _Buffer,
     _console,
+    headline,
     print_report,
     report,
     section_names,
@@ -29,7 +30,8 @@ from kltui.view.report import (
     write_text,
 )
 from kltui.view.sections import catalogue
-from kltui.view.tables import table
+from kltui.view.sections.section import Section
+from kltui.view.tables import table, words
 from kltui.workspace import Workspace
 
 # What this suite lacks: `test_sections` has a workspace with everything.
@@ -315,3 +317,12 @@ def test_failures_are_listed_with_their_reason(builder: Builder, tmp_path: Path)
         assert "failed: bad@7: missing tensors" in printed(ws, ["overview"])
         failures = data_of(ws, ["overview"])["sections"]["overview"]["failures"]
         assert failures == [{"name": "bad@7", "error": "missing tensors", "hint": "download it again"}]
+
+
+def test_the_line_about_a_section_is_no_part_of_a_table_or_a_plot() -> None:
+    rows = table(["a", "b"], [["1", "2"]])
+    below = words("3.2\n├─ the tree's top")
+    assert headline(Section("neighbours", "Neighbours", (rows, below))) == ""
+    assert headline(Section("where", "Where", (words("a against b: 0.1"), rows))) == "a against b: 0.1"
+    assert headline(Section("exact", "Exact", status="missing", message="not stored")) == "not stored"
+    assert headline(Section("empty", "Empty")) == ""

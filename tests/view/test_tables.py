@@ -28,7 +28,7 @@ def test_the_examples_of_the_docstrings_hold() -> None:
         (-0.5, "-0.500"),
         (123456.0, "123456"),
         (1.5e9, "1.5e+09"),
-        (9e-5, "9e-05"),
+        (9e-5, "9.00e-05"),
         (math.inf, "inf"),
         (math.nan, "undefined"),
     ],
@@ -62,7 +62,7 @@ def test_names_are_cut_where_they_do_not_differ_and_words_at_their_end() -> None
     names = ["small-seed1-finetuned@40", "small-seed1-lora@40", "a sentence of several words"]
     Console(width=28, file=out).print(table(["model", "n"], [[n, "123456789012"] for n in names]))
     shown = [row.split("  ")[0].rstrip() for row in out.getvalue().splitlines()[2:]]
-    assert shown == ["small-…ned@40", "small-…ora@40", "a sentence o…"]
+    assert shown == ["small-…uned@40", "small-…lora@40", "a sentence of…"]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -73,3 +73,14 @@ def test_names_give_way_and_numbers_stay_whole(width: int) -> None:
     lines = out.getvalue().rstrip("\n").split("\n")
     assert len(lines) == 5 and all(len(row.rstrip()) <= width for row in lines)
     assert all("0.1234 ± 0.0056" in row and "1234567" in row and "…" in row for row in lines[2:])
+
+
+@pytest.mark.parametrize(("width", "gap"), [(60, 3), (48, 2)])
+def test_columns_come_closer_before_a_name_is_cut(width: int, gap: int) -> None:
+    rows = [["later pretraining", "0.0472", "0.133", "within"], ["size", "2.34e-05", "2.63e-05", "none here"]]
+    made = table(["setting", "least", "median", "this KL"], rows)
+    console = Console(file=io.StringIO(), width=width, legacy_windows=False)
+    console.print(made)
+    said = console.file.getvalue()
+    assert "later pretraining" in said and f"2.34e-05{' ' * gap}2.63e-05" in said
+    assert max(len(line.rstrip()) for line in said.splitlines()) <= width

@@ -180,7 +180,7 @@ class ReportView(View):
         """Shows a section, and computes it if it has not been computed."""
         if name != self.shown:
             self.shown, self.text.top, self.text.left = name, 0, 0
-        self.text.title = name.capitalize()
+        self.text.title = "KL" if name == "kl" else name.capitalize()
         if self.kl.reader.path is not None and self.state_of(name) == "":
             self._compute(settle=SETTLE_S)
         self.text.update_data()

@@ -37,7 +37,7 @@ WITH_RANGE = 76  # width that the whole legend needs
 class ScaleTable(Table):
     """One row for each setting: range, quartiles and median on a logarithmic line, with the published median."""
 
-    title = "KL scale"
+    title = "KL scale, bits/byte"
     columns: tuple[Column, ...] = (
         Column("setting", 17),
         Column("published", 9),

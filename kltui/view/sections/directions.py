@@ -44,7 +44,8 @@ def directions(ctx: Context) -> Section:
     found = [DomainStep(name, a, b, _along(ctx, a, b, domains)) for name, a, b in steps]
     blocks: list[RenderableType] = []
     for step in found[:RUNS_SHOWN]:
-        blocks += [words(f"{step.name}: from {step.before} to {step.after}"), _table(step.domains)]
+        said = f"from {step.before} to {step.after}"
+        blocks += [words(said if ctx.choice.pair else f"{step.name}: {said}"), _table(step.domains)]
     if len(found) > RUNS_SHOWN:
         blocks.append(words(f"{RUNS_SHOWN} of {len(found)} runs; --json has them all"))
     notes = (

@@ -26,7 +26,7 @@ def scale(ctx: Context) -> Section:
     missing = [r for r in rows if not r.n]
     blocks += [words(f"{r.setting}: {r.note}") for r in missing]
     notes = [
-        "published: medians of arXiv 2505.15353 for Pythia and hub models; the others are computed from this workspace",
+        "bits/byte; published: medians of arXiv 2505.15353 for Pythia and hub models; the others are computed from this workspace",
         _basis(ctx, used),
         ctx.floor_words,
         *left_out_words(used.points, used.repeats),
