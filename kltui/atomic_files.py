@@ -51,11 +51,11 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def replacing_together(folder: Path, gone: Iterable[str] = ()) -> Iterator[Path]:
+def replacing_together(folder: Path, obsolete: Iterable[str] = ()) -> Iterator[Path]:
     """Context with a folder to write files in; if the block succeeds, they replace the files with the same names in `folder`.
 
     All are replaced or none: on failure, existing files are unchanged, and `folder` is deleted if it was created here.
-    The files `gone` in `folder` are deleted on success. Raises OSError.
+    The files `obsolete` in `folder` are deleted on success. Raises OSError.
     """
     aside = folder / f"{_ASIDE}{secrets.token_hex(8)}"
     made = [f for f in (folder, *folder.parents) if not f.exists()]
@@ -67,7 +67,7 @@ def replacing_together(folder: Path, gone: Iterable[str] = ()) -> Iterator[Path]
         with _locked(aside):
             yield aside
         with undisturbed():
-            _exchange(aside, folder, gone)
+            _exchange(aside, folder, obsolete)
 
 
 @contextmanager
@@ -94,8 +94,8 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _exchange(aside: Path, folder: Path, gone: Iterable[str]) -> None:
-    """Moves the files of `aside` into `folder` and removes the files `gone` from it; on an error, restores `folder`. Raises OSError."""
+def _exchange(aside: Path, folder: Path, obsolete: Iterable[str]) -> None:
+    """Moves the files of `aside` into `folder` and removes the files `obsolete` from it; on an error, restores `folder`. Raises OSError."""
     before = aside / ".before"
     before.mkdir()
     names = [path.name for path in aside.iterdir() if path != before]
@@ -106,7 +106,7 @@ def _exchange(aside: Path, folder: Path, gone: Iterable[str]) -> None:
         moved.append((source, target))
 
     try:
-        for name in dict.fromkeys([*names, *gone]):
+        for name in dict.fromkeys([*names, *obsolete]):
             if (folder / name).is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
             if (folder / name).exists() or (folder / name).is_symlink():

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(error)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output has gone (`kltui --report | head`): not an error of ours.
+        # The reader of the output has ended (`kltui --report | head`), which is not an error.
         _drop_output()
         return 0
     except EndedError as error:

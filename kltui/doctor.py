@@ -258,7 +258,7 @@ def _workspace(folder: Path) -> Iterator[Finding]:
         yield from _health(store.db)
         writer = store.writer()
         if writer is not None:
-            state = "alive" if writer.alive else "gone: its lock will be taken over"
+            state = "alive" if writer.alive else "ended: its lock will be taken over"
             yield Finding("writer", "ok", f"process {writer.pid} on {safe_text(writer.host)}, {state}")
         scored = sum(row.scored for row in store.checkpoints.all())
         over = len(store.corpora.all())

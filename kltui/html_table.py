@@ -18,7 +18,7 @@ def html_text(text: str) -> str:
 
 
 def html_table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table under a caption; the first column holds names and the others numbers."""
+    """An HTML table with a caption; the first column is left-aligned for names, the others right-aligned for numbers."""
     lines = [f"<p>{html_text(caption)}</p>", "<table>", "<thead><tr>"]
     lines += [f"<th>{html_text(heading)}</th>" for heading in headings]
     lines.append("</tr></thead><tbody>")

@@ -20,7 +20,7 @@ WATCHED = ("atomic_files.py", "termination.py", "test_termination.py", "contextl
 
 
 def write_all(folder: Path) -> None:
-    with replacing_together(folder, gone=["kl.csv"]) as aside:
+    with replacing_together(folder, obsolete=["kl.csv"]) as aside:
         (aside / "kl.parquet").write_text("new")
         (aside / "names.csv").write_text("new")
 
@@ -109,7 +109,7 @@ def test_one_file_is_the_old_or_the_new_at_any_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [OSError("no space"), ValueError("a bug"), KeyboardInterrupt()])
 def test_an_error_while_writing_changes_nothing(fault: BaseException, tmp_path: Path) -> None:
     (tmp_path / "kl.csv").write_text("old")
-    with pytest.raises(type(fault)), replacing_together(tmp_path, gone=["kl.csv"]) as aside:
+    with pytest.raises(type(fault)), replacing_together(tmp_path, obsolete=["kl.csv"]) as aside:
         (aside / "kl.parquet").write_text("ne")
         raise fault
     assert contents(tmp_path) == {"kl.csv": "old"}
@@ -119,7 +119,7 @@ def test_an_error_while_moving_puts_back_what_was_moved(tmp_path: Path) -> None:
     for name in ("kl.csv", "a.csv"):
         (tmp_path / name).write_text("old")
     (tmp_path / "names.csv").mkdir()
-    with pytest.raises(IsADirectoryError), replacing_together(tmp_path, gone=["kl.csv"]) as aside:
+    with pytest.raises(IsADirectoryError), replacing_together(tmp_path, obsolete=["kl.csv"]) as aside:
         for name in ("a.csv", "kl.parquet", "names.csv", "z.csv"):
             (aside / name).write_text("new")
     assert contents(tmp_path) == {"kl.csv": "old", "a.csv": "old", "names.csv": "folder"}

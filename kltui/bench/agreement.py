@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Nats a text of 250 tokens, between two sound ways of scoring in this dtype: float32's rounding of logits and of their
-# sums, and what rounded hidden states and logits come to. Programs with one of their own: the harness sums a text in
-# float32; llama.cpp takes GELU from a table of half-precision values of its tanh form.
+# Largest difference in nats, for a text of 250 tokens, between two correct ways of scoring in a dtype, which comes from the
+# rounding of hidden states, logits and sums. Two programs have their own: the harness sums a text in float32, and llama.cpp
+# reads GELU from a table of half-precision values of its tanh form.
 TOLERANCE_NAT = {"float32": 2e-3, "float16": 0.25, "bfloat16": 1.0, "lm_eval": 1e-2, "llama_cpp": 0.1}
 CAREFUL = "careful loop"
 

@@ -510,16 +510,17 @@ def _machine(device: torch.device) -> str:
 
 
 _LEGEND = """
-dtype: what kltui's side computes in, its logits and sums in float32 and float64 all the same;
+dtype: of kltui's computation; its logits are in float32 and its sums in float64 in any case;
 reference: one text at a time, log_softmax over the full logits, gather, sum, in the dtype of the column "in" (on a CPU
-float32, on a GPU kltui's); glibc then keeps as much freed memory for it as it ever does by itself;
-ratio: reference over kltui, same process, in turn; careful: a batched loop in transformers (sorted by length, padded on
-the right, sdpa, head on scored rows only) in kltui's dtype over kltui; /floor: kltui over the bare matrix products of body and
-heads in kltui's dtype; most: reference over these products, the ratio at which nothing but they would be left;
-max |d|: from the reference in float32, - where there is none;
-below a model's rows: the careful loop and other programs (--against) in the dtype of kltui's values that they are compared with;
-then the times, theirs over kltui's; lm_eval's seconds hold its tokenising;
-sweep: a job over one run's checkpoints, read from disk and verified ahead, beside scoring the same files with nothing else at work
+float32, on a GPU kltui's), with glibc's default settings for keeping freed memory;
+ratio: time of the reference / time of kltui, in the same process, in turn; careful: time of a batched loop in transformers
+(sorted by length, padded on the right, sdpa, head on scored rows only) in kltui's dtype / time of kltui; /floor: time of kltui
+/ time of the matrix products of body and heads alone, in kltui's dtype; most: time of the reference / time of these
+products, the largest possible ratio;
+max |d|: largest difference from the reference in float32, - if there is no such reference;
+below a model's rows: the careful loop and other programs (--against), in the dtype in which their values are compared with
+kltui's; then their times divided by kltui's; the time of lm_eval includes its tokenisation;
+sweep: a job over one run's checkpoints, read from disk and verified ahead, compared with only scoring the same files
 """
 
 

@@ -12,7 +12,7 @@ LARGEST = MODELS[-1]  # only on a GPU
 MODEL_PARTS = {
     "final": "scoring of texts, compared with the papers' loop and a careful loop",
     "layers": "layer vectors, compared with the papers' method",
-    "sweep": "a job over a run's checkpoints beside scoring alone",
+    "sweep": "a job over a run's checkpoints, compared with only scoring them",
 }
 NATIVE_PARTS = {
     "gather": "log-softmax and gather",

@@ -21,7 +21,7 @@ _EXPECTED = (
 )
 
 
-SOURCE = "lm-eval"  # who scored such vectors
+SOURCE = "lm-eval"  # of these vectors (`ImportedVector.source`)
 
 
 class OtherTaskError(ImportFormatError):

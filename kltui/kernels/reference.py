@@ -1,7 +1,7 @@
 """The readable numpy reference implementation of every native operation. It runs without the extension, and tests compare with it.
 
 Shape letters: n rows of logits, V vocabulary, D hidden size, K checkpoints, N texts. Half precision arrives as float16,
-or as uint16 for bfloat16. Everything is computed in float64 unless said otherwise.
+or as uint16 for bfloat16. Everything is computed in float64 unless stated otherwise.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def unreadable_run(run: Path, folders: Iterable[Path]) -> tuple[str, str] | None
     if not seen:
         return None
     first = next(iter(seen))
-    more = f", and {len(seen) - 1} more folders like it are none" if len(seen) > 1 else ""
+    more = f", and {len(seen) - 1} more folders contain no model either" if len(seen) > 1 else ""
     return f"{safe_text(first)} {seen[first][0]}{more}", seen[first][1]
 
 

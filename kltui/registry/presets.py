@@ -41,7 +41,7 @@ def preset(name: str) -> Preset:
     return found
 
 
-# Excluded in [T] for broken or odd training: whole runs, and one checkpoint.
+# Excluded in arXiv 2505.15353 because of broken or unusual training: whole runs, and one checkpoint.
 EXCLUDED_RUNS = ("pythia-410m-seed3", "pythia-410m-seed4")
 EXCLUDED_CHECKPOINTS = ("pythia-1b@116000",)
 

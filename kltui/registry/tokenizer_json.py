@@ -32,7 +32,7 @@ class TokenizerJson:
 
 
 def read_tokenizer_json(folder: Path) -> TokenizerJson:
-    """The folder's tokenizer.json. Raises KltuiError where it cannot be read."""
+    """The tokenizer in the folder's tokenizer.json. Raises KltuiError if it cannot be read."""
     from tokenizers import Tokenizer
 
     where = safe_text(str(folder / TOKENIZER_JSON))

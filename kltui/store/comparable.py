@@ -23,7 +23,7 @@ BY_RELEASE, BY_USER, BY_FILE = (
     "by the release",
     "by the user",
     "by the file",
-)  # who says how imported vectors were scored
+)  # who stated how imported vectors were scored
 UNCONDITIONAL = "values=unconditional"  # the word for responses scored without their prompts
 FROM_ELSEWHERE = (
     "from_elsewhere"  # in a map's record: how many of its vectors were imported, and how many scored here
@@ -170,7 +170,7 @@ def standing_note(record: Mapping[str, object]) -> str:
         if len(_values(record, name)) > 1
     ]
     what = f", which differ in {', '.join(differ)}: part of their KL may come from that" if differ else ""
-    return f"; {found['imported']} imported vectors beside {found['scored_here']} scored here{what}"
+    return f"; {found['imported']} imported vectors and {found['scored_here']} scored here{what}"
 
 
 def joined_record(record: Mapping[str, object], key: Mapping[str, str], imported: int) -> dict[str, object]:

@@ -17,7 +17,7 @@ CheckpointStatus = Literal["new", "queued", "running", "scored", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class CorpusRow:
-    """A stored corpus: identity, number of texts, mean bytes per text, and where it came from."""
+    """A stored corpus: identity, number of texts, mean bytes per text, and its source."""
 
     id: int
     sha256: str

@@ -74,7 +74,7 @@ def test_declared_vectors_and_own_ones_under_the_same_rules_share_a_map(tmp_path
     assert main(["--report", "--section", "kl", str(ws)]) == 0
     note = " ".join(capsys.readouterr().out.split())
     assert (
-        "2 imported vectors beside 1 scored here, which differ in dtype (float16, float32), attention (not on record, eager)"
+        "2 imported vectors and 1 scored here, which differ in dtype (float16, float32), attention (not on record, eager)"
         in note
     )
 

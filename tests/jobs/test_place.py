@@ -60,7 +60,7 @@ def test_a_model_is_placed_by_one_command_whole_and_on_drawn_texts(
     assert whole["name"] == "alpha@4" and whole["n_vectors"] == N_MODELS + 1 and whole["drawn"] == 0
     assert whole["settings"] == "bos=auto dtype=float16 overlong=truncate" and whole["ellipse"]["major"] > 0
     assert abs(whole["expected"][0]["score"] - 50) < 10 and not whole["suspicious"]
-    assert "imported vectors beside 1 scored here" in whole["notes"][0]
+    assert "imported vectors and 1 scored here" in whole["notes"][0]
     with kltui.open(released) as ws:
         placed = ws.place(
             suite / "alpha" / "step4", texts=20
