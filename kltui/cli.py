@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import json
 import os
 import shlex
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from kltui.command_options import build_parser
 from kltui.environment import check_environment, prepare_output
 from kltui.errors import KltuiError, UsageError
-from kltui.option_use import INTERFACE, check_options, command_of
+from kltui.option_use import COMMANDS, INTERFACE, check_options, command_of
 from kltui.sanitize import safe_text
 from kltui.scoring.third_party_messages import silence_libraries
 from kltui.termination import EndedError, ending_undoes
@@ -197,6 +198,8 @@ def _watch(arguments: argparse.Namespace) -> int:
 
     if arguments.target:
         raise UsageError(f"unexpected {arguments.target!r}", "The workspace is named in the job file.")
+    if arguments.until_step is not None and arguments.until_step < 0:
+        raise UsageError(f"--until-step {arguments.until_step} is not a step", "Give 0 or more.")
     return run_watch(
         arguments.watch, arguments.overrides, until_step=arguments.until_step, as_json=arguments.json
     )
@@ -310,7 +313,7 @@ def _draw(arguments: argparse.Namespace) -> int:
         path, made = draw_texts(workspace, shown, arguments.draw, arguments.draw_by)
     _notify(
         f"{made.n_drawn} draws, {len(made.index)} different of {made.n_texts} texts. Score a new model on them with a"
-        f' job of the same workspace and source = "{path}" under [corpus]; kltui --report --section added'
+        f" job of the same workspace and source = {json.dumps(str(path.absolute()), ensure_ascii=False)} under [corpus]; kltui --report --section added"
         f" {shlex.quote(str(workspace.path))} then places it on the map."
     )
     print(safe_text(str(path)))  # noqa: T201
@@ -374,5 +377,6 @@ def _interface(arguments: argparse.Namespace) -> int:
 
 def _workspace(arguments: argparse.Namespace) -> Path:
     if not arguments.target:
-        raise UsageError("which workspace?", "Name its folder, e.g. kltui --report kltui-demo")
+        command = COMMANDS[command_of(arguments)]
+        raise UsageError(f"{command} needs a workspace", "Add its folder at the end of the command.")
     return Path(arguments.target)

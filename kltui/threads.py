@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 _WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_COUNT = re.compile(r"\s*([0-9]{1,9})\s*(?:,[0-9,\s]*)?")
 _LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MIN_S = 0.05  # between two readings of the cores' idle times, which are counted in hundredths of a second
 _WITH_BLAS = (
@@ -57,9 +58,12 @@ def _cores() -> int:
 
 
 def _at_most(cores: int, environment: Mapping[str, str], names: Iterable[str]) -> int:
-    """The smallest of `cores` and the positive numbers in the environment variables `names`."""
-    values = [environment.get(name, "") for name in names]
-    return min([cores, *(int(v) for v in values if re.fullmatch("[0-9]{1,9}", v) and int(v) > 0)])
+    """The smallest of `cores` and the positive numbers in the environment variables `names`.
+
+    Of a list such as OMP_NUM_THREADS=4,2 the first number counts, that of the outermost level.
+    """
+    found = [_COUNT.fullmatch(environment.get(name, "")) for name in names]
+    return min([cores, *(n for match in found if match and (n := int(match[1])) > 0)])
 
 
 # -- BLAS ----------------------------------------------------------------------------------------------------------

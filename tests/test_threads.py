@@ -157,3 +157,15 @@ def test_threads_for_large_work_are_the_idle_cores_and_no_more_than_are_allowed(
     assert after(1.0, 2.9, 1.0) == 4
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
     assert after(1.0, 7.0, 1.0) == 2
+
+
+@pytest.mark.parametrize(
+    ("stated", "cores"),
+    [("", 8), ("4", 4), ("4,2", 4), (" 3 , 1", 3), ("0", 8), ("99", 8), ("-2", 8), ("many", 8)],
+)
+def test_the_first_number_of_omp_num_threads_is_the_limit(
+    monkeypatch: pytest.MonkeyPatch, stated: str, cores: int
+) -> None:
+    """It may be a list, one number for each level of nested parallelism; what is no number is ignored, as by OpenMP."""
+    monkeypatch.setattr(threads, "_cores", lambda: 8)
+    assert threads.usable_cores({"OMP_NUM_THREADS": stated}) == cores

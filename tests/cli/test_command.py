@@ -83,7 +83,9 @@ def test_the_readme_s_job_file_is_a_job_file() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--report"], 2, "which workspace?"),
+        (["--report"], 2, "--report needs a workspace"),
+        (["--check"], 2, "--check needs a workspace"),
+        (["--watch", "a.toml", "--until-step", "-1"], 2, "--until-step -1 is not a step"),
         (["--report", "nowhere"], 3, "no kltui workspace in nowhere"),
         (["--export", "out", "nowhere"], 3, "no kltui workspace in nowhere"),
         (["--batch", "none.toml"], 2, "no job file none.toml"),
