@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+REFUSED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+)
 MIN_COLUMNS = 40
 
 
@@ -57,13 +66,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if error.filename is not None or error.errno not in NO_SPACE:
+        reported = _reported(error)
+        if reported is None:
             raise
-        _drop_output()
-        _print_error(
-            KltuiError(f"standard output cannot be written: {error.strerror}", "Free some space there.")
-        )
-        return 1
+        if error.filename is None:
+            _drop_output()
+        _print_error(reported)
+        return reported.exit_code
+
+
+def _reported(error: OSError) -> KltuiError | None:
+    """The error to print for a file or stream that the system refuses; None for an error that the user cannot act on."""
+    if error.filename is None:
+        if error.errno not in NO_SPACE:
+            return None
+        return KltuiError(f"standard output cannot be written: {error.strerror}", "Free some space there.")
+    if error.errno not in (*NO_SPACE, *REFUSED):
+        return None
+    hint = "Free some space there." if error.errno in NO_SPACE else "Check the path and its permissions."
+    return KltuiError(f"{error.filename}: {error.strerror}", hint)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -235,7 +256,7 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> ReportChoice
     from kltui.view.sections.context import ReportChoice
 
     preparation = Preparation(arguments.preprocess or "none", tuple(arguments.exclude), arguments.separate)
-    if arguments.map and (preparation != Preparation() or arguments.save_map):
+    if arguments.map and (preparation != Preparation() or arguments.save_map is not None):
         raise UsageError(
             "a saved map has its own preprocessing",
             "Leave out --preprocess, --exclude, --separate and --save-map, or leave out --map.",
@@ -254,7 +275,7 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> ReportChoice
         compute=bool({"exact", "quantisation"} & set(arguments.section or ())),
         scoring_device=arguments.device,
     )
-    if arguments.save_map:
+    if arguments.save_map is not None:
         from kltui.view.report import check_choice
         from kltui.view.sections.context import Context
 

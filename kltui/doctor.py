@@ -237,6 +237,7 @@ def _hub() -> Finding:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         reason = getattr(error, "reason", error)
+        reason = getattr(reason, "strerror", None) or reason
         return Finding(
             "hub", "note", f"{safe_text(endpoint)} cannot be reached: {safe_text(str(reason), 120)}",
             "Local folders can still be scored.",

@@ -1,4 +1,4 @@
-"""Makes strings from outside (names, texts, error messages of other programs) safe to print."""
+"""Handles strings from outside: names, texts and messages that are printed, and paths that the user names."""
 
 from __future__ import annotations
 
@@ -58,6 +58,14 @@ def expanded(path: str | Path) -> Path:
     with suppress(RuntimeError):
         return found.expanduser()
     return found
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or folder exists; False also if the system refuses to look, for lack of permission or a name too long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def safe_text(text: str, limit: int = 0) -> str:

@@ -18,7 +18,7 @@ from kltui.jobs.side_files import put_side_files
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.registry.names import plain_run
 from kltui.registry.parents import parent_notes, without_itself
-from kltui.sanitize import safe_text
+from kltui.sanitize import is_there, safe_text
 from kltui.store import CheckpointRow, Store
 
 _IMPORT = "import:"
@@ -183,9 +183,9 @@ def _with_what_was_left(error: UsageError, found: Imported) -> KltuiError:
 
 def read_all(paths: Sequence[Path], asked: ImportRequest | None = None) -> Imported:
     """The contents of all paths, joined. Raises UsageError or ImportFormatError."""
-    missing = [str(p) for p in paths if not p.exists()]
+    missing = [str(p) for p in paths if not is_there(p)]
     if missing:
-        raise UsageError(f"nothing to import at {', '.join(missing)}")
+        raise UsageError(f"nothing to import at {', '.join(missing)}", "Check the path and its permissions.")
     return read_paths(paths, asked.numbered if asked else "")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kltui.sanitize import is_there
+
 
 @dataclass(frozen=True, slots=True)
 class LocalSource:
@@ -18,10 +20,7 @@ class LocalSource:
     @property
     def exists(self) -> bool:
         """Whether the folder or file is there; False also if this user cannot access it."""
-        try:
-            return self.path.exists()
-        except OSError:
-            return False
+        return is_there(self.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,8 +157,9 @@ def find(maps: Sequence[SavedMap], name: str) -> SavedMap:
     for saved in maps:
         if saved.name == name:
             return saved
-    known = ", ".join(m.name for m in maps) or "none yet: --save-map NAME saves one"
-    raise UsageError(f"no map {name!r} in this workspace", f"There are: {known}.")
+    known = ", ".join(m.name for m in maps)
+    hint = f"Saved maps: {known}." if known else "No map is saved yet: --save-map NAME saves one."
+    raise UsageError(f"no map {name!r} in this workspace", hint)
 
 
 @decoded

@@ -180,9 +180,8 @@ class Workspace(StoredDistances):
             found = [c for c in corpora if c.sha256.startswith(sha256)]
             if len(found) == 1:
                 return found[0]
-            raise UsageError(
-                f"{len(found)} corpora match {sha256!r}", _listing(c.sha256[:12] for c in corpora)
-            )
+            matching = f"{len(found)} corpora match" if found else "no corpus matches"
+            raise UsageError(f"{matching} {sha256!r}", _listing(c.sha256[:12] for c in corpora))
         groups = self.vector_groups()
         if groups:
             return next(c for c in corpora if c.id == groups[0].corpus_id)

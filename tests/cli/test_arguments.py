@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from kltui import doctor
+from kltui import cli, doctor
 from kltui.cli import main
 from kltui.command_options import build_parser
 from kltui.environment import check_environment, prepare_output, unknown_variables
@@ -219,3 +221,52 @@ def test_every_option_is_for_commands_that_there_are() -> None:
     names = {action.dest for action in build_parser()._actions}
     assert set(USERS) <= names and {user for users in USERS.values() for user in users} <= set(COMMANDS)
     assert set(COMMANDS) - {INTERFACE} <= names
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EACCES, "Check the path and its permissions."),
+        (errno.EROFS, "Check the path and its permissions."),
+        (errno.ENAMETOOLONG, "Check the path and its permissions."),
+        (errno.ENOSPC, "Free some space there."),
+    ],
+)
+def test_a_path_that_the_system_refuses_is_reported_by_every_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, hint: str
+) -> None:
+    def refused(arguments: object) -> int:
+        raise OSError(number, os.strerror(number), "/of/another/user")
+
+    monkeypatch.setattr(cli, "_demo", refused)
+    assert main(["--demo"]) == 1
+    assert capsys.readouterr().err == f"kltui: /of/another/user: {os.strerror(number)}\n  {hint}\n"
+
+
+def test_an_error_that_is_a_mistake_of_kltui_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(arguments: object) -> int:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a-file-of-kltui")
+
+    monkeypatch.setattr(cli, "_demo", missing)
+    with pytest.raises(FileNotFoundError):
+        main(["--demo"])
+
+
+@pytest.mark.parametrize(
+    "command", [["--demo", "NAME"], ["--reproduce", "NAME", "--out", "x"], ["--import", "NAME", "ws"]]
+)
+def test_a_name_that_no_file_can_have_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["a" * 300 if word == "NAME" else word for word in command]) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.startswith("kltui: ") and "permissions" in said and "Traceback" not in said
+
+
+def test_a_map_cannot_be_saved_without_a_name(
+    filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(filled, tmp_path / "ws")
+    assert main(["--report", "--section", "overview", "--save-map", "", str(tmp_path / "ws")]) == 2
+    assert "'' is not a valid map name" in capsys.readouterr().err

@@ -230,6 +230,9 @@ async def test_what_cannot_be_imported_is_told(tmp_path: Path, until) -> None:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("A", *"released", "enter")
         await until(pilot, lambda: "Import released vectors" in text_of(app))
+        await write(pilot, "/" + "a" * 300)  # which the system refuses, as a folder of another user
+        await pilot.press("enter")
+        assert "there is nothing at /aaa" in text_of(app)
         await write(pilot, str(tmp_path / "loglik.pkl"))
         await pilot.press("enter")
         await until(pilot, lambda: "loglik.pkl" in app.message)

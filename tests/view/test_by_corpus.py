@@ -102,7 +102,7 @@ def test_a_corpus_is_chosen_for_every_section(two, capsys) -> None:
         made = json.loads(capsys.readouterr().out)
         assert made["provenance"]["key"]["corpus"] == sha256 and f"{n} texts" in made["vectors"]
     assert main(["--report", "--over", "zz", str(folder)]) == 2
-    assert "corpora match" in capsys.readouterr().err
+    assert "no corpus matches" in capsys.readouterr().err
     assert main(["--report", "--over", first, "--map", "m", str(folder)]) == 2
     assert main(["--over", "zz", str(folder)]) == 2
     with pytest.raises(UsageError, match="match"):

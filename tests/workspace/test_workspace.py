@@ -123,7 +123,7 @@ def test_another_corpus_is_another_map(store: Store) -> None:
     with opened(store) as ws:
         assert len(ws.map().text_bytes_N) == 20
         assert ws.map(corpus=small.sha256[:10]).names == ["r@1"]
-        with pytest.raises(UsageError, match="0 corpora match"):
+        with pytest.raises(UsageError, match="no corpus matches"):
             ws.map(corpus="ffff0000ffff")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kltui.errors import KltuiError
-from kltui.sanitize import expanded, safe_text
+from kltui.sanitize import expanded, is_there, safe_text
 from kltui.tui.dialogs import prompts
 from kltui.tui.dialogs.forms import Answers, Field, Form
 
@@ -50,7 +50,7 @@ def import_vectors(app: WorkspaceSession) -> None:
             parse_declared(answers["declare"].split())
         except KltuiError as error:
             return safe_text(error.message, 200)
-        missing = [p for p in paths_of(answers) if not p.exists()]
+        missing = [p for p in paths_of(answers) if not is_there(p)]
         return f"there is nothing at {safe_text(str(missing[0]), 80)}" if missing else ""
 
     def answered(answers: Answers | None) -> None:
@@ -66,7 +66,7 @@ def paths_of(answers: Answers) -> list[Path]:
     named: list[Path] = []
     for text in (answers["vectors"], answers["texts"]):
         whole = expanded(text.strip())
-        if text.strip() and whole.exists():
+        if text.strip() and is_there(whole):
             named.append(whole.resolve())
             continue
         try:
