@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 from rich.segment import Segment
 from screen_text import lines_of
+from textual.pilot import Pilot
 
 from kltui.tui.app import KltuiApp
-from kltui.tui.widgets.canvas import spelled, strip_of
+from kltui.tui.widgets.canvas import Pane, spelled, strip_of
 from kltui.tui.widgets.run_tree import RunTree
 
 KEYS = [*"jkGghabxC][", "enter", "space", "space", "escape", "pagedown", "pageup", "tab"]
@@ -101,3 +102,64 @@ async def test_a_row_in_view_is_drawn_once(make_app: Callable[..., KltuiApp], un
         await pilot.press("9", "1", "j")
         await until(pilot, lambda: app.main.focused is app.view.focus_pane)
         assert len(drawn) <= 6, drawn  # the cursor's rows, with and without the focus
+
+
+SCREEN_KEYS = {
+    "1": "j k g G ] a b o escape enter n z ? escape : escape / s escape tab",
+    "3": "l j ] + - = m i p E E E z Z w w d > d a b ? escape tab j tab tab tab tab",
+    "4": "] j tab + = L L Y m v w z Z a enter ] escape ? escape f escape",
+    "5": "l j + = L m w u tab tab",
+    "6": "l j + - + o o o space space a b f escape",
+    "7": "j k tab j tab o x n : escape",
+    "8": "l j + = L m v v tab",
+    "9": "j k G g tab",
+    "0": "j k tab j tab w escape",
+    "2": "j k tab j tab",
+}
+
+
+async def assert_kept_is_true(app: KltuiApp, pilot: Pilot[int], of: object) -> None:
+    await pilot.pause()
+    for pane in (p for s in app.screen_stack for p in s.query(Pane) if p.is_on_screen):
+        whole = pane.size.region
+        kept = pane.render_lines(whole)
+        pane._kept_lines.clear()
+        new = pane.render_lines(whole)
+        stale = [(k.text, n.text) for k, n in zip(kept, new, strict=True) if list(k) != list(n)]
+        assert not stale, (of, pane, stale)
+
+
+@pytest.mark.parametrize("screen", SCREEN_KEYS)
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
+async def test_what_a_pane_keeps_is_what_it_would_draw(
+    make_app: Callable[..., KltuiApp], until, screen: str, size: tuple[int, int]
+) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = "small@100", "small@200"
+        await pilot.press(screen)
+        for key in ["r", *SCREEN_KEYS[screen].split()]:
+            await pilot.press(key)
+            await assert_kept_is_true(app, pilot, key)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_panes_keep_is_true_whatever_was_done_on_other_screens(
+    make_app: Callable[..., KltuiApp], until, seed: int
+) -> None:
+    rng = random.Random(seed)
+    app = make_app(ascii_only=seed == 2)
+    pressed: list[str] = []
+    async with app.run_test(size=SIZES[2]) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for _ in range(40):
+            screen = rng.choice(list(SCREEN_KEYS))
+            pressed += [screen, *rng.sample([k for k in SCREEN_KEYS[screen].split() if k != "escape"], 2)]
+            for key in [*pressed[-3:], *["escape"] * (len(app.screen_stack) > 1)]:
+                await pilot.press(key)
+            if len(app.screen_stack) > 1:
+                await pilot.press("escape")
+            if rng.random() < 0.1:
+                await pilot.resize_terminal(*rng.choice(SIZES))
+            await assert_kept_is_true(app, pilot, pressed)

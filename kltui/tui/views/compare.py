@@ -68,6 +68,17 @@ class TextTable(Table):
         self.domains: Sequence[str] = ()
         self.order_name = "most"
         self.note = ""
+        self.filled = 0  # how often it was filled: drawn rows are those of one time
+
+    def forget(self, note: str) -> None:
+        """Empties the table, which says `note`."""
+        self.drivers, self.order, self.note = None, [], note
+        self.filled += 1
+        self.refresh()
+
+    def row_key(self, index: int) -> object:
+        """The text of the row; the rest is filled in at once."""
+        return self.filled, self.order[index]
 
     @property
     def title(self) -> str:  # type: ignore[override]
@@ -184,8 +195,7 @@ class CompareView(View):
     def _forget(self, a: str, b: str) -> None:
         """Clears the results of the pair before, so that they are not shown for this one."""
         self._of, self.found, self.exact, self.lines = (a, b), None, None, (None, None)
-        table = self.texts
-        table.drivers, table.order, table.note = None, [], "computing …" if a and b else ""
+        self.texts.forget("computing …" if a and b else "")
 
     async def _load(self, a: str, b: str) -> None:
         table = self.texts
@@ -423,6 +433,7 @@ class CompareView(View):
     def do_order_texts(self) -> None:
         table = self.texts
         table.order_name = ORDERS[(ORDERS.index(table.order_name) + 1) % len(ORDERS)]
+        table.refresh()  # the title names the order, also while nothing is compared yet
         self._put_in_order()
         self.show_text()
 

@@ -174,6 +174,11 @@ class LayersPlot(PlotPane):
             return self._said[point]
         return f"loss {loss_of(self.map, point)} bits/byte"
 
+    def redraw_focus(self) -> None:
+        """Redraws the header and the read-out, which has hints for the focused plot."""
+        super().redraw_focus()
+        self.redraw(self.plot_height + 1)
+
     def readout(self) -> list[Span]:
         """The layer under the cross-hair."""
         look = self.look

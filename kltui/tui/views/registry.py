@@ -47,9 +47,14 @@ class RegistryView(View):
             self._losses = self.kl.snapshot.losses
             self.run_worker(self._read_errors(), group="errors", exclusive=True)
 
+    def _trees(self) -> list[RunTree]:
+        """The tree of this screen, and that of the screen shown if it has another one."""
+        shown = self.kl.view.panes if self.kl.view is not None else ()
+        return [self.runs, *(p for p in shown if isinstance(p, RunTree) and p is not self.runs)]
+
     def _in_view(self) -> list[int]:
-        """The ids of the checkpoints that the tree shows at present."""
-        lines = self.runs.lines[self.runs.top : self.runs.top + self.runs.body_height]
+        """The ids of the checkpoints that the trees show at present."""
+        lines = chain.from_iterable(t.lines[t.top : t.top + t.body_height] for t in self._trees())
         return [line.row.id for line in lines if line.row is not None]
 
     async def _read_errors(self) -> None:
@@ -73,7 +78,8 @@ class RegistryView(View):
                 return
             self.kl.loss_errors |= {one: read.get(one.vector, unknown) for one in part}
             if self._is_in_view(part):
-                self.runs.refresh()
+                for tree in self._trees():
+                    tree.refresh()
                 self.detail.update_data()
 
     def _is_in_view(self, part: Sequence[StoredLoss]) -> bool:

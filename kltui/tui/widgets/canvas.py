@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -69,12 +70,17 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
         text = text.rstrip()  # spaces from alignment need no ellipsis
         cells = cell_len(text)
     if cells > width:
-        while cells > width - 1:
-            text = text[:-1]
-            cells = cell_len(text)
-        text, cells = text + "…", cells + 1
+        text = f"{_beginning(text, width - 1)}…"
+        cells = cell_len(text)
     padding = " " * (width - cells)
     return padding + text if right else text + padding
+
+
+def _beginning(text: str, width: int) -> str:
+    """The longest beginning of `text` that takes at most `width` cells."""
+    if text.isascii():
+        return text[: max(0, width)]
+    return text[: max(0, bisect_right(range(len(text) + 1), width, key=lambda n: cell_len(text[:n])) - 1)]
 
 
 def fitted_name(name: str, width: int) -> str:
@@ -89,9 +95,7 @@ def shortened(spans: Sequence[Span], width: int) -> list[Span]:
     kept: list[Span] = []
     room = width - 1
     for text, style in spans:
-        left = text
-        while cell_len(left) > room:
-            left = left[:-1]
+        left = _beginning(text, room)
         room -= cell_len(left)
         if left != text:
             return [*kept, (f"{left}…", style)]
@@ -167,7 +171,10 @@ class SessionWidget(Widget, ActionHandlers):
 
 
 class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
-    """A pane: a header line and a body. Subclasses define `title`, `header_right` and `body_line`."""
+    """A pane: a header line and a body. Subclasses define `title`, `header_right` and `body_line`.
+
+    A line that was drawn is kept until `refresh` asks for it again: a dialog over the pane, or its end, draws nothing anew.
+    """
 
     ALLOW_SELECT: ClassVar[bool] = False
     DEFAULT_CSS = "Pane { width: 100%; height: 1fr; }"
@@ -178,6 +185,8 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
     covered = False
 
     def __init__(self, id: str | None = None) -> None:
+        self._kept_lines: dict[int, Strip] = {}
+        self._kept_lines_for: tuple[object, ...] = ()
         super().__init__(id=id)
         #: the size while lines are drawn, because getting it from Textual each time takes a fifth of a frame
         self.room: Size | None = None
@@ -209,11 +218,34 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
     def render_lines(self, crop: Region) -> list[Strip]:
         """The lines of `crop`, without Textual's computation of borders, padding and tint, which panes do not have."""
         self.room = size = self.size
-        strips = [self.render_line(y) for y in crop.line_range]
+        kept_for = self.lines_depend_on()
+        if self._kept_lines_for != kept_for:
+            self._kept_lines, self._kept_lines_for = {}, kept_for
+        kept = self._kept_lines
+        strips = []
+        for y in crop.line_range:
+            strip = kept.get(y)
+            if strip is None:
+                strip = kept[y] = self.render_line(y)
+            strips.append(strip)
         self.room = None
         if crop.column_span != (0, size.width):
             strips = [strip.crop(*crop.column_span) for strip in strips]
         return strips
+
+    def lines_depend_on(self) -> tuple[object, ...]:
+        """What lines are drawn anew for without `refresh`."""
+        return self.size, self.look
+
+    def refresh(self, *regions: Region, **how: Any) -> Self:
+        """Asks for lines to be drawn again: those of `regions`, or all."""
+        if regions:
+            for region in regions:
+                for y in region.line_range:
+                    self._kept_lines.pop(y, None)
+        else:
+            self._kept_lines.clear()
+        return super().refresh(*regions, **how)
 
     def render_line(self, y: int) -> Strip:
         """Line `y` of the widget; line 0 is the header."""

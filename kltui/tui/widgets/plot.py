@@ -35,6 +35,7 @@ NEAR_WAYS: tuple[Way, ...] = (True, 0), (False, 0), (True, 1), (True, -1), (Fals
 WAYS = (*NEAR_WAYS, *((right, by) for n in range(2, 6) for by in (n, -n) for right in (True, False)))
 UP_FIRST = tuple(sorted(WAYS, key=lambda way: (abs(way[1]), way[1] > 0)))
 Y_AXIS = 8
+MANY_POINTS = 20_000  # of which a change of markers is drawn after the answer to the key
 NAME_ROWS = 1.3  # rows above a fitted scene, for the name of the y axis
 
 
@@ -186,6 +187,10 @@ class PlotPane(Pane):
         from kltui.view.cell_buffer import KINDS
 
         return "ascii" if self.kl.ascii_only else KINDS[self.kl.marker_kind % len(KINDS)]
+
+    def lines_depend_on(self) -> tuple[object, ...]:
+        """Also the kind of dots, which all plots share."""
+        return *super().lines_depend_on(), self.kind
 
     def body_line(self, y: int) -> list[Span] | Strip:
         """Plot rows, then the x axis, then the read-out."""
@@ -487,7 +492,19 @@ class PlotPane(Pane):
     def do_marker(self) -> None:
         self.kl.marker_kind += 1
         self.kl.say(f"marker: {self.kind}")
-        self.redraw_plot()
+        panes = self.kl.view.panes if self.kl.view is not None else ()
+        others = [p for p in panes if isinstance(p, PlotPane) and p is not self and p.display]
+        if self.scene is not None and len(self.scene.xy_n2) > MANY_POINTS:
+            self._redraw_in_turn([self, *others])
+        else:
+            self.redraw_plot()
+            self._redraw_in_turn(others)
+
+    def _redraw_in_turn(self, plots: Sequence[PlotPane]) -> None:
+        """Draws these plots again after the answer to the key, one in each frame."""
+        if plots:
+            self.call_after_refresh(plots[0].redraw_plot)
+            self.call_after_refresh(self._redraw_in_turn, plots[1:])
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         """Moves the cursor to the point nearest to the mouse."""
