@@ -130,12 +130,11 @@ async def assert_kept_is_true(app: KltuiApp, pilot: Pilot[int], of: object) -> N
 
 
 @pytest.mark.parametrize("screen", SCREEN_KEYS)
-@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
 async def test_what_a_pane_keeps_is_what_it_would_draw(
-    make_app: Callable[..., KltuiApp], until, screen: str, size: tuple[int, int]
+    make_app: Callable[..., KltuiApp], until, screen: str
 ) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=SIZES[2]) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b = "small@100", "small@200"
         await pilot.press(screen)
@@ -144,16 +143,16 @@ async def test_what_a_pane_keeps_is_what_it_would_draw(
             await assert_kept_is_true(app, pilot, key)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_what_panes_keep_is_true_whatever_was_done_on_other_screens(
     make_app: Callable[..., KltuiApp], until, seed: int
 ) -> None:
     rng = random.Random(seed)
-    app = make_app(ascii_only=seed == 2)
+    app = make_app(ascii_only=seed == 1)
     pressed: list[str] = []
     async with app.run_test(size=SIZES[2]) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
-        for _ in range(40):
+        for _ in range(25):
             screen = rng.choice(list(SCREEN_KEYS))
             pressed += [screen, *rng.sample([k for k in SCREEN_KEYS[screen].split() if k != "escape"], 2)]
             for key in [*pressed[-3:], *["escape"] * (len(app.screen_stack) > 1)]:

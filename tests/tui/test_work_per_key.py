@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from fake_workspace import FakeWorkspace
 from screen_text import text_of
+from textual.css.stylesheet import Stylesheet
+from textual.dom import DOMNode
 
 from kltui.analysis.diffusion import Exponent
 from kltui.analysis.map import Map
@@ -25,6 +27,8 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.basis import left_out
 from kltui.tui.data import Snapshot
 from kltui.tui.dialogs import prompts
+from kltui.tui.dialogs.forms import FieldName
+from kltui.tui.dialogs.prompts import Words
 from kltui.tui.export import exports
 from kltui.tui.filter import EVERY, Columns, Filter, parse_filter
 from kltui.tui.suggested_pairs import suggested_pairs
@@ -33,7 +37,7 @@ from kltui.tui.views import map as map_view
 from kltui.tui.views.diffusion import DrawnExponents, drawn_exponents
 from kltui.tui.views.map_colours import colours
 from kltui.tui.views.map_scene import layer_threads, lines_of, model_of
-from kltui.tui.widgets import curve_panel, run_tree
+from kltui.tui.widgets import canvas, curve_panel, run_tree
 from kltui.tui.widgets.canvas import Pane, TextPane
 from kltui.view import cell_buffer, plot_data
 from kltui.view.axis import Axis
@@ -658,3 +662,70 @@ def test_logarithms_of_a_scene_are_taken_once(monkeypatch: pytest.MonkeyPatch) -
     assert taken == ["log1p", "log"]
     np.testing.assert_array_equal(scene.scaled(), before)
     np.testing.assert_allclose(before, [[0.0, 0.0], [1.0, 2.0], [2.0, np.nan]])
+
+
+async def test_a_dialog_draws_the_pane_below_no_second_time(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("7", "c", "enter")
+        await until(pilot, lambda: app.view.texts.order and not app.is_asking)
+        await pilot.pause()
+        drawn: list[Pane] = []
+        render_line = Pane.render_line
+
+        def noted(self: Pane, y: int) -> object:
+            if self in app.view.panes and y:
+                drawn.append(self)
+            return render_line(self, y)
+
+        monkeypatch.setattr(Pane, "render_line", noted)
+        before = text_of(app)
+        for key in ("?", "escape", ":", "escape", "f"):
+            await pilot.press(key)
+            await until(pilot, lambda key=key: app.is_asking == (key != "escape"))
+        await until(pilot, lambda: "Map settings" in text_of(app))
+        await pilot.press("escape")
+        await pilot.pause()
+        assert text_of(app) == before
+        # the cursor's row and the header show the focus; an empty screen has no others
+        assert len(drawn) < 40, drawn
+
+
+async def test_a_dialog_s_styles_are_found_once(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        found: Counter[object] = Counter()
+        apply = Stylesheet.apply
+
+        def noted(self: Stylesheet, node: DOMNode, **how: object) -> None:
+            if isinstance(node, FieldName | Words):
+                found[node] += 1
+            apply(self, node, **how)
+
+        monkeypatch.setattr(Stylesheet, "apply", noted)
+        await pilot.press("f")
+        await until(pilot, lambda: "Map settings" in text_of(app))
+        await pilot.pause()
+        assert found and set(found.values()) == {1}
+
+
+def test_a_long_text_is_cut_without_a_look_at_each_of_its_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    whole = canvas.cell_len
+
+    def noted(text: str) -> int:
+        looks.append(text)
+        return whole(text)
+
+    monkeypatch.setattr(canvas, "cell_len", noted)
+    for text in ("aé模" * 100, "é" * 300, "模" * 200, "a" * 300):
+        looks.clear()
+        made = canvas.fitted(text, 60)
+        assert len(looks) < 15 and whole(made) == 60 and made.rstrip().endswith("…")
+        assert whole(made.rstrip()) >= 59 and text.startswith(made.rstrip()[:-1])

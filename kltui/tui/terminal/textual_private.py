@@ -114,8 +114,18 @@ class OverlaidScreen(ModalScreen[ScreenResultType]):
     Textual takes 20 ms at 200 x 60 for the same: it makes new segments of what is below, without their links.
     """
 
+    AUTO_FOCUS = ""  # a dialog gives the focus itself, when it is mounted
     below: list[Strip] | None = None  # the lines of the screen below, until something of it is refreshed
     below_size = Size(0, 0)
+
+    def _on_screen_resume(self, event: events.ScreenResume) -> None:
+        """Leaves the styles as they are: nothing that they depend on changes while a dialog is open or is mounted."""
+        event.refresh_styles = False
+
+    def _compositor_refresh(self) -> None:
+        """Draws nothing before there are widgets: until then the terminal shows the screen below."""
+        if self._nodes:
+            super()._compositor_refresh()
 
     def refresh(self, *regions: Region, **how: Any) -> Self:
         """Draws again; Textual calls it for changes of the screen below, too."""
