@@ -6,7 +6,7 @@ import importlib.util
 import io
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ _UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
 _NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
 _MIN_HEIGHT = 48 * MM  # of panels side by side: the names of their axes need as much
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
-_TITLE_LETTER = 0.076  # inches of a letter of a title, at most in the middle
+TITLE_LETTER = 0.076  # inches of a letter of a title, at most in the middle
 _OPEN = "_|x+"  # marks that are strokes
 NAME_MAX = 40  # letters of a name at a tick
 _SLANTED_LETTER = 0.045  # inches down of a letter of a name that is turned by 45 degrees
@@ -105,21 +105,34 @@ def parse_width(text: str) -> float:
     return inches
 
 
-def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) -> None:
-    """Writes the figure into `file`, in the format that the name of `path` ends in."""
+def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) -> tuple[float, float]:
+    """Writes the figure into `file`, in the format that the name of `path` ends in; returns its width and height in inches.
+
+    Raises UsageError if matplotlib cannot draw it with the settings of the style file.
+    """
+    kind = path.suffix[1:].lower()
+    maker = {"pdf": "Creator", "svg": "Creator", "png": "Software"}[kind]
+    basis = {"pdf": "Subject", "svg": "Description", "png": "Description"}[kind]
+    metadata: dict[str, str | None] = {
+        "Title": picture.title,
+        maker: f"kltui {__version__}",
+        basis: "; ".join(
+            safe_text(note) for note in picture.notes
+        ),  # what the numbers rest on stays with them
+    }
     with _settings(look):
-        figure = drawn(picture, look)
-        kind = path.suffix[1:].lower()
-        maker = {"pdf": "Creator", "svg": "Creator", "png": "Software"}[kind]
-        basis = {"pdf": "Subject", "svg": "Description", "png": "Description"}[kind]
-        metadata: dict[str, str | None] = {
-            "Title": picture.title,
-            maker: f"kltui {__version__}",
-            basis: "; ".join(
-                safe_text(note) for note in picture.notes
-            ),  # what the numbers rest on stays with them
-        }
-        figure.savefig(file, format=kind, metadata=metadata)
+        try:
+            figure = drawn(picture, look)
+            figure.savefig(file, format=kind, metadata=metadata)
+        except (RuntimeError, ValueError) as error:  # of text.usetex without LaTeX, for instance
+            if look.style is None:
+                raise
+            raise UsageError(
+                f"--style {safe_text(str(look.style))}: matplotlib cannot draw the figure: {safe_text(str(error), 160)}",
+                "Without --style, the figure is drawn with kltui's own settings.",
+            ) from error
+        width, height = figure.get_size_inches()
+        return float(width), float(height)
 
 
 @contextmanager
@@ -129,10 +142,17 @@ def _settings(look: FigureStyle) -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_RC)
-        if look.style is not None:
-            matplotlib.rcParams.update(_style(look.style))
+        matplotlib.rcParams.update(settings_of(look))
         yield
+
+
+def settings_of(look: FigureStyle) -> dict[Any, Any]:
+    """Matplotlib's settings of a figure: ours, those of its style file, and TrueType fonts, which are always embedded.
+
+    Matplotlib cannot write every letter of a Type 3 font.
+    """
+    found = _RC | (_style(look.style) if look.style is not None else {})
+    return found | {name: _RC[name] for name in ("pdf.fonttype", "ps.fonttype")}
 
 
 def _style(path: Path) -> dict[Any, Any]:
@@ -300,8 +320,7 @@ def _without_margins(figure: Figure) -> None:
 
 
 def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float) -> None:
-    longest = max(len(label) for label in handles)
-    columns = max(1, min(len(handles), int(width / (0.062 * longest + 0.35))))
+    columns = legend_columns(list(handles), width)
     shown = list(handles.items())[:LEGEND_MAX]
     labels = [safe_text(label, 60) for label, _ in shown]
     if len(handles) > LEGEND_MAX:
@@ -320,6 +339,12 @@ def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float
     )
 
 
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """Columns of a legend of these labels below a figure of `width` inches."""
+    longest = max((len(label) for label in labels), default=0)
+    return max(1, min(len(labels), int(width / (0.062 * longest + 0.35))))
+
+
 def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> None:
     mapped = None
     for layer in panel.layers:
@@ -328,7 +353,7 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
         if layer.label and layer.label not in handles and handle is not None:
             handles[layer.label] = handle
     across = axes.get_subplotspec().get_gridspec().ncols
-    room = figure.get_figwidth() / across / _TITLE_LETTER
+    room = figure.get_figwidth() / across / TITLE_LETTER
     together = panel.title.replace(" = ", "\u00a0=\u00a0")
     axes.set_title("\n".join(textwrap.wrap(together, max(12, int(room)))))
     _axis(axes, "x", panel.x)
@@ -366,18 +391,27 @@ def _power(value: float) -> str:
     return f"${'' if digit == '1' else digit + chr(92) + 'times'}10^{{{int(exponent)}}}$"
 
 
-def _symlog_ticks(axis: Any, which: str, axes: Axes) -> None:
-    """Ticks of an axis from 0 on as plain numbers, thousands as k: 0 and powers of ten, or 1, 2 and 5 of few powers."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+def symlog_places(low: float, high: float) -> list[tuple[float, str]]:
+    """(place, words) of the ticks of an axis from 0 on: 0 and powers of ten, or 1, 2 and 5 of few powers; thousands as k.
 
-    low, high = getattr(axes, f"get_{which}lim")()
+    >>> symlog_places(30.0, 100.0), symlog_places(0.0, 2000.0)
+    ([(50.0, '50'), (100.0, '100')], [(0.0, '0'), (1.0, '1'), (10.0, '10'), (100.0, '100'), (1000.0, '1k')])
+    """
     powers = [10.0**k for k in range(1 + math.ceil(math.log10(max(high, 1.0))))]
     inside = [v for v in powers if low <= v <= high]
     subs = (1, 2, 5) if len(inside) < 3 and high < 1000 else (1,)
     places = [0.0, *(m * v for v in powers for m in subs)]
-    axis.set_major_locator(FixedLocator([v for v in places if low <= v <= high]))
+    return [(v, f"{v / 1000:g}k" if v >= 1000 else f"{v:g}") for v in places if low <= v <= high]
+
+
+def _symlog_ticks(axis: Any, which: str, axes: Axes) -> None:
+    """The ticks of `symlog_places`, and none between them."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    found = symlog_places(*getattr(axes, f"get_{which}lim")())
+    axis.set_major_locator(FixedLocator([place for place, _ in found]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1000:g}k" if v >= 1000 else f"{v:g}"))
+    axis.set_major_formatter(FixedFormatter([words for _, words in found]))
 
 
 def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
@@ -410,13 +444,15 @@ def _layer(axes: Any, layer: Layer, panel: Panel) -> tuple[Any, Any]:
     xyz = [layer.x, layer.y] if panel.z is None or layer.z is None else [layer.x, layer.y, layer.z]
     look = {"linewidth": layer.width, "markersize": layer.size, "color": layer.colour}
     dash = layer.dash if layer.kind == "line" else "none"
-    (handle,) = axes.plot(*([[]] * len(xyz)), linestyle=dash, marker=layer.mark or None, **look)
+    edge = layer.width if layer.mark in _OPEN else 0.0
+    (handle,) = axes.plot(
+        *([[]] * len(xyz)), linestyle=dash, marker=layer.mark or None, markeredgewidth=edge, **look
+    )
     if layer.value is not None:
         return None, _coloured(axes, xyz, layer, panel)
     if layer.shaded and len(layer.x) > 1:
         _shaded(axes, xyz, layer)
     else:
-        edge = layer.width if layer.mark in _OPEN else 0.0
         axes.plot(*xyz, linestyle=dash, marker=layer.mark or None, markeredgewidth=edge, **look)
     if layer.low is not None and layer.high is not None and panel.z is None:
         _bars(axes, layer)

@@ -163,9 +163,10 @@ def _layer_rows(title: str, number: int, layer: Layer) -> Iterator[tuple[object,
     mark = "s" if layer.kind == "cells" else layer.mark
     optional = [layer.z, layer.low, layer.high, layer.value]
     z, low, high, value = ([None] * n if v is None else list(v) for v in optional)
+    colours = shades(layer.colour, n) if layer.shaded and n > 1 else [layer.colour] * n
     for k in range(n):
         name = layer.names[k] if layer.names else ""
         step = layer.steps[k] if layer.steps else None
         place = (float(layer.x[k]), float(layer.y[k]), z[k], low[k], high[k], value[k])
-        look = (line, mark, layer.colour, layer.size, layer.width)
+        look = (line, mark, colours[k], layer.size, layer.width)
         yield (title, number, safe_text(layer.label), safe_text(name), step, *place, *look)

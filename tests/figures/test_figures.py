@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
+from matplotlib.colors import to_hex
 from small_workspace import Builder
 
 from kltui.analysis.number_text import with_error
@@ -21,6 +23,7 @@ from kltui.figures.catalogue import FIGURES, picture, write_figure
 from kltui.figures.curves import CurvesShown
 from kltui.figures.curves import drawn as curves_drawn
 from kltui.figures.draw import FigureStyle, _settings, check_matplotlib, drawn, figure_of, parse_width
+from kltui.figures.files import write
 from kltui.figures.kl import _from_floor
 from kltui.figures.picture import (
     GREY,
@@ -76,7 +79,8 @@ def test_script_draws_the_figure_again_from_its_csv(
     assert [p.suffix for p in paths] == [".svg", ".csv", ".py"]
     lines = [line for line in paths[2].read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) <= 11
-    made = runpy.run_path(str(paths[2]))
+    with rc_context():
+        made = runpy.run_path(str(paths[2]))
     again = (tmp_path / "fig.redrawn.pdf").read_bytes()
     assert again.startswith(b"%PDF") and b"/Subtype /Type3" not in again, "fonts are embedded as TrueType"
     if name == "trajectories-3d":
@@ -339,7 +343,7 @@ def test_layers_are_reported_for_any_checkpoint(folder: Path) -> None:
         (section,) = report_on(Context(ws, ReportChoice(pair=("tiny@20", "tiny@40"))), ["layers"]).sections
         made = {c["model"]: c["adjacent"] for c in section.data["checkpoints"]}  # type: ignore[attr-defined]
         layered = ws.map(layers=True)
-    assert len(made) == 26 and "the checkpoints asked for" in " ".join(section.notes)
+    assert len(made) == 26 and "the requested checkpoints" in " ".join(section.notes)
     for model, adjacent in made.items():
         for part in adjacent:
             kl = layered.pair(f"{model}#{part['from']}", f"{model}#{part['to']}")
@@ -567,3 +571,83 @@ def test_layers_have_the_colours_of_their_runs(tmp_path: Path) -> None:
     for panel in (curve, threads):
         looks = {layer.label: (layer.colour, layer.mark) for layer in panel.layers if layer.label}
         assert looks == {"alpha@20": (slot_colour(5), slot_mark(5)), "mu@20": (slot_colour(3), slot_mark(3))}
+
+
+def everything() -> PaperFigure:
+    """A figure of runs shaded by step on logarithmic axes, bars, and a matrix whose values have errors."""
+    steps, n = np.array([30.0, 60.0, 120.0, 320.0]), 3
+    run = Layer(
+        "run", steps, steps / 100, low=steps / 120, high=steps / 80, colour="#2060a0", mark="o", shaded=True
+    )
+    other = Layer("other", steps, steps / 200, colour="#a06020", mark="s")
+    axes = (
+        FigureAxis("steps from the start", "log"),
+        FigureAxis("squared distance of weights, per text", "log"),
+    )
+    x, y = np.meshgrid(np.arange(float(n)), np.arange(float(n)))
+    value = np.where(x == y, np.nan, 1.0 + x + y).ravel()
+    cells = Layer(
+        "", x.ravel(), y.ravel(), "cells", value=value, low=value - 0.5, high=value + 0.5, size=12.0
+    )
+    names = FigureAxis(ticks=tuple((float(i), f"a-run-of-models-{i}@1000") for i in range(n)))
+    symlog = FigureAxis("training step", "symlog")
+    return PaperFigure(
+        "everything",
+        "Everything",
+        (
+            Panel("Runs", *axes, (run, other)),
+            Panel("Matrix", names, names, (cells,), value_label="KL, bits/byte", value_log=True),
+            Panel("By start", symlog, FigureAxis("c"), (other,)),
+        ),
+    )
+
+
+def test_a_script_shades_by_step_and_labels_what_it_draws(tmp_path: Path) -> None:
+    made = everything()
+    _, table, script = write(made, tmp_path / "fig.pdf", FigureStyle())
+    assert [row["colour"] for row in read(table)[:4]] == shades("#2060a0", 4)
+    with rc_context():
+        found = runpy.run_path(str(script))
+    runs, matrix, starts = found["axes"].values()
+    coloured = [to_hex(line.get_color()) for line in runs.lines if line.get_label() == "run"]
+    assert coloured == shades("#2060a0", 4)
+    assert [len(line.get_xdata()) for line in runs.lines] == [1, 2, 2, 2, 4]
+    assert [len(bars.get_segments()) for bars in runs.collections] == [4, 4]
+    assert len(matrix.collections) == 1, "no bars among the cells of a matrix"
+    assert matrix.get_xlim() == (-0.5, 2.5)
+    figure = found["figure"]
+    figure.draw_without_rendering()
+    for axes in (runs, figure.axes[-1]):  # the last one is the colour bar
+        assert not any(t.get_text() for t in axes.yaxis.get_ticklabels(minor=True))
+        assert len([t for t in axes.yaxis.get_ticklabels() if t.get_text()]) > 1
+        assert not any("times" in t.get_text() for t in axes.yaxis.get_ticklabels())
+    assert figure.axes[-1].get_ylabel() == "KL, bits/byte"
+    assert [t.get_text() for t in starts.get_xticklabels()] == ["50", "100", "200"]
+    assert [t.get_rotation() for t in starts.get_xticklabels()] == [0.0] * 3
+    assert {t.get_rotation() for t in matrix.get_xticklabels()} == {90.0}
+    width, height = figure.get_size_inches() * figure.dpi
+    for axes in found["axes"].values():
+        for words in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.get_yticklabels()):
+            box = words.get_window_extent()
+            assert not words.get_text() or (box.x0 >= 0 and box.y0 >= 0), words.get_text()
+            assert not words.get_text() or (box.x1 <= width and box.y1 <= height), words.get_text()
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["run", "other"]
+
+
+def test_fonts_are_true_type_whatever_a_style_says(tmp_path: Path) -> None:
+    style = FigureStyle(style=Path(_style(tmp_path, "pdf.fonttype: 3")))
+    # Matplotlib fails to write a minus sign in a font of Type 3.
+    layer = Layer("", np.array([-1.0, 1.0]), np.array([-1e-4, 1e-4]))
+    panel = Panel("P", FigureAxis("x"), FigureAxis("y"), (layer,))
+    path, _, script = write(PaperFigure("p", "P", (panel,)), tmp_path / "fig.pdf", style)
+    assert b"/Subtype /Type3" not in path.read_bytes()
+    assert "'pdf.fonttype': 42" in script.read_text()
+
+
+def test_a_style_that_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # where LaTeX would be
+    style = FigureStyle(style=Path(_style(tmp_path, "text.usetex: True")))
+    with pytest.raises(UsageError, match="cannot draw the figure"):
+        write(everything(), tmp_path / "fig.pdf", style)
+    assert not (tmp_path / "fig.pdf").exists()
