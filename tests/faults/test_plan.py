@@ -136,7 +136,11 @@ def test_a_plan_warns_of_what_will_fail_for_sure(tmp_path: Path, known: type[Kno
     )
     _, total = planned(job, "scoring.dtype=float16")
     said = "\n".join(total["warnings"])
-    assert "NVIDIA L4 is available" in said and "computed in float32" in said and total["dtype"] == "float32"
+    assert (
+        "NVIDIA L4 is available" in said
+        and "on a CPU float32 is used" in said
+        and total["dtype"] == "float32"
+    )
     store = Store.write(tmp_path / "ws")
     try:
         assert any("is writing to this workspace" in w for w in planned(job)[1]["warnings"])
@@ -218,7 +222,7 @@ def test_equal_notes_are_said_once_with_the_count(tmp_path: Path, monkeypatch: p
     words = err.getvalue().splitlines()
     assert [line for line in words if "common" in line] == [
         "note    run@0: common",
-        "note    for 4 checkpoints alike: common",
+        "note    for 4 checkpoints: common",
     ]
     assert sum("of the first" in line for line in words) == sum("of the last" in line for line in words) == 1
     reported = events(out.getvalue())
