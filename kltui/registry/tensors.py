@@ -30,6 +30,13 @@ BITS = {
     "C64": 64, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
+# What formats of quantised weights store beside the codes: scales, zero points, orders, tables.
+BESIDE_CODES = re.compile(
+    r"(^|\.)(SCB|weight_format|(weight_|input_|output_)?scales?(_inv|_2|_weight|_input)?|(weight_)?global_scale"
+    r"|(weight_|input_)?zero_points?|qzeros|qweight|g_idx|weight_packed|weight_shape|scaled_fp8"
+    r"|\w+_(blocks|scales)|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*))$"
+)
+CODES = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64")
 
 # Tensors that some families store besides parameters: rotary tables, causal masks, fixed position tables, statistics.
 _BUFFER = re.compile(
@@ -88,10 +95,24 @@ def parameters(tensors: Mapping[str, TensorFile]) -> dict[str, TensorFile]:
                 f"{t.path.name}: {name} is stored as {t.dtype}",
                 "weight distances need checkpoints saved in float32, float16, bfloat16 or float64",
             )
-        mask = _MASK.search(name) is not None and len(t.shape) >= 3
-        if t.dtype in FLOATS and not mask and not _BUFFER.search(name):
+        if t.dtype in FLOATS and not is_buffer(name, t.shape):
             kept[name] = t
     return kept
+
+
+def holds_codes(tensors: Mapping[str, TensorFile]) -> bool:
+    """Whether any of the tensors is stored in fewer bits than a dtype for computing, or belongs to such a one."""
+    return any(
+        t.dtype.startswith(("F8", "F6", "F4"))
+        or (t.dtype in CODES and len(t.shape) >= 2)
+        or BESIDE_CODES.search(name)
+        for name, t in tensors.items()
+    )
+
+
+def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this name and shape is a table, mask or statistic that some families store beside their parameters."""
+    return _BUFFER.search(name) is not None or (_MASK.search(name) is not None and len(shape) >= 3)
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -17,9 +17,9 @@ from kltui.registry.formats import unreadable
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.parameters import has_own_head
 from kltui.registry.tensors import open_tensors
-from kltui.scoring import device_map, gguf, lean_imports, quantize
+from kltui.scoring import device_map, gguf, lean_imports, quantize, used_tensors
 from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
-from kltui.scoring.load_errors import package_error, prefix_error, prefix_of
+from kltui.scoring.load_errors import package_error
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +113,7 @@ def load_config(folder: Path, tokenizer: Path | None = None) -> Any:
     with passed_on.staged_config(folder) as where:
         try:
             config = AutoConfig.from_pretrained(where, local_files_only=True, trust_remote_code=False)
-        except (ValueError, OSError, KeyError, TypeError) as error:
+        except Exception as error:  # transformers raises various types for settings of the wrong type
             raise _config_error(folder, where, error) from error
     config.name_or_path = folder
     if any(getattr(config, key, None) for key in passed_on.REFUSED):
@@ -208,9 +208,9 @@ def load_model(
             f"{error.message} (as {quantization})",
             "check that it loads unquantised; not every family supports this quantisation",
         ) from error
-    notes += _check_complete(folder, info) + quantize.note(quantization, model)
+    notes += used_tensors.check_complete(folder, config, model, info) + quantize.note(quantization, model)
     if use_safetensors:
-        notes += _check_head(folder, model)
+        notes += used_tensors.check_files(folder, config) + _check_head(folder, model)
     elif is_gguf(folder):
         notes += gguf.check_used(folder, model, config)
     if (where := device_map.engine_device(model, device)).type != device.type:
@@ -302,36 +302,6 @@ def _load_error(
     if "safetensor" in type(error).__name__.lower() or "header" in text.lower():
         return KltuiError(f"a weight file in {folder} is damaged: {said}", "fetch or copy it again")
     return KltuiError(f"the model in {folder} cannot be loaded: {said}", "check that its files are complete")
-
-
-def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
-    """A note on unused tensors. Raises KltuiError if the model would be partly random."""
-    missing = sorted(info["missing_keys"])
-    if missing:
-        unused = sorted(info["unexpected_keys"])
-        if prefix := prefix_of(missing, set(unused)):
-            raise prefix_error(folder, prefix, next(name for name in unused if prefix in name))
-        raise KltuiError(
-            f"the weights in {folder} lack {len(missing)} of the model's tensors, first {missing[0]}",
-            "the folder is incomplete or has another architecture; kltui never scores random weights",
-        )
-    mismatched = sorted(str(key) for key in info["mismatched_keys"])
-    if mismatched:
-        raise KltuiError(
-            f"tensors in {folder} have the wrong shape: {mismatched[0]}",
-            "check that config and weights belong to the same model",
-        )
-    if info["error_msgs"]:
-        raise KltuiError(
-            f"the weights in {folder} did not load: {info['error_msgs'][0]}",
-            "check that its files are complete",
-        )
-    unused = sorted(info["unexpected_keys"])
-    return (
-        (f"{len(unused)} tensors in the files are not used by the model, first {unused[0]}",)
-        if unused
-        else ()
-    )
 
 
 def _check_head(folder: Path, model: Any) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
 from kltui.registry.gguf_file import is_gguf_variant
+from kltui.registry.tensors import holds_codes, open_tensors
 from kltui.scoring import gguf
 
 if TYPE_CHECKING:
@@ -68,7 +69,19 @@ def check_stored(folder: Path, config: Any, quantization: str) -> tuple[str, ...
             f"the weights in {folder} are stored quantised already ({found}), so {quantization} cannot be applied",
             'score them with quantization = ["none"], or use the unquantised model',
         )
+    if _are_values(folder):
+        return (
+            f"config.json says that the weights are stored quantised ({found}), but the files hold none that are: they were scored as they are",
+        )
     return (f"the weights are stored quantised ({found}) and were scored in that form",)
+
+
+def _are_values(folder: Path) -> bool:
+    """Whether a folder's files are safetensors without any quantised weight."""
+    try:
+        return not holds_codes(open_tensors(folder))
+    except KltuiError:
+        return False
 
 
 def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
