@@ -173,15 +173,13 @@ def standing_note(record: Mapping[str, object]) -> str:
     return f"; {found['imported']} imported vectors and {found['scored_here']} scored here{what}"
 
 
-def joined_record(record: Mapping[str, object], key: Mapping[str, str], imported: int) -> dict[str, object]:
-    """The record of a map of `imported` vectors after adding one scored here, given its key."""
+def joined_record(
+    record: Mapping[str, object], key: Mapping[str, str], imported: int, scored_here: int
+) -> dict[str, object]:
+    """The record of a map after adding a vector scored here, given its key, to so many imported ones and own ones."""
     more = {name: sorted({*_values(record, name), key.get(name, "")}) for name in NOTED}
-    own = (
-        {}
-        if FROM_ELSEWHERE in record or not imported
-        else {FROM_ELSEWHERE: {"imported": imported, "scored_here": 1}}
-    )
-    return {**record, **more, **own}
+    mixed = {"imported": imported, "scored_here": scored_here + 1}
+    return {**record, **more, **({FROM_ELSEWHERE: mixed} if imported else {})}
 
 
 def _values(record: Mapping[str, object], name: str) -> list[str]:

@@ -154,7 +154,7 @@ def placed(
     else:
         known = _on_drawn(ws, whole, rest, name, drawn)
         near = _near_by_drawn(known, rest.names)
-        record = comparable.joined_record(whole.record, _key_on_drawn(ws, drawn, name), len(rest))
+        record = _joined_record(ws, whole, rest, _key_on_drawn(ws, drawn, name))
     floor = _floor(whole, record)
     ellipse = position(known, embed.pca(embed.scaled_coordinates(rest.loglik_KN, rest.text_bytes_N), 2))
     scores = _scores(ws, rest, name)
@@ -225,6 +225,13 @@ def _near_by_drawn(known: Drawn, names: Sequence[str]) -> list[Near]:
     kl, whole = known.kl(), known.kl_errors_of_whole()
     rows = zip(names, kl.value[0].tolist(), kl.se[0].tolist(), whole.tolist(), strict=True)
     return sorted((Near(*row) for row in rows), key=lambda n: n.kl)
+
+
+def _joined_record(ws: Workspace, whole: Map, rest: Map, key: Mapping[str, str]) -> dict[str, object]:
+    """The record of the map after adding the placed vector, given its key, to the others."""
+    stored = ws.vectors(corpus=str(rest.record["corpus"]), settings=str(rest.record["settings"]))
+    imported = sum(name in stored and stored[name].is_imported for name in rest.names)
+    return comparable.joined_record(whole.record, key, imported, len(rest) - imported)
 
 
 def _key_on_drawn(ws: Workspace, drawn: subsample.TextDraw, name: str) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def test_a_model_is_placed_by_one_command_whole_and_on_drawn_texts(
     assert "left out: alpha@4: the map already has a vector with its name" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def test_vectors_scored_here_are_not_called_imported(
+    undisturbed: Undisturbed, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KLTUI_TEST_WARM_MAIN", "1")
+    own = shutil.copytree(undisturbed.workspace, tmp_path / "own")
+    with kltui.open(own) as ws:
+        placed = ws.place(suite / "alpha" / "step4", texts=20)
+    assert placed.drawn == 20 and not [note for note in placed.notes if "imported" in note]
 
 
 def test_what_cannot_be_placed_is_said_before_anything_is_scored(
