@@ -229,6 +229,9 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     async def _watch(self) -> None:
         """Reads the workspace whenever it has changed; checks every BUSY_SECONDS while a job runs, else IDLE_SECONDS."""
+        drawn = asyncio.Event()
+        self.main.call_after_refresh(drawn.set)
+        await drawn.wait()  # reading would compete with the first frame for the interpreter
         await self.outlived(self._show_beginning())
         await self.outlived(self.reload())
         await asyncio.sleep(SETTLED_SECONDS)

@@ -39,6 +39,7 @@ from kltui.tui.views.map_colours import colours
 from kltui.tui.views.map_scene import layer_threads, lines_of, model_of
 from kltui.tui.widgets import canvas, curve_panel, run_tree
 from kltui.tui.widgets.canvas import Pane, TextPane
+from kltui.tui.widgets.shell import MainScreen
 from kltui.view import cell_buffer, plot_data
 from kltui.view.axis import Axis
 from kltui.view.cell_buffer import dots_of, draw
@@ -729,3 +730,54 @@ def test_a_long_text_is_cut_without_a_look_at_each_of_its_lengths(monkeypatch: p
         made = canvas.fitted(text, 60)
         assert len(looks) < 15 and whole(made) == 60 and made.rstrip().endswith("…")
         assert whole(made.rstrip()) >= 59 and text.startswith(made.rstrip()[:-1])
+
+
+async def test_a_move_in_the_matrix_finds_no_colour_a_second_time(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("6")
+        heat = app.view.heat
+        await until(pilot, lambda: heat.kl_KK is not None)
+        found: list[float] = []
+        colour = matrix.heat
+        monkeypatch.setattr(matrix, "heat", lambda near: found.append(near) or colour(near))
+        assert heat.cell_width == matrix.NARROW
+        for key in ("l", "j", "k", "h", "o", "G", "k", "C", "j"):
+            await pilot.press(key)
+            await until(pilot, lambda: not app.under_way)
+            await pilot.pause()
+            for at in range(len(heat.order)):
+                kept = heat.cells(at, 0, matrix.NARROW)
+                heat._plain_cells = {}
+                assert kept == heat.cells(at, 0, matrix.NARROW)
+        await pilot.press("g")
+        await pilot.pause()
+        found.clear()
+        await pilot.press("l", "h", "j")
+        await pilot.pause()
+        assert len(found) <= 4 * heat.view_columns  # the cursor's row each time, and the one that it left
+
+
+async def test_nothing_is_read_before_the_first_frame(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    beginning, display = data.SnapshotReader.beginning, MainScreen._compositor_refresh
+
+    async def read(self: data.SnapshotReader) -> object:
+        done.append("read")
+        return await beginning(self)
+
+    def drawn(self: MainScreen) -> None:
+        done.append("drawn")
+        display(self)
+
+    monkeypatch.setattr(data.SnapshotReader, "beginning", read)
+    monkeypatch.setattr(MainScreen, "_compositor_refresh", drawn)
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+    assert done[0] == "drawn" and done.count("read") == 1

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.figures.shown import ShownSubject
     from kltui.tui.map_cache import Array
+    from kltui.tui.theme import Theme
 
 ORDERS = ("name", "kl", "cluster")
 SAID = {"name": "by run and step", "kl": "by KL to the cursor's row", "cluster": "clustered"}
 LABEL = 22
 INKS = {color: ink_on(color) for color in HEAT}
 MAX_ROWS = 2000  # rows of the largest K x K matrix, which takes 32 MB; larger maps are sampled
+MAX_CELLS = 100_000  # drawn cells that are kept
 NARROW, NUMBERED = 2, 8  # width of a pair in cells: with a colour alone, or with its KL in digits too
 
 
@@ -52,6 +54,9 @@ class HeatMap(Pane):
         self.whole = False  # whether the overview of the whole matrix is shown
         self._overview: Overview | None = None
         self._ln_mm: Array | None = None
+        # (palette, width) of drawn cells, and the pairs' cells away from the cursor, by row * K + column
+        self._cells_for: tuple[Theme, int] | None = None
+        self._plain_cells: dict[int, Span] = {}
 
     def show_matrix(
         self, found: Map, kl_KK: Array, order: list[int], ends: tuple[float, float] | None, ln_mm: Array
@@ -63,6 +68,7 @@ class HeatMap(Pane):
         before = self.pair
         self.map, self.kl_KK, self.order = found, kl_KK, order
         self._ln_mm, self._overview = ln_mm, None
+        self._plain_cells = {}
         if ends is not None:
             self.low, self.high = ends
         names = [found.names[k] for k in order]
@@ -188,12 +194,38 @@ class HeatMap(Pane):
         """The visible cells of row number `at`, from column `left` on, each `width` wide."""
         assert self.kl_KK is not None
         columns = self.order[left : left + self.view_columns]
-        values: list[float] = self.kl_KK[self.order[at], columns].tolist()
-        return [self._cell(at, j, value, width) for j, value in enumerate(values, left)]
+        if self._cells_for != (self.look, width) or len(self._plain_cells) > MAX_CELLS:
+            self._plain_cells, self._cells_for = {}, (self.look, width)
+        if at == self.row:
+            values: list[float] = self.kl_KK[self.order[at], columns].tolist()
+            return [self._cell(at, j, value, width) for j, value in enumerate(values, left)]
+        kept, first, row_K = self._plain_cells, at * len(self.order) + left, self.kl_KK[self.order[at]]
+        found: list[Span] = []
+        for place, column in enumerate(columns):
+            cell = kept.get(first + place)
+            if cell is None:
+                value = float(row_K[column])
+                cell = kept[first + place] = self._filled_cell(at, left + place, value, width, cursor=False)
+            found.append(cell)
+        if left <= self.column < left + len(found):
+            crossed = self.column - left
+            found[crossed] = self._crossed(at, self.column, found[crossed], width)
+        return found
+
+    def _crossed(self, i: int, j: int, cell: Span, width: int) -> Span:
+        """A cell in the cursor's row or column: dots where it is of a colour alone, so that its names are easy to find."""
+        look = self.look
+        if not look.color or width == NUMBERED or i == j or cell[0].strip():
+            return cell
+        return look.glyph("··", ".."), cell[1]
 
     def _cell(self, i: int, j: int, value: float, width: int) -> Span:
-        look = self.look
         cursor = (i, j) == (self.row, self.column)
+        cell = self._filled_cell(i, j, value, width, cursor=cursor)
+        return cell if cursor else self._crossed(i, j, cell, width)
+
+    def _filled_cell(self, i: int, j: int, value: float, width: int, *, cursor: bool) -> Span:
+        look = self.look
         if i == j:
             return _filled(look.glyph("╲", "\\"), cursor, width), look("text" if cursor else "rule")
         if not math.isfinite(value) or value <= 0:
@@ -203,12 +235,7 @@ class HeatMap(Pane):
         if not look.color:
             return _filled(said or shade(near) * 2, cursor, width), look(bold=cursor)
         color = heat(near)
-        ink = INKS[color]
-        if not said and not cursor:
-            # Dots along the cursor's row and column, so that their names are easy to find.
-            crossed = i == self.row or j == self.column
-            return (look.glyph("··", "..") if crossed else "  "), look(ink, color)
-        return _filled(said, cursor, width), look(ink, color, bold=cursor)
+        return _filled(said, cursor, width), look(INKS[color], color, bold=cursor)
 
     def place(self, value: float) -> float:
         """The position of a KL between the smallest and the largest, 0 to 1, on a logarithmic scale."""
