@@ -37,7 +37,7 @@ from kltui.tui.views import map as map_view
 from kltui.tui.views.diffusion import DrawnExponents, drawn_exponents
 from kltui.tui.views.map_colours import colours
 from kltui.tui.views.map_scene import layer_threads, lines_of, model_of
-from kltui.tui.widgets import canvas, curve_panel, run_tree
+from kltui.tui.widgets import canvas, curve_panel, plot, run_tree
 from kltui.tui.widgets.canvas import Pane, TextPane
 from kltui.tui.widgets.shell import MainScreen
 from kltui.view import cell_buffer, plot_data
@@ -781,3 +781,29 @@ async def test_nothing_is_read_before_the_first_frame(
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
     assert done[0] == "drawn" and done.count("read") == 1
+
+
+@pytest.mark.parametrize("many", [True, False])
+async def test_markers_of_many_points_are_drawn_after_the_answer_and_in_every_plot(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("4")
+        panels = [panel for panel in app.view.panels if panel.display]
+        await until(pilot, lambda: all(panel.scene is not None for panel in panels[:3]))
+        monkeypatch.setattr(plot, "MANY_POINTS", 0 if many else 10**9)
+        drawn: list[object] = []
+        redraw = plot.PlotPane.redraw_plot
+
+        def noted(self: plot.PlotPane) -> None:
+            drawn.append(self)
+            redraw(self)
+
+        monkeypatch.setattr(plot.PlotPane, "redraw_plot", noted)
+        panels[0].do_marker()
+        assert app.message == "marker: dots" and drawn == ([] if many else [panels[0]])
+        await until(pilot, lambda: set(panels) <= set(drawn))
+        await pilot.pause()
+        assert {panel._drawn_kind for panel in panels if panel.scene is not None} == {"dots"}
