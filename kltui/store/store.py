@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +57,7 @@ class Store:
     ) -> None:
         self.folder = folder
         self.path = folder / FILE_NAME
+        self._moment, self._moments = threading.Lock(), 0  # how many blocks of `at_one_moment` are open
         self.db = db
         self.checks = checks
         self._access = access
@@ -122,6 +125,35 @@ class Store:
             commits = count_commit(self.db)
         if self._access is not None:
             self._access.lock.note(*commits)
+
+    @contextmanager
+    def at_one_moment(self, *, brief: bool = True) -> Iterator[None]:
+        """A block in which all that is read is of one moment, whatever other processes commit; blocks may be nested.
+
+        Under WAL no writer waits for it. With a rollback journal, as on network file systems, a writer waits until it ends:
+        there, a block that is not `brief` has no effect.
+        """
+        entered = brief or self._is_wal
+        with self._moment:
+            if entered and not self._moments and self.db.in_transaction:
+                entered = False  # a writer's transaction
+            elif entered:
+                if not self._moments:
+                    self.db.execute("BEGIN")
+                self._moments += 1
+        try:
+            yield
+        finally:
+            with self._moment:
+                self._moments -= entered
+                if (
+                    entered and not self._moments and self.db.in_transaction
+                ):  # SQLite ends it after some faults
+                    self.db.execute("COMMIT")
+
+    @cached_property
+    def _is_wal(self) -> bool:
+        return bool(self.db.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
 
     def note_progress(self, job_id: int, progress: dict[int, Progress]) -> None:
         """Updates the heartbeat and records {checkpoint id: progress} of a job, without syncing to the disk.

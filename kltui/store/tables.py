@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kltui.analysis.point import line_label, trajectory_of
-from kltui.errors import StoreError
+from kltui.errors import StoreError, TryAgainError
 from kltui.registry.checkpoint import (
     Checkpoint,
     HubSource,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 FINAL_LAYER = -1
+_HAS_VECTOR = "SELECT 1 FROM vector NOT INDEXED WHERE id = ?"
 
 
 # Kind of the records with fields of a checkpoint that have no column, by its name.
@@ -322,6 +323,11 @@ def _optional_int(value: object) -> int | None:
     return int(value) if isinstance(value, int) else None
 
 
+def replaced_meanwhile() -> TryAgainError:
+    """The error if a vector that was just listed is not stored any more."""
+    return TryAgainError("vectors were replaced while they were read", "Try again.")
+
+
 class Vectors:
     """The log-likelihood vectors."""
 
@@ -480,6 +486,8 @@ class Vectors:
     def _numbers(self, read: VectorReader, vector_id: int, n: int) -> tuple[bytes, bytes]:
         """The bytes (log-likelihoods, counts) of one vector of n texts. Raises DamageError if it is missing or damaged."""
         numbers = read(vector_id)
+        if numbers is None and not self._db.execute(_HAS_VECTOR, (vector_id,)).fetchone():
+            raise replaced_meanwhile()
         if numbers is None or len(numbers[0]) != 8 * n or len(numbers[1]) != 4 * n:
             raise DamageError(
                 f"the workspace is damaged: the vector of {self._name_of(vector_id)} was altered",

@@ -309,7 +309,7 @@ class SnapshotReader:
     async def read(self, question: Callable[[Workspace], Result]) -> Result:
         """The result of `question`, run in the reader's thread. Raises KltuiError if there is no workspace."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: question(self._opened())
+            self._thread, lambda: at_one_moment(question, self._opened())
         )
 
     def restore(self, basis: Basis) -> None:
@@ -403,6 +403,12 @@ class SnapshotReader:
         self._thread.shutdown(wait=False, cancel_futures=False)
         self._analyst.shutdown(wait=False, cancel_futures=True)
         self._drawer.shutdown(wait=False, cancel_futures=True)
+
+
+def at_one_moment(question: Callable[[Workspace], Result], ws: Workspace) -> Result:
+    """The result of `question`, which may read several things that belong together while a job stores vectors."""
+    with ws.at_one_moment(brief=False):
+        return question(ws)
 
 
 def _open(path: Path) -> Workspace:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import wraps
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from kltui.analysis.point import Point
 from kltui.errors import StoreError, UsageError
@@ -29,6 +31,7 @@ from kltui.store.rows import Beginning
 from kltui.store.same_weights import point_of
 from kltui.store.saved_maps import Preparation, SavedMap
 from kltui.store.side_tables import TOKENS, TOKENS_ALONE
+from kltui.store.tables import replaced_meanwhile
 from kltui.workspace.losses import StoredLoss, read_losses, stored_losses
 from kltui.workspace.map_device import gram_on, nothing_scored
 from kltui.workspace.weight_distances import StoredDistances, WeightProgress
@@ -59,6 +62,36 @@ _OF_ONE_VECTOR = {
     "quantization",
     "values",
 }
+
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def _at_one_moment(
+    method: Callable[Concatenate[Workspace, Given], Result],
+) -> Callable[Concatenate[Workspace, Given], Result]:
+    """A method whose reads of the store belong together."""
+
+    @wraps(method)
+    def read(self: Workspace, /, *given: Given.args, **named: Given.kwargs) -> Result:
+        with self.at_one_moment():
+            return method(self, *given, **named)
+
+    return read
+
+
+def _at_one_moment_if_wal(
+    method: Callable[Concatenate[Workspace, Given], Result],
+) -> Callable[Concatenate[Workspace, Given], Result]:
+    """The same of a method that may read many vectors, for which no writer should wait; see `Store.at_one_moment`."""
+
+    @wraps(method)
+    def read(self: Workspace, /, *given: Given.args, **named: Given.kwargs) -> Result:
+        with self.at_one_moment(brief=False):
+            return method(self, *given, **named)
+
+    return read
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +153,15 @@ class Workspace(StoredDistances):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def at_one_moment(self, *, brief: bool = True) -> AbstractContextManager[None]:
+        """A block in which all that is read from the workspace is of one moment; see `Store.at_one_moment`."""
+        return self._store.at_one_moment(brief=brief)
+
     def generation(self) -> int:
         """A number that changes when another process has written to the workspace; cheap to poll."""
         return self._store.generation()
 
+    @_at_one_moment
     def checkpoints(self) -> list[CheckpointRow]:
         """Every registered checkpoint, by run, step and variant. Unchanged ones are the same objects as in the last call."""
         generation = self.generation()  # read before the rows, so that rows written meanwhile are read again
@@ -132,6 +170,7 @@ class Workspace(StoredDistances):
         self._last_checkpoints = generation, rows
         return list(rows)
 
+    @_at_one_moment
     def beginning(self, n: int) -> Beginning | None:
         """The first n checkpoints and the numbers of all runs, not verified; None in small workspaces (up to MAX_AT_ONCE)."""
         return self._store.checkpoints.beginning(n) if self._store.checkpoints.count() > MAX_AT_ONCE else None
@@ -141,6 +180,7 @@ class Workspace(StoredDistances):
         generation, rows = self._last_checkpoints
         return rows if generation == self.generation() else self.checkpoints()
 
+    @_at_one_moment
     def _vector_rows(self) -> list[VectorRow]:
         """Every stored vector without its values, read again only if another process has written."""
         generation = self.generation()
@@ -152,6 +192,7 @@ class Workspace(StoredDistances):
         """{run or interpolation grid: number that gives it its colour and marker}, as first seen in this workspace."""
         return self._store.checkpoints.run_numbers()
 
+    @_at_one_moment
     def losses(self) -> dict[int, StoredLoss]:
         """{checkpoint id: loss on the default corpus}, without reading a vector; {} if nothing is scored."""
         try:
@@ -161,6 +202,7 @@ class Workspace(StoredDistances):
             return {}
         return stored_losses(self._store.vectors.means(corpus.id), corpus.mean_bytes)
 
+    @_at_one_moment_if_wal
     def losses_of(self, vectors: Sequence[int]) -> dict[int, tuple[float, float]]:
         """{vector id: (loss, its standard error) in bits/byte} of final vectors on the default corpus."""
         corpus_id = self.corpus().id
@@ -170,6 +212,7 @@ class Workspace(StoredDistances):
         """Every corpus of the workspace, oldest first."""
         return self._store.corpora.all()
 
+    @_at_one_moment
     def corpus(self, sha256: str | None = None) -> CorpusRow:
         """The corpus whose SHA-256 begins with `sha256`; by default the chosen one, or that with the most checkpoints.
 
@@ -189,23 +232,28 @@ class Workspace(StoredDistances):
             return corpora[-1]
         raise nothing_scored()
 
+    @_at_one_moment
     def texts(self, sha256: str | None = None) -> list[str]:
         """The texts of a corpus in order."""
         return self._store.corpora.texts(self.corpus(sha256).id)
 
+    @_at_one_moment
     def prompts(self, sha256: str | None = None) -> tuple[Prompt, ...]:
         """The prompt of every text of a corpus of pairs, each with (role, content) of its turns; () for a corpus of texts."""
         return self._store.corpora.prompts(self.corpus(sha256).sha256)
 
+    @_at_one_moment
     def copies(self, sha256: str | None = None) -> int:
         """Number of texts of a corpus that are copies of an earlier one."""
         ids = self._ids_of_texts(self.corpus(sha256).id)
         return 0 if ids is None else len(ids) - len(set(ids.tolist()))
 
+    @_at_one_moment
     def same_weights(self) -> list[tuple[Point, ...]]:
         """Groups of scored checkpoints that have the same weights."""
         return same_weights.in_store(self._store, self.known_checkpoints(), self._vector_rows())
 
+    @_at_one_moment
     def domains(self, sha256: str | None = None) -> list[str]:
         """The domain of every text of a corpus, "" for a text without one."""
         return self._store.corpora.domains(self.corpus(sha256).id)
@@ -218,12 +266,14 @@ class Workspace(StoredDistances):
         """The checkpoints of one job, in order."""
         return self._store.jobs.items(job_id)
 
+    @_at_one_moment
     def vector_groups(self) -> list[VectorGroup]:
         """Groups of final vectors that may share a map, that with most checkpoints (then the newest) first; drawn texts last."""
         drawn = {str(record.get("corpus", "")) for record in self.records("draw").values()}
         on_drawn = {c.id for c in self.corpora() if c.sha256 in drawn} if drawn else set()
         return [VectorGroup(*found) for found in self._comparable.fullest(self._vector_rows(), on_drawn)]
 
+    @_at_one_moment
     def token_logprobs(self, name: str, *, alone: bool = False) -> Path | None:
         """Path of the safetensors file with a checkpoint's per-token log-probabilities (with `alone`: of responses without prompts), if stored."""
         row = next((r for r in self.checkpoints() if r.name == name), None)
@@ -232,6 +282,7 @@ class Workspace(StoredDistances):
         kind = TOKENS_ALONE if alone else TOKENS
         return self._store.side_files.find(self.path, row.id, self.corpus().id, kind)
 
+    @_at_one_moment_if_wal
     def map(
         self,
         runs: Sequence[str] | None = None,
@@ -261,6 +312,7 @@ class Workspace(StoredDistances):
             result = self._of_pairs(chosen, values, gram)
         return result if preprocess == "none" else result.preprocessed(preprocess)
 
+    @_at_one_moment_if_wal
     def map_in_file(self, rows_in: BinaryIO) -> Map:
         """The result of `map()`, with its K x N float64 written to an empty file and memory-mapped, to save memory.
 
@@ -298,6 +350,7 @@ class Workspace(StoredDistances):
         """The saved maps, oldest first."""
         return saved_maps.listed(self._store.records.all(saved_maps.KIND))
 
+    @_at_one_moment_if_wal
     def saved_map(self, name: str, *, prepared: bool = True, device: str = "cpu") -> Map:
         """The saved map `name`; with `prepared=False` its vectors before preprocessing. `device` as in `map`.
 
@@ -314,6 +367,7 @@ class Workspace(StoredDistances):
         p = saved.preparation
         return result.preprocessed(p.mode, exclude=p.exclude) if prepared and p != Preparation() else result
 
+    @_at_one_moment_if_wal
     def save_map(self, name: str, preparation: Preparation | None = None) -> Map:
         """Saves the map of all comparable vectors with `preparation` under `name`; returns it. Raises as `saved_maps.save`."""
         pair_values.check_kept(self.values)
@@ -382,12 +436,14 @@ class Workspace(StoredDistances):
 
         exact.check(self._asked_exactly(a, b, corpus))
 
+    @_at_one_moment
     def exact_pairs(self) -> list[tuple[str, str]]:
         """(name, name) of the pairs whose exact KL is stored, oldest first, as named when it was computed."""
         from kltui.workspace import exact
 
         return [exact.names_in(record) for record in self.records(exact.KIND).values()]
 
+    @_at_one_moment
     def _asked_exactly(self, a: str, b: str, corpus: str | None) -> ExactRequest:
         from kltui.workspace.exact import ExactRequest, ExactSide
 
@@ -404,6 +460,7 @@ class Workspace(StoredDistances):
             )
         return ExactRequest(chosen[a], chosen[b], row)
 
+    @_at_one_moment_if_wal
     def _estimate(self, asked: ExactRequest) -> KL:
         """The KL estimated from the two vectors, as on the map."""
         from kltui.analysis.kl import kl_pair
@@ -415,6 +472,7 @@ class Workspace(StoredDistances):
         )
         return kl_pair(a_N, b_N, text_bytes_N, self._ids_of_texts(asked.corpus.id))
 
+    @_at_one_moment
     def _choose(
         self,
         runs: Sequence[str] | None,
@@ -554,7 +612,10 @@ class Workspace(StoredDistances):
 
     def _group_of(self, vector: VectorRow) -> str:
         """The settings of the map that a vector belongs to."""
-        return self._comparable.groups(self._vector_rows())[vector.corpus_id, vector.settings]
+        found = self._comparable.groups(self._vector_rows()).get((vector.corpus_id, vector.settings))
+        if found is None:
+            raise replaced_meanwhile()
+        return found
 
     def _ids_of_texts(self, corpus_id: int) -> NDArray[np.intp] | None:
         """A number for every text of a corpus, the same for equal texts, shape (N,); None if all differ."""

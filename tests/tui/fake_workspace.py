@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,6 +76,9 @@ class FakeWorkspace:
         self.job_rows: list[JobRow] = default_jobs(len(self.all))
         self.item_rows: dict[int, list[JobItemRow]] = {2: default_items(self.all)}
         self.kept_records: dict[str, dict[str, dict[str, object]]] = {}
+
+    def at_one_moment(self, *, brief: bool = True) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def generation(self) -> int:
         return self.change
