@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 
 FINAL_LAYER = -1
-_HAS_VECTOR = "SELECT 1 FROM vector NOT INDEXED WHERE id = ?"
 
 
 # Kind of the records with fields of a checkpoint that have no column, by its name.
@@ -486,7 +485,7 @@ class Vectors:
     def _numbers(self, read: VectorReader, vector_id: int, n: int) -> tuple[bytes, bytes]:
         """The bytes (log-likelihoods, counts) of one vector of n texts. Raises DamageError if it is missing or damaged."""
         numbers = read(vector_id)
-        if numbers is None and not self._db.execute(_HAS_VECTOR, (vector_id,)).fetchone():
+        if numbers is None and not self._is_listed(vector_id):
             raise replaced_meanwhile()
         if numbers is None or len(numbers[0]) != 8 * n or len(numbers[1]) != 4 * n:
             raise DamageError(
@@ -494,6 +493,13 @@ class Vectors:
                 RESTORE,
             )
         return numbers
+
+    def _is_listed(self, vector_id: int) -> bool:
+        """Whether the index has a vector; one that only the table lacks was damaged, not replaced."""
+        if self._db.in_transaction or not self._checks.active:
+            return True
+        ids = self._db.execute(f"SELECT id FROM vector {self._checks.facts}")
+        return any(listed == vector_id for (listed,) in ids)
 
     def _name_of(self, vector_id: int) -> str:
         """The name of a vector for messages."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import ray_nodes  # noqa: F401  (sets what the nodes and the job need in the environment)
-from fault_kit import light_env, write_job
+from fault_kit import behave, light_env, write_job
 
 os.environ |= light_env(KLTUI_LIGHT_SECONDS="1")
 STORE_BYTES = 80 << 20
@@ -35,6 +35,7 @@ def lose_the_head(folder: Path, patience_s: float, n_nodes: int) -> dict[str, ob
     from ray.cluster_utils import Cluster
 
     job = write_job(folder, checkpoints=12)
+    behave(job, 6, "hold")  # however long it takes to kill the head, the job is not done by then
     node = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
@@ -52,6 +53,7 @@ def lose_the_head(folder: Path, patience_s: float, n_nodes: int) -> dict[str, ob
             if '"checkpoint"' in line:
                 break
         cluster.remove_node(cluster.head_node, allow_graceful=False)
+        (job.parent / "run" / "step6" / "behaviour").unlink()
         return _end(process)
     finally:
         cluster.shutdown()
