@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from kltui.store import CheckpointRow, Store
 
@@ -20,6 +21,10 @@ class StoredDistances:
         self._store = store
         self.path = store.folder
         self.weight_problems: list[str] = []
+
+    def at_one_moment(self, *, brief: bool = True) -> AbstractContextManager[None]:
+        """A block in which all that is read from the workspace is of one moment; see `Store.at_one_moment`."""
+        return self._store.at_one_moment(brief=brief)
 
     def known_checkpoints(self) -> list[CheckpointRow]:
         """Every registered checkpoint; its state may be out of date."""

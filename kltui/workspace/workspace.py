@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from kltui.analysis.point import Point
 from kltui.errors import StoreError, UsageError
@@ -32,8 +29,10 @@ from kltui.store.same_weights import point_of
 from kltui.store.saved_maps import Preparation, SavedMap
 from kltui.store.side_tables import TOKENS, TOKENS_ALONE
 from kltui.store.tables import replaced_meanwhile
+from kltui.workspace.choice import listing, one_group, wanted
 from kltui.workspace.losses import StoredLoss, read_losses, stored_losses
 from kltui.workspace.map_device import gram_on, nothing_scored
+from kltui.workspace.one_moment import at_one_moment, at_one_moment_if_wal
 from kltui.workspace.weight_distances import StoredDistances, WeightProgress
 
 if TYPE_CHECKING:
@@ -62,36 +61,6 @@ _OF_ONE_VECTOR = {
     "quantization",
     "values",
 }
-
-
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
-
-
-def _at_one_moment(
-    method: Callable[Concatenate[Workspace, Given], Result],
-) -> Callable[Concatenate[Workspace, Given], Result]:
-    """A method whose reads of the store belong together."""
-
-    @wraps(method)
-    def read(self: Workspace, /, *given: Given.args, **named: Given.kwargs) -> Result:
-        with self.at_one_moment():
-            return method(self, *given, **named)
-
-    return read
-
-
-def _at_one_moment_if_wal(
-    method: Callable[Concatenate[Workspace, Given], Result],
-) -> Callable[Concatenate[Workspace, Given], Result]:
-    """The same of a method that may read many vectors, for which no writer should wait; see `Store.at_one_moment`."""
-
-    @wraps(method)
-    def read(self: Workspace, /, *given: Given.args, **named: Given.kwargs) -> Result:
-        with self.at_one_moment(brief=False):
-            return method(self, *given, **named)
-
-    return read
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +122,11 @@ class Workspace(StoredDistances):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def at_one_moment(self, *, brief: bool = True) -> AbstractContextManager[None]:
-        """A block in which all that is read from the workspace is of one moment; see `Store.at_one_moment`."""
-        return self._store.at_one_moment(brief=brief)
-
     def generation(self) -> int:
         """A number that changes when another process has written to the workspace; cheap to poll."""
         return self._store.generation()
 
-    @_at_one_moment
+    @at_one_moment
     def checkpoints(self) -> list[CheckpointRow]:
         """Every registered checkpoint, by run, step and variant. Unchanged ones are the same objects as in the last call."""
         generation = self.generation()  # read before the rows, so that rows written meanwhile are read again
@@ -170,7 +135,7 @@ class Workspace(StoredDistances):
         self._last_checkpoints = generation, rows
         return list(rows)
 
-    @_at_one_moment
+    @at_one_moment
     def beginning(self, n: int) -> Beginning | None:
         """The first n checkpoints and the numbers of all runs, not verified; None in small workspaces (up to MAX_AT_ONCE)."""
         return self._store.checkpoints.beginning(n) if self._store.checkpoints.count() > MAX_AT_ONCE else None
@@ -180,7 +145,7 @@ class Workspace(StoredDistances):
         generation, rows = self._last_checkpoints
         return rows if generation == self.generation() else self.checkpoints()
 
-    @_at_one_moment
+    @at_one_moment
     def _vector_rows(self) -> list[VectorRow]:
         """Every stored vector without its values, read again only if another process has written."""
         generation = self.generation()
@@ -192,7 +157,7 @@ class Workspace(StoredDistances):
         """{run or interpolation grid: number that gives it its colour and marker}, as first seen in this workspace."""
         return self._store.checkpoints.run_numbers()
 
-    @_at_one_moment
+    @at_one_moment
     def losses(self) -> dict[int, StoredLoss]:
         """{checkpoint id: loss on the default corpus}, without reading a vector; {} if nothing is scored."""
         try:
@@ -202,7 +167,7 @@ class Workspace(StoredDistances):
             return {}
         return stored_losses(self._store.vectors.means(corpus.id), corpus.mean_bytes)
 
-    @_at_one_moment_if_wal
+    @at_one_moment_if_wal
     def losses_of(self, vectors: Sequence[int]) -> dict[int, tuple[float, float]]:
         """{vector id: (loss, its standard error) in bits/byte} of final vectors on the default corpus."""
         corpus_id = self.corpus().id
@@ -212,7 +177,7 @@ class Workspace(StoredDistances):
         """Every corpus of the workspace, oldest first."""
         return self._store.corpora.all()
 
-    @_at_one_moment
+    @at_one_moment
     def corpus(self, sha256: str | None = None) -> CorpusRow:
         """The corpus whose SHA-256 begins with `sha256`; by default the chosen one, or that with the most checkpoints.
 
@@ -224,7 +189,7 @@ class Workspace(StoredDistances):
             if len(found) == 1:
                 return found[0]
             matching = f"{len(found)} corpora match" if found else "no corpus matches"
-            raise UsageError(f"{matching} {sha256!r}", _listing(c.sha256[:12] for c in corpora))
+            raise UsageError(f"{matching} {sha256!r}", listing(c.sha256[:12] for c in corpora))
         groups = self.vector_groups()
         if groups:
             return next(c for c in corpora if c.id == groups[0].corpus_id)
@@ -232,28 +197,28 @@ class Workspace(StoredDistances):
             return corpora[-1]
         raise nothing_scored()
 
-    @_at_one_moment
+    @at_one_moment
     def texts(self, sha256: str | None = None) -> list[str]:
         """The texts of a corpus in order."""
         return self._store.corpora.texts(self.corpus(sha256).id)
 
-    @_at_one_moment
+    @at_one_moment
     def prompts(self, sha256: str | None = None) -> tuple[Prompt, ...]:
         """The prompt of every text of a corpus of pairs, each with (role, content) of its turns; () for a corpus of texts."""
         return self._store.corpora.prompts(self.corpus(sha256).sha256)
 
-    @_at_one_moment
+    @at_one_moment
     def copies(self, sha256: str | None = None) -> int:
         """Number of texts of a corpus that are copies of an earlier one."""
         ids = self._ids_of_texts(self.corpus(sha256).id)
         return 0 if ids is None else len(ids) - len(set(ids.tolist()))
 
-    @_at_one_moment
+    @at_one_moment
     def same_weights(self) -> list[tuple[Point, ...]]:
         """Groups of scored checkpoints that have the same weights."""
         return same_weights.in_store(self._store, self.known_checkpoints(), self._vector_rows())
 
-    @_at_one_moment
+    @at_one_moment
     def domains(self, sha256: str | None = None) -> list[str]:
         """The domain of every text of a corpus, "" for a text without one."""
         return self._store.corpora.domains(self.corpus(sha256).id)
@@ -266,14 +231,14 @@ class Workspace(StoredDistances):
         """The checkpoints of one job, in order."""
         return self._store.jobs.items(job_id)
 
-    @_at_one_moment
+    @at_one_moment
     def vector_groups(self) -> list[VectorGroup]:
         """Groups of final vectors that may share a map, that with most checkpoints (then the newest) first; drawn texts last."""
         drawn = {str(record.get("corpus", "")) for record in self.records("draw").values()}
         on_drawn = {c.id for c in self.corpora() if c.sha256 in drawn} if drawn else set()
         return [VectorGroup(*found) for found in self._comparable.fullest(self._vector_rows(), on_drawn)]
 
-    @_at_one_moment
+    @at_one_moment
     def token_logprobs(self, name: str, *, alone: bool = False) -> Path | None:
         """Path of the safetensors file with a checkpoint's per-token log-probabilities (with `alone`: of responses without prompts), if stored."""
         row = next((r for r in self.checkpoints() if r.name == name), None)
@@ -282,7 +247,7 @@ class Workspace(StoredDistances):
         kind = TOKENS_ALONE if alone else TOKENS
         return self._store.side_files.find(self.path, row.id, self.corpus().id, kind)
 
-    @_at_one_moment_if_wal
+    @at_one_moment_if_wal
     def map(
         self,
         runs: Sequence[str] | None = None,
@@ -312,7 +277,7 @@ class Workspace(StoredDistances):
             result = self._of_pairs(chosen, values, gram)
         return result if preprocess == "none" else result.preprocessed(preprocess)
 
-    @_at_one_moment_if_wal
+    @at_one_moment_if_wal
     def map_in_file(self, rows_in: BinaryIO) -> Map:
         """The result of `map()`, with its K x N float64 written to an empty file and memory-mapped, to save memory.
 
@@ -350,7 +315,7 @@ class Workspace(StoredDistances):
         """The saved maps, oldest first."""
         return saved_maps.listed(self._store.records.all(saved_maps.KIND))
 
-    @_at_one_moment_if_wal
+    @at_one_moment_if_wal
     def saved_map(self, name: str, *, prepared: bool = True, device: str = "cpu") -> Map:
         """The saved map `name`; with `prepared=False` its vectors before preprocessing. `device` as in `map`.
 
@@ -367,7 +332,7 @@ class Workspace(StoredDistances):
         p = saved.preparation
         return result.preprocessed(p.mode, exclude=p.exclude) if prepared and p != Preparation() else result
 
-    @_at_one_moment_if_wal
+    @at_one_moment_if_wal
     def save_map(self, name: str, preparation: Preparation | None = None) -> Map:
         """Saves the map of all comparable vectors with `preparation` under `name`; returns it. Raises as `saved_maps.save`."""
         pair_values.check_kept(self.values)
@@ -436,14 +401,14 @@ class Workspace(StoredDistances):
 
         exact.check(self._asked_exactly(a, b, corpus))
 
-    @_at_one_moment
+    @at_one_moment
     def exact_pairs(self) -> list[tuple[str, str]]:
         """(name, name) of the pairs whose exact KL is stored, oldest first, as named when it was computed."""
         from kltui.workspace import exact
 
         return [exact.names_in(record) for record in self.records(exact.KIND).values()]
 
-    @_at_one_moment
+    @at_one_moment
     def _asked_exactly(self, a: str, b: str, corpus: str | None) -> ExactRequest:
         from kltui.workspace.exact import ExactRequest, ExactSide
 
@@ -460,7 +425,7 @@ class Workspace(StoredDistances):
             )
         return ExactRequest(chosen[a], chosen[b], row)
 
-    @_at_one_moment_if_wal
+    @at_one_moment_if_wal
     def _estimate(self, asked: ExactRequest) -> KL:
         """The KL estimated from the two vectors, as on the map."""
         from kltui.analysis.kl import kl_pair
@@ -472,7 +437,7 @@ class Workspace(StoredDistances):
         )
         return kl_pair(a_N, b_N, text_bytes_N, self._ids_of_texts(asked.corpus.id))
 
-    @_at_one_moment
+    @at_one_moment
     def _choose(
         self,
         runs: Sequence[str] | None,
@@ -482,7 +447,7 @@ class Workspace(StoredDistances):
         settings: str | None,
     ) -> list[tuple[CheckpointRow, VectorRow]]:
         by_id = {row.id: row for row in self.known_checkpoints()}
-        wanted = self._wanted(by_id.values(), runs, names)
+        ids = wanted(by_id.values(), runs, names)
         corpus_id = self.corpus(corpus).id if self.corpora() else -1
         if settings is None and corpus is None:
             settings = self.settings or None
@@ -491,7 +456,7 @@ class Workspace(StoredDistances):
         rows = [
             v
             for v in every
-            if v.checkpoint_id in wanted
+            if v.checkpoint_id in ids
             and v.corpus_id == corpus_id
             and (layers or v.layer is None)
             and not comparable.is_unconditional(v.settings)
@@ -502,7 +467,7 @@ class Workspace(StoredDistances):
             rows = [v for v in rows if of[v.id] == wished]
         if not rows:
             raise nothing_scored()
-        group = self._one_group(rows, of, strict=names is not None)
+        group = one_group(rows, of, strict=names is not None)
         # Rows are sorted by age, so that the newest vector of each checkpoint and layer is chosen; one with exactly the
         # requested settings takes precedence.
         rows = sorted((v for v in rows if of[v.id] == group), key=lambda v: v.settings == (settings or group))
@@ -512,44 +477,6 @@ class Workspace(StoredDistances):
             newest.values(), key=lambda v: (order[v.checkpoint_id], v.layer is None, v.layer or 0)
         )
         return [(by_id[v.checkpoint_id], v) for v in chosen]
-
-    @staticmethod
-    def _wanted(
-        rows: Iterable[CheckpointRow], runs: Sequence[str] | None, names: Sequence[str] | None
-    ) -> set[int]:
-        rows = list(rows)
-        known_runs, known_names = {r.checkpoint.run for r in rows}, {r.name for r in rows}
-        for kind, asked, known in (("run", runs, known_runs), ("checkpoint", names, known_names)):
-            missing = [a for a in asked or () if a not in known]
-            if missing:
-                raise UsageError(
-                    f"no {kind} {', '.join(map(repr, missing))} in this workspace", _listing(sorted(known))
-                )
-        of_runs, of_names = (None if asked is None else set(asked) for asked in (runs, names))
-        return {
-            r.id
-            for r in rows
-            if (of_runs is None or r.checkpoint.run in of_runs) and (of_names is None or r.name in of_names)
-        }
-
-    @staticmethod
-    def _one_group(rows: Sequence[VectorRow], of: Mapping[int, str], strict: bool) -> str:
-        by_group: dict[str, set[int]] = defaultdict(set)
-        newest: dict[str, int] = {}
-        for row in rows:
-            by_group[of[row.id]].add(row.checkpoint_id)
-            newest[of[row.id]] = row.id
-        best = max(by_group, key=lambda g: (len(by_group[g]), newest[g]))
-        everyone = {row.checkpoint_id for row in rows}
-        if strict and by_group[best] != everyone:
-            # The hint names the settings of imported vectors, because these cannot be scored again.
-            kept = next((of[row.id] for row in rows if row.is_imported), best)
-            other = next(g for g in by_group if g != kept)
-            raise UsageError(
-                f"these checkpoints cannot share a map: {comparable.settings_apart(kept, other)}",
-                comparable.remedy(kept, other),
-            )
-        return best
 
     def _assemble(
         self,
@@ -650,9 +577,3 @@ def _blocks_of(rows_in: BinaryIO, n_texts: int) -> Iterator[NDArray[np.float64]]
     rows_in.seek(0)
     while data := rows_in.read(8 * n_texts * 256):
         yield np.frombuffer(data, "<f8").reshape(-1, n_texts)
-
-
-def _listing(names: Iterable[str], limit: int = 8) -> str:
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"Known: {', '.join(names[:limit])}{more}." if names else "There are none."
