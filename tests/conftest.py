@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Scoring processes, and those that run the tests, are forks of one process that has imported torch; see warm/."""
+    if markers.only_quick(config):
+        sys.addaudithook(_start_none)
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.pop("KLTUI_TEST_WARM_WORKERS", None)
         _begin_elsewhere(config)
@@ -114,8 +116,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes more than there are processors: a good part of the tests wait for processes and for silence."""
-    return len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 2
+    """Two processes more than there are processors: a good part of the tests wait for processes and for silence.
+
+    Quick tests do not wait, and each process takes seconds until it has collected them.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors if markers.only_quick(config) else processors + 2
 
 
 # Files that take a minute or more, most of it waiting for processes of their own: begun first, none runs alone at the end.
@@ -144,6 +150,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _place(path: Path) -> int:
     """The place of a file among the long ones, which is the last for all others."""
     return next((i for i, name in enumerate(LONG) if path.as_posix().endswith(name)), len(LONG))
+
+
+_STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn")
+_quick: list[str] = []  # the quick test that runs
+
+
+def _start_none(event: str, _: object) -> None:
+    if _quick and event in _STARTS:
+        raise RuntimeError(f"{_quick[0]} is marked quick and starts a process: see tests/markers.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where only quick tests run, one that starts a process fails."""
+    if markers.only_quick(item.config):
+        _quick[:] = [item.nodeid]
+    try:
+        return (yield)
+    finally:
+        _quick.clear()
 
 
 @pytest.fixture

@@ -152,6 +152,7 @@ def commit(folder: Path, change: Callable[[Store], None]) -> None:
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_with_a_rollback_journal_no_change_passes_for_damage(
     before: Path, tmp_path: Path, monkeypatch, change: Callable[[Store], None]

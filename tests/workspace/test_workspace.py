@@ -141,6 +141,7 @@ def test_unknown_names_and_empty_workspaces_are_told(store: Store, tmp_path: Pat
         ws.map()
 
 
+@pytest.mark.process
 def test_weight_distances_come_from_the_files_and_are_kept(store: Store, tmp_path: Path) -> None:
     weights = RNG.normal(size=(5, 3, 4)).astype(np.float32)
     for step, w in enumerate(weights):
@@ -161,6 +162,7 @@ def test_weight_distances_come_from_the_files_and_are_kept(store: Store, tmp_pat
         assert ws.weight_distances() == got
 
 
+@pytest.mark.process
 def test_weight_problems_are_told_and_cost_only_their_run(store: Store, tmp_path: Path) -> None:
     for run, shapes in (("good", (3, 3)), ("bad", (3, 4))):
         for step, n in enumerate(shapes):
