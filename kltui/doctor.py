@@ -32,6 +32,7 @@ from kltui.sanitize import safe_text
 from kltui.scoring import kernel_choice
 from kltui.scoring.device import processor_name
 from kltui.store.filesystem import file_system, is_network
+from kltui.threads import usable_cores
 from kltui.version import __version__
 
 PACKAGES = (
@@ -184,7 +185,9 @@ def _reported(name: str, value: object) -> str:
 
 def _devices() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("cores", "ok", f"{cores}")
+    usable = usable_cores({})
+    quota = f", of which this process's CPU quota allows {usable}" if cores and usable < cores else ""
+    yield Finding("cores", "ok", f"{cores}{quota}")
     yield _gpus()
     yield from _torch_device()
 

@@ -7,6 +7,7 @@ tiles of a large product have a fixed size and are computed by Python threads, s
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -14,7 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ContextDecorator, ExitStack
+from contextlib import ContextDecorator, ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +56,42 @@ def usable_cores(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _cores_of_quota())
+
+
+@cache
+def _cores_of_quota(system: Path = Path("/")) -> int:
+    """Number of cores that fit the CPU quota of this process's control groups under Linux; sys.maxsize if there is no quota.
+
+    Threads beyond a quota do not add time: they use it up sooner, and then all of them are stopped until the next period. A
+    container has its quota in its own group or, where it sees only that one, at the top of the mounted tree.
+    """
+    quotas = []
+    for line in _text_of(system / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = system / "sys/fs/cgroup" / controllers  # without controllers: version 2
+        own = top / group.lstrip("/")
+        for folder in (own, *(parent for parent in own.parents if parent.is_relative_to(top))):
+            if controllers:
+                quota, period = _text_of(folder / "cpu.cfs_quota_us"), _text_of(folder / "cpu.cfs_period_us")
+            else:
+                quota, _, period = _text_of(folder / "cpu.max").partition(" ")
+            with suppress(ValueError, ZeroDivisionError):
+                quotas.append(int(quota) / int(period))
+    limits = [max(1, math.ceil(allowed)) for allowed in quotas if allowed > 0]  # -1: no limit
+    return min(limits, default=sys.maxsize)
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file of the system; "" if it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _at_most(cores: int, environment: Mapping[str, str], names: Iterable[str]) -> int:

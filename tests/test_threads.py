@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,3 +170,41 @@ def test_the_first_number_of_omp_num_threads_is_the_limit(
     """It may be a list, one number for each level of nested parallelism; what is no number is ignored, as by OpenMP."""
     monkeypatch.setattr(threads, "_cores", lambda: 8)
     assert threads.usable_cores({"OMP_NUM_THREADS": stated}) == cores
+
+
+def quota(system: Path, groups: str, files: dict[str, str]) -> int:
+    for name, text in {
+        "proc/self/cgroup": groups,
+        **{f"sys/fs/cgroup/{n}": t for n, t in files.items()},
+    }.items():
+        (system / name).parent.mkdir(parents=True, exist_ok=True)
+        (system / name).write_text(text)
+    return threads._cores_of_quota(system)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "250000 100000\n"}, 3),  # in a container of version 2
+        ("0::/\n", {"cpu.max": "max 100000\n"}, sys.maxsize),
+        ("0::/\n", {"cpu.max": "20000 100000\n"}, 1),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "max 100000\n"}, 4),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "150000 50000\n"}, 3),
+        # version 1: in its own group, or at the top, where a container sees its own
+        ("4:memory:/a\n2:cpu,cpuacct:/a\n", {"cpu,cpuacct/a/cpu.cfs_quota_us": "200000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"}, 2),
+        ("1:cpu:/docker/id\n", {"cpu/cpu.cfs_quota_us": "600000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 6),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, sys.maxsize),
+        ("1:cpuset:/\n", {"cpuset/cpu.cfs_quota_us": "100000\n", "cpuset/cpu.cfs_period_us": "100000\n"}, sys.maxsize),
+        ("nonsense\n", {"cpu.max": "0 0\n"}, sys.maxsize),
+    ],
+)  # fmt: skip
+def test_a_quota_of_processor_time_limits_the_cores(
+    tmp_path: Path, groups: str, files: dict[str, str], cores: int
+) -> None:
+    assert quota(tmp_path, groups, files) == cores
+
+
+def test_no_more_cores_are_used_than_a_quota_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert threads._cores_of_quota(tmp_path) == sys.maxsize, "another system has no such files"
+    monkeypatch.setattr(threads, "_cores_of_quota", lambda: 1)
+    assert threads.usable_cores({}) == 1

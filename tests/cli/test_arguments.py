@@ -95,6 +95,13 @@ def test_an_empty_log_is_refused_and_unknown_variables_are_named() -> None:
     assert said == ["KLTUI_IAS (did you mean KLTUI_ISA?)", "KLTUI_SOMETHING_ELSE"]
 
 
+def test_the_doctor_says_what_a_quota_leaves_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    for allowed, words in ((2, "4, of which this process's CPU quota allows 2"), (4, "4")):
+        monkeypatch.setattr(doctor, "usable_cores", lambda _, n=allowed: n)
+        assert next(doctor._devices()).found == words
+
+
 def test_the_doctor_names_unknown_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KLTUI_THREADS", "4")
     (found,) = doctor._environment()
