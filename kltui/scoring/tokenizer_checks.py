@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -77,11 +79,17 @@ def check_known(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> t
             f"the tokenizer does not fit this corpus: {said}",
             "check that it is the model's own: put its tokenizer.json next to the weights, or name it in the [[models]] entry",
         )
-    return (
-        (f"the tokenizer does not cover all of this corpus: {said}",)
+    notes = (
+        [f"the tokenizer does not cover all of this corpus: {said}"]
         if max(share, lost) > UNKNOWN_NOTED
-        else ()
+        else []
     )
+    if (changed := _changed_share(backend, ids, texts)) > UNKNOWN_NOTED:
+        notes.append(
+            f"the tokenizer changes {changed:.0%} of the corpus's characters (case, accents or form): the model is scored on"
+            " the changed texts, which are easier to predict, so its loss is not comparable with that of others"
+        )
+    return tuple(notes)
 
 
 def _unknown_share(backend: Backend, ids: Sequence[Ids]) -> float:
@@ -95,11 +103,30 @@ def _unknown_share(backend: Backend, ids: Sequence[Ids]) -> float:
 def _lost_share(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> float:
     """Share of the characters (without spaces) that are lost when ids are decoded, over a sample of the texts."""
     before = after = 0
-    for at in range(0, len(texts), max(1, len(texts) // _SAMPLE)):
-        n = len("".join(texts[at].split()))
-        before += n
-        after += min(n, len("".join(backend.decode(ids[at].tolist()).split())))
+    for text, decoded in _sampled(backend, ids, texts):
+        before += len(text)
+        after += min(len(text), len(decoded))
     return 1.0 - after / before if before else 0.0
+
+
+def _changed_share(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> float:
+    """Share of the characters that decoding returns in another case, without an accent or in another form, over a sample."""
+    total = changed = 0
+    for text, decoded in _sampled(backend, ids, texts):
+        total += len(text)
+        # a character and its parts are the same text
+        before, after = (Counter(unicodedata.normalize("NFC", t)) for t in (text, decoded))
+        gone, new = before - after, after - before
+        for character, n in gone.items():
+            plain = unicodedata.normalize("NFKD", character).casefold()[:1]
+            changed += min(n, new[plain] or new[unicodedata.normalize("NFKC", character)])
+    return changed / total if total else 0.0
+
+
+def _sampled(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(a text, the text of its ids), both without spaces, for a sample of the texts."""
+    for at in range(0, len(texts), max(1, len(texts) // _SAMPLE)):
+        yield "".join(texts[at].split()), "".join(backend.decode(ids[at].tolist()).split())
 
 
 def difference_notes(ours: Backend, other: Backend, encode: Encode) -> tuple[str, ...]:

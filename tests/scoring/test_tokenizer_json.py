@@ -307,6 +307,29 @@ def test_characters_that_a_tokenizer_drops_without_a_word_are_seen(tmp_path):
     assert "drops 10% of the corpus's characters" in note
 
 
+@pytest.mark.parametrize(
+    ("normalizer", "text", "share"),
+    [
+        (normalizers.Lowercase(), "ABcdefghij", "20%"),
+        (normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]), "áéíbcdefgh", "30%"),
+        (normalizers.NFKC(), "ａbcdefghij", "10%"),
+        (normalizers.NFD(), "áàbcdefgh", ""),
+        (normalizers.Prepend("x"), "abcdefghij", ""),
+    ],
+)
+def test_texts_that_a_tokenizer_changes_are_seen(tmp_path, normalizer, text, share):
+    """Lower-cased texts are easier to predict: such a loss is not comparable with another model's."""
+    core = Tokenizer(models.BPE({c: i for i, c in enumerate("abcdefghijx\u0300\u0301")}, []))
+    core.normalizer = normalizer
+    core.decoder = decoders.Fuse()
+    notes = [
+        n for n in tokenized(write(tmp_path, core), vocab_size=13, texts=[text] * 3).notes if "changes" in n
+    ]
+    assert len(notes) == bool(share) and all(
+        f"changes {share} of the corpus's characters" in n for n in notes
+    )
+
+
 def test_ids_beyond_the_model_s_vocabulary_are_refused(cores, tmp_path):
     with pytest.raises(KltuiError, match="but the model has 300 entries"):
         tokenized(write(tmp_path, cores["whole_lines"]), vocab_size=300)
