@@ -86,14 +86,33 @@ def safe_text(text: str, limit: int = 0) -> str:
 
 
 def short_name(name: str, limit: int) -> str:
-    """Printable form of `name`, shortened in the middle to `limit` characters, because names often differ at the end.
+    """Printable form of `name`, shortened in the middle to `limit` cells, because names often differ at the end.
 
-    >>> short_name("family-410m-seed4@1000", 15), short_name("tiny@4", 15)
-    ('family-…d4@1000', 'tiny@4')
+    >>> short_name("family-410m-seed4@1000", 15), short_name("tiny@4", 15), short_name("日本語の模型の名@1000", 14)
+    ('family-…d4@1000', 'tiny@4', '日本語…名@1000')
     """
-    if limit < 3 or len(name) <= limit:
+    if name.isascii():
+        if limit < 3 or len(name) <= limit:
+            return safe_text(name, limit)
+        return safe_text(f"{name[: (limit - 1) // 2]}…{name[-(limit // 2) :]}")
+    from rich.cells import cell_len
+
+    shown = safe_text(name)
+    if limit < 3 or cell_len(shown) <= limit:
         return safe_text(name, limit)
-    return safe_text(f"{name[: (limit - 1) // 2]}…{name[-(limit // 2) :]}")
+    head = _as_many_as_fit(shown, (limit - 1) // 2)
+    tail = _as_many_as_fit(shown[::-1], limit // 2)[::-1]
+    return f"{head}…{tail}"
+
+
+def _as_many_as_fit(text: str, cells: int) -> str:
+    """The first characters of `text` that fit into so many cells."""
+    from rich.cells import cell_len
+
+    at = used = 0
+    while at < len(text) and (used := used + cell_len(text[at])) <= cells:
+        at += 1
+    return text[:at]
 
 
 def csv_text(text: str) -> str:

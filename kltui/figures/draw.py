@@ -17,7 +17,7 @@ import numpy as np
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.picture import Array, FigureAxis, Layer, Panel, PaperFigure, shades
 from kltui.figures.solids import fit_solids, shape_solid
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.version import __version__
 
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ def _without_margins(figure: Figure) -> None:
 def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float) -> None:
     columns = legend_columns(list(handles), width)
     shown = list(handles.items())[:LEGEND_MAX]
-    labels = [safe_text(label, 60) for label, _ in shown]
+    labels = [short_name(label, 60) for label, _ in shown]
     if len(handles) > LEGEND_MAX:
         labels[-1] = f"and {len(handles) - LEGEND_MAX + 1} more"
     lines = -(-len(shown) // columns)
@@ -430,7 +430,7 @@ def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 4, 5, 10], integer=axis.whole))
     if axis.ticks:
         at, words = zip(*axis.ticks, strict=True)
-        shown = [safe_text(word, NAME_MAX) for word in words]
+        shown = [short_name(word, NAME_MAX) for word in words]
         turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if which == "x" else {}
         getattr(axes, f"set_{which}ticks")(at, shown, **turned)
     if axis.limits:

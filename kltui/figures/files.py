@@ -25,7 +25,7 @@ from kltui.figures.draw import (
 )
 from kltui.figures.picture import COLUMNS, Panel, PaperFigure, rows
 from kltui.figures.solids import solid_box
-from kltui.sanitize import csv_text, safe_text
+from kltui.sanitize import csv_text, safe_text, short_name
 from kltui.view.export import csv_field
 
 SCRIPT = """# Draws {picture} again from {table}.
@@ -195,7 +195,7 @@ def _axes(panel: Panel) -> dict[str, object]:
         ticks = axis.ticks or (_symlog_ticks(panel, which) if axis.scale == "symlog" else ())
         if ticks:
             look[f"{which}ticks"] = [at for at, _ in ticks]
-            look[f"{which}ticklabels"] = [safe_text(word, NAME_MAX) for _, word in ticks]
+            look[f"{which}ticklabels"] = [short_name(word, NAME_MAX) for _, word in ticks]
         if axis.limits:
             look[f"{which}lim"] = axis.limits
     cells = [layer for layer in panel.layers if layer.kind == "cells"]

@@ -106,10 +106,8 @@ class _Name:
 
 
 def _cut_in_the_middle(name: str, width: int) -> str:
-    """The name cut to `width` cells; unchanged if it fits or has wide characters, which rich cuts at the end."""
-    if cell_len(name) <= width or cell_len(name) > len(name):
-        return name
-    return short_name(name, width)
+    """The name cut to `width` cells; unchanged if it fits."""
+    return name if cell_len(name) <= width else short_name(name, width)
 
 
 def _name(text: str) -> RenderableType:

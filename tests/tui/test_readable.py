@@ -27,8 +27,9 @@ from kltui.tui.views.compare import CompareView, flowed
 from kltui.tui.views.diffusion import WEIGHTS
 from kltui.tui.views.jobs import is_kept
 from kltui.tui.views.map_colours import colours
+from kltui.tui.views.matrix import LABEL, NUMBERED, counted_of
 from kltui.tui.views.scale import AROUND, STRIP
-from kltui.tui.widgets.canvas import spelled, width_of
+from kltui.tui.widgets.canvas import names_in, spelled, width_of
 from kltui.tui.widgets.matrix_overview import DARKNESS_AND_SIGNS, Overview
 from kltui.tui.widgets.plot import _ticks
 from kltui.tui.widgets.run_tree import Order
@@ -473,3 +474,56 @@ async def test_which_model_a_token_favours_is_said_without_colours_too(
             assert not three.bold and not three.underline
             assert "bold" in said[0] and "underlined" in said[0] and "bold" in said[3]
         assert view._key_of_tokens() == ""  # no job can be started
+
+
+async def test_wide_and_long_names_keep_their_ends_and_leave_values_whole(make_app: MakeApp, until) -> None:
+    runs = {"tiny": "模型训练运行的名字很长很长很长", "small": "a-very-long-name-of-a-run-" + 90 * "x"}
+    family = [replace(c, run=runs.get(c.run, c.run)) for c in checkpoints() if not c.parent]
+    app = make_app(FakeWorkspace(names=family))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "6")
+        await until(pilot, lambda: "itself" in text_of(app))
+        pane = app.screen.focused
+        labels = [pane._row_label(i) for i in range(len(pane.order))]
+        assert len(set(labels)) == len(labels) and {cell_len(label) for label in labels} == {LABEL}
+        await pilot.press("l")
+        assert "bits/byte" in lines_of(app)[-3]
+        app.selection.a, app.selection.b = family[0].name, family[-1].name
+        await pilot.press("7")
+        app.view.update_data()
+        await until(pilot, lambda: "half of it lies in" in text_of(app))
+        head = lines_of(app)[3]
+        assert f"@{family[0].step} " in head and "+bnb-8bit" in head
+
+
+async def test_a_small_matrix_has_two_digits_of_each_kl(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace(names=checkpoints()[:3]))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "6")
+        await until(pilot, lambda: "enter compares" in text_of(app))
+        pane = app.screen.focused
+        assert "".join(pane._cell(0, 1, 0.4, NUMBERED)[0]).strip(" []") == "0.40"
+        assert counted_of(1, 1) == "1 checkpoint" and counted_of(3, 3) == "3 checkpoints"
+
+
+async def test_the_scale_says_that_a_and_b_are_the_same(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "9")
+        app.selection.a = app.selection.b = "tiny@100"
+        await until(pilot, lambda: app.view.map is not None)
+        app.view.place.update_data()
+        await until(pilot, lambda: "A and B are the same checkpoint" in text_of(app))
+        assert "nothing published" not in text_of(app)
+
+
+def test_names_share_a_line() -> None:
+    assert names_in("tiny@1", "a-long-name@1000", 20) == ("tiny@1", "a-long…me@1000")
+    for a, b in (
+        ("x" * 120, "y" * 120),
+        ("模型" * 30 + "@10", "🚀" * 40 + "@20"),
+        ("tiny@1", "模" * 40 + "@5"),
+    ):
+        found = names_in(a, b, 51)
+        assert sum(map(cell_len, found)) <= 51
+        assert all(name[-2:] == whole[-2:] for name, whole in zip(found, (a, b), strict=True))

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.style import Style
 
 from kltui.errors import KltuiError
-from kltui.sanitize import safe_text, short_name
+from kltui.sanitize import safe_text
 from kltui.store.pair_values import CONDITIONAL
 from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
 from kltui.tui.compared import TextComparison
@@ -21,7 +21,7 @@ from kltui.tui.dialogs import jobs_start
 from kltui.tui.number_format import among_published, briefly, mean_gap, mean_of, with_error
 from kltui.tui.views.base import WIDE, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
-from kltui.tui.widgets.canvas import Span, TextPane, shortened, width_of, wrapped
+from kltui.tui.widgets.canvas import Span, TextPane, names_in, shortened, width_of, wrapped
 from kltui.tui.widgets.table import Cell, Column, Table
 from kltui.view.palette import difference, heat, ink_on
 
@@ -236,7 +236,7 @@ class CompareView(View):
 
     def _summary(self, width: int) -> list[list[Span]]:
         look, chosen, found = self.look, self.kl.selection, self.texts.drivers
-        a, b = _names_in(chosen.a or "not marked", chosen.b or "not marked", width - 7)
+        a, b = names_in(chosen.a or "not marked", chosen.b or "not marked", width - 7)
         lines: list[list[Span]] = [
             [
                 ("A ", look("accent", bold=True)),
@@ -528,17 +528,6 @@ class CompareView(View):
     def copied(self) -> str:
         """The text under the cursor."""
         return self.texts.texts[self.text_index] if self.text_index >= 0 else ""
-
-
-def _names_in(a: str, b: str, width: int) -> tuple[str, str]:
-    """Two names cut in their middles to `width` cells together; a short one leaves its room to the other.
-
-    >>> _names_in("tiny@1", "a-long-name@1000", 20)
-    ('tiny@1', 'a-long…e@1000')
-    """
-    room_a = max(width // 2, width - cell_len(b))
-    a = short_name(a, room_a)
-    return a, short_name(b, max(1, width - cell_len(a)))
 
 
 def flowed(

@@ -6,15 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from textual import events
 
-from kltui.analysis.number_text import aligned
+from kltui.analysis.number_text import aligned, figure
 from kltui.errors import KltuiError
 from kltui.sanitize import in_ascii, safe_text, short_name
 from kltui.tui.number_format import briefly, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, fitted_name, shortened
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, fitted_name, names_in, shortened
 from kltui.tui.widgets.matrix_overview import Overview, OverviewPane, blocks
 from kltui.view.palette import HEAT, heat, ink_on
 
@@ -231,7 +232,7 @@ class HeatMap(Pane):
         if not math.isfinite(value) or value <= 0:
             return _filled("?" if cursor else look.glyph("·", "."), cursor, width), look("bad")
         near = 1 - self.place(value)
-        said = f"{value:.2g}" if width == NUMBERED else ""
+        said = figure(value, 2) if width == NUMBERED else ""
         if not look.color:
             return _filled(said or shade(near) * 2, cursor, width), look(bold=cursor)
         color = heat(near)
@@ -248,11 +249,13 @@ class HeatMap(Pane):
         if pair is None or self.map is None:
             return []
         kl = self.map.pair(*pair)
+        said = "itself" if pair[0] == pair[1] else with_error(kl.value, kl.se)
+        a, b = names_in(*pair, min(60, self.body_width - cell_len(said) - 8))
         return [
-            (f" {short_name(pair[0], 30)} ", look("text", bold=True)),
+            (f" {a} ", look("text", bold=True)),
             (look.glyph("→ ", "-> "), look("muted")),
-            (f"{short_name(pair[1], 30)}   ", look("text", bold=True)),
-            ("itself" if pair[0] == pair[1] else with_error(kl.value, kl.se), look("accent")),
+            (f"{b}   ", look("text", bold=True)),
+            (said, look("accent")),
             ("   enter goes there" if self.whole else "   enter compares", look("faint")),
         ]
 
@@ -351,10 +354,12 @@ class HeatMap(Pane):
 def counted_of(shown: int, chosen: int) -> str:
     """The number of checkpoints shown, and the total if that is larger.
 
-    >>> counted_of(3, 3), counted_of(2000, 100000)
-    ('3 checkpoints', '2,000 drawn of 100,000 checkpoints')
+    >>> counted_of(1, 1), counted_of(3, 3), counted_of(2000, 100000)
+    ('1 checkpoint', '3 checkpoints', '2,000 drawn of 100,000 checkpoints')
     """
-    return f"{shown} checkpoints" if shown >= chosen else f"{shown:,} drawn of {chosen:,} checkpoints"
+    if shown < chosen:
+        return f"{shown:,} drawn of {chosen:,} checkpoints"
+    return f"{shown} checkpoint" + "s" * (shown != 1)
 
 
 def drawn_of(found: Map, rows: list[int]) -> list[int]:
@@ -477,7 +482,7 @@ class MatrixView(View):
         from kltui.analysis.neighbours import nearest
 
         row = found.row(pair[0])
-        lines: list[list[Span]] = [[(safe_text(pair[0], width), look("text", bold=True))], []]
+        lines: list[list[Span]] = [[(short_name(pair[0], width), look("text", bold=True))], []]
         rows = [int(k) for k in nearest(self.heat.kl_KK[row], row, 20)]
         kls = [found.pair_rows(row, k) for k in rows]
         said = aligned([briefly(kl.value, kl.se) for kl in kls])

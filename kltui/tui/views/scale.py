@@ -11,7 +11,7 @@ from textual.strip import Strip
 
 from kltui.analysis.number_text import aligned, figure, spread
 from kltui.errors import KltuiError
-from kltui.sanitize import safe_text, short_name
+from kltui.sanitize import short_name
 from kltui.tui.number_format import briefly, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
@@ -305,10 +305,13 @@ class ScaleView(View):
         if len(self.map.rows_of([chosen.a, chosen.b])) < 2:
             return [[("A or B is not on this map", look("warning"))], [], *rule]
         kl = self.map.pair(chosen.a, chosen.b)
+        if not kl.value > 0:
+            equal = "are the same checkpoint" if chosen.a == chosen.b else "have equal vectors"
+            return [[(f"A and B {equal}.", look("warning"))], [], *rule]
         found = locate(kl.value, self.table.rows)
         lines: list[list[Span]] = [
-            [("A  ", look("accent", bold=True)), (safe_text(chosen.a, width - 3), look("text"))],
-            [("B  ", look("accent", bold=True)), (safe_text(chosen.b, width - 3), look("text"))],
+            [("A  ", look("accent", bold=True)), (short_name(chosen.a, width - 3), look("text"))],
+            [("B  ", look("accent", bold=True)), (short_name(chosen.b, width - 3), look("text"))],
             [],
             [(with_error(kl.value, kl.se), look("text", bold=True))],
             [("above  ", look("muted")), (found.below or "nothing published", look("text"))],

@@ -88,6 +88,17 @@ def fitted_name(name: str, width: int) -> str:
     return fitted(short_name(name, width), width)
 
 
+def names_in(a: str, b: str, width: int) -> tuple[str, str]:
+    """Two names cut in their middles to `width` cells together; a short one leaves its room to the other.
+
+    >>> names_in("tiny@1", "a-long-name@1000", 20)
+    ('tiny@1', 'a-long…me@1000')
+    """
+    room_a = max(width // 2, width - cell_len(b))
+    a = short_name(a, room_a)
+    return a, short_name(b, max(1, width - cell_len(a)))
+
+
 def shortened(spans: Sequence[Span], width: int) -> list[Span]:
     """The spans in at most `width` cells, cut with an ellipsis."""
     if width_of(spans) <= width or width < 1:
