@@ -42,6 +42,8 @@ USED: dict[str, type] = {
     "_disable_tooltips": App,
     "_disable_notifications": App,
     "_compositor": Screen,
+    "_on_screen_resume": Screen,
+    "_nodes": Widget,
     "_compositor_refresh": Screen,
     "_render_chops": Compositor,
     "_sequence_to_key_events": XTermParser,

@@ -435,7 +435,7 @@ def test_a_saved_map_is_itself_again_and_not_with_other_vectors(builder: Builder
         assert reported["preprocess"] == "clip" and reported["provenance"]["saved_map"] == "main"  # type: ignore[index]
         with pytest.raises(UsageError) as caught:
             ws.saved_map("mian")
-        assert "There are: main" in caught.value.hint
+        assert "Saved maps: main" in caught.value.hint
     builder.store = Store.write(builder.folder)
     builder.add(builder.checkpoint("later", 5), builder.base_N)
     row = next(r for r in builder.store.checkpoints.all() if r.name == "tiny@20")
