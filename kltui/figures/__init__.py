@@ -1,1 +1,1 @@
-"""Figures for a paper: pictures of a map as vectors, each with its CSV and a script that redraws it."""
+"""Figures for a paper as vector graphics, each with its points as CSV and a script that redraws it from them."""

@@ -1,4 +1,4 @@
-"""The figures by name, and the command that writes one."""
+"""The figures by name, and the function that writes one into files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FIGURES: dict[str, Callable[[Context], PaperFigure]] = {
 
 
 def check_name(name: str) -> None:
-    """Raises UsageError for a figure that there is not, naming those that there are."""
+    """Raises UsageError, which lists the known figures, if `name` is not one of them."""
     if name not in FIGURES:
         near = difflib.get_close_matches(name, FIGURES, n=1)
         meant = f" (did you mean {near[0]}?)" if near else ""
@@ -49,7 +49,7 @@ def check_name(name: str) -> None:
 
 
 def picture(ctx: Context, name: str, colour: str = "") -> PaperFigure:
-    """The figure `name` of a workspace. Raises UsageError for an unknown one, MissingError where something lacks."""
+    """The figure `name` of a workspace. Raises UsageError for an unknown one, KltuiError if the workspace lacks its data."""
     check_name(name)
     if colour and name not in BY_COLOUR:
         raise UsageError(
@@ -63,7 +63,7 @@ def picture(ctx: Context, name: str, colour: str = "") -> PaperFigure:
 
 
 def write_figure(ctx: Context, name: str, path: Path, look: FigureStyle, colour: str = "") -> list[Path]:
-    """Paths of the figure `name`, its CSV and its script, written for a workspace."""
+    """Writes the figure `name` of a workspace to `path`, with its CSV and script, and returns the three paths."""
     check_name(name)
     checked_path(path)
     check_matplotlib()

@@ -1,4 +1,4 @@
-"""What --figure and --reproduce do with their options."""
+"""Runs --figure, and reads the style options that --reproduce shares with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kltui.workspace import Workspace
 
 
 def look_of(arguments: argparse.Namespace) -> FigureStyle:
-    """How figures are to look, by --width and --style."""
+    """The style of figures that --width and --style state."""
     return FigureStyle(parse_width(arguments.width) if arguments.width else 0.0, arguments.style)
 
 
@@ -25,7 +25,7 @@ def figure(
     choose: Callable[[argparse.Namespace, Workspace], ReportChoice],
     notify: Callable[[str], None],
 ) -> Sequence[Path]:
-    """Paths of the files that --figure writes."""
+    """Runs --figure and returns the paths of the files written. Raises UsageError for options that cannot be used."""
     check_name(arguments.figure)
     if arguments.out is None:
         raise UsageError("--figure writes a file", f"Add --out {arguments.figure}.pdf (or .svg, .png).")

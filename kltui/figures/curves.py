@@ -1,4 +1,4 @@
-"""Figures against training: loss, KL from step to step, diffusion; and error against the number of texts."""
+"""Figures over training steps (loss, KL between consecutive checkpoints, diffusion), and error over the number of texts."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ Slots = Mapping[str, int]
 
 @dataclass(frozen=True)
 class CurvesShown:
-    """How curves are shown: scales of the step and of each panel by key, A and B, and what is left out.
+    """How curves are shown: scales of the step axis and of each panel (by key), the marked A and B, and what is hidden.
 
-    `run` is the one whose seeds are compared where A and B name no two runs; `level` in bits/byte that of the settled
-    steps (None: each run's finest); `hidden` names checkpoints; `weights` are squared distances (None: the workspace's).
+    `run` is the run whose seeds are compared unless A and B belong to two runs; `level` is the KL in bits/byte below which a
+    run counts as settled (None: the lowest that each run reaches); `hidden` are names of checkpoints; `weights` are squared
+    weight distances by pairs of names (None: those of the workspace).
     """
 
     x_scale: AxisScale = "log1p"
@@ -61,13 +62,16 @@ class CurvesShown:
 
 
 def curves(ctx: Context) -> PaperFigure:
-    """The panels of the Curves screen, against the logarithm of the step, for the whole map."""
+    """The panels of the Curves screen over log(1 + step), for the whole map."""
     a, b = ctx.pair if ctx.choice.pair else ("", "")
     return drawn(ctx, CurvesShown(a=a, b=b, level=ctx.choice.level))
 
 
 def drawn(ctx: Context, shown: CurvesShown) -> PaperFigure:
-    """Loss, KL, exponents and updates against the step, a panel for each that the map has; bands: one standard error."""
+    """Loss, KL, exponents and weight updates over the step, one panel for each with data; bands: one standard error.
+
+    Raises MissingError if no run has two steps.
+    """
     contents = _contents(ctx, shown)
     panels = [
         _panel(ctx, shown, kind, contents[kind.key])
@@ -90,7 +94,7 @@ def drawn(ctx: Context, shown: CurvesShown) -> PaperFigure:
 
 
 def _contents(ctx: Context, shown: CurvesShown) -> dict[str, Content]:
-    """What each panel shows, with spikes flagged, by its key."""
+    """{key of a panel: its curves, with spikes marked}."""
     found, window = ctx.map, ctx.choice.window
     spiked = curve_panels.found_spikes(found, ctx.raw, alert_limits(ctx.ws.jobs()))
     marks: dict[str, frozenset[tuple[str, int]]] = {
@@ -114,7 +118,7 @@ def _contents(ctx: Context, shown: CurvesShown) -> dict[str, Content]:
 
 
 def _panel(ctx: Context, shown: CurvesShown, kind: PanelKind, content: Content) -> Panel:
-    """A quantity of every run against the step, with published values across and spikes."""
+    """One quantity of every run over the step, with published values as horizontal lines, and spikes."""
     found, scale = only(content, shown.hidden), shown.y_scales.get(kind.key, kind.scale)
     layers = []
     for c in found:
@@ -139,7 +143,7 @@ def _panel(ctx: Context, shown: CurvesShown, kind: PanelKind, content: Content) 
 
 
 def _spikes(found: Sequence[Curve], spikes: frozenset[tuple[str, int]]) -> list[Layer]:
-    """Crosses on the points of curves that a watch would alert to."""
+    """Crosses on the points at which --watch would raise an alert."""
     at = [(c, k) for c in found for k, step in enumerate(c.steps) if (c.run, step) in spikes]
     if not at:
         return []
@@ -149,7 +153,7 @@ def _spikes(found: Sequence[Curve], spikes: frozenset[tuple[str, int]]) -> list[
 
 
 def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[str]]:
-    """A line down at the step at which each run settled, and words about it."""
+    """(a vertical line at the step at which each run settled, sentences on it for the notes)."""
     levels = LEVELS if shown.level is None else (shown.level,)
     settled = curve_panels.settled(ctx.map, levels)
     layers: list[Layer] = []
@@ -180,7 +184,7 @@ def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[
 
 
 def steps(consecutive: Mapping[str, Sequence[ConsecutiveKL]], slots: Slots) -> tuple[Layer, ...]:
-    """KL from the checkpoint before against the step it ends at, a line for each run."""
+    """KL from the previous checkpoint over the later step, one line per run."""
     return tuple(
         _line(run, [(c.step_to, c.kl, c.se) for c in found], slots) for run, found in consecutive.items()
     )
@@ -205,7 +209,7 @@ def _line(run: str, found: Sequence[tuple[float, float, float]], slots: Slots, *
 
 
 def diffusion(ctx: Context) -> PaperFigure:
-    """Squared distances from each run's typical start, in likelihood and weight space, and exponents by start."""
+    """Squared distances from the start of median c_q of each run, in likelihood and weight space, and exponents by start."""
     exponents = ctx.exponents
     if not exponents:
         raise MissingError(
@@ -250,7 +254,7 @@ def _growth(ctx: Context, exponents: Sequence[Exponent], *, weights: bool) -> Pa
 def exponent_panel(
     exponents: Sequence[Exponent], slots: Slots, title: str = "Exponents (c_w dashed)"
 ) -> Panel:
-    """c_q (solid) and c_w (dashed) of every window against its start, with least-squares errors."""
+    """c_q (solid) and c_w (dashed) of every window over its start, with standard errors of the least-squares fit."""
     layers = []
     for run in dict.fromkeys(e.run for e in exponents):
         own = [e for e in exponents if e.run == run]
@@ -267,7 +271,7 @@ def exponent_panel(
 
 
 def resampling(ctx: Context) -> PaperFigure:
-    """Relative error of a map's KLs against the number of different texts, for three ways of drawing them."""
+    """Relative error of a map's KL over the number of distinct texts, for three ways to sample them."""
     data = resampling_section.resampling(ctx).data
     rows = data["errors"]
     assert isinstance(rows, list)
@@ -280,7 +284,7 @@ def resampling(ctx: Context) -> PaperFigure:
         layers.append(Layer(label, x, y, names=names, colour=slot_colour(slot), mark=slot_mark(slot)))
     panel = Panel(
         "Error of a map",
-        FigureAxis("different texts", "log"),
+        FigureAxis("distinct texts", "log"),
         FigureAxis("relative error of KL", "log"),
         tuple(layers),
     )

@@ -1,4 +1,4 @@
-"""Figures drawn by matplotlib: vectors on a light ground, fonts embedded; nothing of pyplot's global state."""
+"""Draws figures with matplotlib: vector graphics on white, fonts embedded, independent of pyplot's global state."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MIN_NAME = 5.0  # points, of names at ticks
 _NAME_LINE = 1.2  # lines of names stand at least so many times their size apart
 _FLAT, _STEEP = 0.42, 1.1  # heights over width that a map in equal units may have
 _RC: dict[Any, Any] = {
-    "pdf.fonttype": 42,  # TrueType, embedded whole enough to be searched and edited
+    "pdf.fonttype": 42,  # TrueType, embedded such that text can be searched and edited
     "ps.fonttype": 42,
     "svg.fonttype": "path",
     "svg.hashsalt": "kltui",
@@ -68,14 +68,14 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class FigureStyle:
-    """How a figure is drawn: its width in inches (0: by its panels), and a matplotlib style file."""
+    """How a figure is drawn: its width in inches (0: chosen by its panels), and a matplotlib style file."""
 
     width: float = 0.0
     style: Path | None = None
 
 
 def check_matplotlib() -> None:
-    """Raises KltuiError where matplotlib is not installed."""
+    """Raises KltuiError if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise KltuiError(
             "figures are drawn by matplotlib, which is not installed",
@@ -84,13 +84,13 @@ def check_matplotlib() -> None:
 
 
 def check_style(look: FigureStyle) -> None:
-    """Raises UsageError where the style file cannot be used: before anything is computed for the figure."""
+    """Raises UsageError if the style file cannot be used; called before the figure is computed."""
     if look.style is not None:
         _style(look.style)
 
 
 def parse_width(text: str) -> float:
-    """Inches of a width such as 85mm, 8.5cm, 3.3in or 240pt. Raises UsageError.
+    """Inches of a width such as 85mm, 8.5cm, 3.3in or 240pt. Raises UsageError for anything else.
 
     >>> round(parse_width("85mm"), 3)
     3.346
@@ -137,7 +137,7 @@ def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) ->
 
 @contextmanager
 def _settings(look: FigureStyle) -> Iterator[None]:
-    """Matplotlib under its own defaults, ours and those of the style file, and as it was afterwards."""
+    """Within it matplotlib has its own defaults, ours, and the settings of the style file; afterwards those from before."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -156,7 +156,7 @@ def settings_of(look: FigureStyle) -> dict[Any, Any]:
 
 
 def _style(path: Path) -> dict[Any, Any]:
-    """The settings of a style file. Raises UsageError where it is none."""
+    """The settings of a style file. Raises UsageError if it cannot be read or has an unknown setting."""
     from matplotlib import RcParams, rc_params_from_file
 
     try:
@@ -177,14 +177,14 @@ def _style(path: Path) -> dict[Any, Any]:
 
 
 def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
-    """The figure as matplotlib has it; to be used within the settings that it was made under."""
+    """The matplotlib figure; to be used within the same `_settings`."""
     figure, n_rows = _laid_out(picture, look)
     fit_solids(figure, n_rows)
     return figure
 
 
 def _laid_out(picture: PaperFigure, look: FigureStyle) -> tuple[Figure, int]:
-    """The figure, in which boxes of three axes have not their sizes yet, and its rows of panels."""
+    """(the figure, in which panels of three axes do not have their final sizes yet; its number of rows of panels)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -195,7 +195,7 @@ def _laid_out(picture: PaperFigure, look: FigureStyle) -> tuple[Figure, int]:
     panel_height = max((width / columns) * _aspect(picture), _MIN_HEIGHT if columns > 1 else 0.0)
     cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)
     names = max((len(word) for p in picture.panels for _, word in p.x.ticks), default=0)
-    if names and not cells:  # a matrix's are made to fit below
+    if names and not cells:  # the labels of a matrix are fitted later
         names_height = min(names, NAME_MAX) * _SLANTED_LETTER
         panel_height = max(panel_height, names_height + _ABOVE_NAMES * width / columns)
     height = n_rows * panel_height + 8 * MM
@@ -217,8 +217,10 @@ def _laid_out(picture: PaperFigure, look: FigureStyle) -> tuple[Figure, int]:
 
 
 def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
-    """The figure as a PNG of exactly `size` pixels, its letters for lines of text of `line_height` pixels."""
-    dots = max(40.0, 5.5 * line_height)  # an inch: 8 points are then a little less than a line's letters
+    """The figure as a PNG of exactly `size` (width, height) pixels, with letters that suit a line height of `line_height` pixels."""
+    dots = max(
+        40.0, 5.5 * line_height
+    )  # per inch; 8 points are then a little smaller than the terminal's letters
     width, height = (side / dots for side in size)
     look = FigureStyle(width)
     with _settings(look):
@@ -231,14 +233,14 @@ def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
 
 
 def figure_of(picture: PaperFigure) -> Figure:
-    """The figure for whoever shows or saves it. Raises KltuiError where matplotlib is not installed."""
+    """The figure as a matplotlib figure. Raises KltuiError if matplotlib is not installed."""
     check_matplotlib()
     with _settings(FigureStyle()):
         return drawn(picture, FigureStyle())
 
 
 def _aspect(picture: PaperFigure) -> float:
-    """Height over width of a panel."""
+    """Height over width of a figure's panels."""
     if any(layer.kind == "cells" for p in picture.panels for layer in p.layers):
         return 0.95
     if any(p.z is not None for p in picture.panels):
@@ -251,7 +253,7 @@ def _aspect(picture: PaperFigure) -> float:
 
 
 def _shape(panel: Panel) -> float:
-    """Height over width of what a panel shows, in its own unit."""
+    """Height over width of the ranges of a panel's points, in data units."""
     spans = []
     for which in ("y", "x"):
         every = np.concatenate([getattr(layer, which) for layer in panel.layers] or [np.zeros(1)])
@@ -261,7 +263,7 @@ def _shape(panel: Panel) -> float:
 
 
 def _fit_names(figure: Figure, panels: list[tuple[Any, Panel]]) -> None:
-    """Tick labels that overlap: upright, in a smaller font, and if necessary only every second, third and so on."""
+    """Makes overlapping tick labels vertical and smaller, and if necessary draws only every second, third and so on."""
     named = [(axes, which) for axes, p in panels for which in "xy" if getattr(p, which).ticks]
     if not named:
         return
@@ -269,7 +271,7 @@ def _fit_names(figure: Figure, panels: list[tuple[Any, Panel]]) -> None:
     crowded = [(axes, which, _name_size(axes, which)) for axes, which in named if _is_crowded(axes, which)]
     for axes, which, _ in crowded:
         _name_ticks(axes, which, _MIN_NAME, 1)
-    if crowded:  # smaller names give the axes another size
+    if crowded:  # smaller labels change the size of the axes
         figure.draw_without_rendering()
     for axes, which, size in crowded:
         line = _between_ticks(axes, which) / _NAME_LINE
@@ -278,7 +280,7 @@ def _fit_names(figure: Figure, panels: list[tuple[Any, Panel]]) -> None:
     if crowded:
         figure.draw_without_rendering()
     for axes, which, _ in crowded:
-        if _is_crowded(axes, which):  # larger names left the axes less than they had
+        if _is_crowded(axes, which):  # the larger labels have made the axes smaller
             _name_ticks(axes, which, _MIN_NAME, 1)
 
 
@@ -293,7 +295,7 @@ def _name_size(axes: Any, which: str) -> float:
 
 
 def _between_ticks(axes: Any, which: str) -> float:
-    """Points from one tick to the next of an axis, at the least."""
+    """The smallest distance between neighbouring ticks of an axis, in points."""
     at = getattr(axes, f"get_{which}ticks")()
     if len(at) < 2:
         return math.inf
@@ -304,7 +306,7 @@ def _between_ticks(axes: Any, which: str) -> float:
 
 
 def _name_ticks(axes: Any, which: str, size: float, every: int) -> None:
-    """Labels every n-th tick of an axis, upright below a panel."""
+    """Labels each `every`-th tick of an axis in font size `size`, vertically if below a panel."""
     at = getattr(axes, f"get_{which}ticks")()[::every]
     words = [name.get_text() for name in getattr(axes, f"get_{which}ticklabels")()][::every]
     turned = {"rotation": 90, "ha": "right", "va": "center", "rotation_mode": "anchor"}
@@ -312,7 +314,7 @@ def _name_ticks(axes: Any, which: str, size: float, every: int) -> None:
 
 
 def _without_margins(figure: Figure) -> None:
-    """Takes off the height that squares, which the width bounds, leave empty above and below."""
+    """Removes the empty height above and below a matrix of square cells, whose size the width limits."""
     figure.draw_without_rendering()
     box = figure.get_tightbbox()
     width, height = figure.get_size_inches()
@@ -370,7 +372,7 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
 
 
 def _log_ticks(axis: Any, which: str, axes: Axes) -> None:
-    """Ticks of a logarithmic axis, each power of ten, or 1, 2 and 5 of few powers: plain, or all as powers where some are long."""
+    """Puts ticks of a logarithmic axis at powers of ten (if there are few, also at 2 and 5 times these), as plain numbers unless some are long."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = getattr(axes, f"get_{which}lim")()
@@ -386,7 +388,7 @@ def _plain(value: float) -> str:
 
 
 def _power(value: float) -> str:
-    """A number as a multiple of a power of ten, in matplotlib's notation of formulas."""
+    """A number as a multiple of a power of ten, as a matplotlib formula."""
     digit, _, exponent = f"{value:.0e}".partition("e")
     return f"${'' if digit == '1' else digit + chr(92) + 'times'}10^{{{int(exponent)}}}$"
 
@@ -438,7 +440,7 @@ def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
 
 
 def _layer(axes: Any, layer: Layer, panel: Panel) -> tuple[Any, Any]:
-    """Draws a layer: (what stands for it in the legend, what a colour bar is made of), None where there is none."""
+    """Draws a layer and returns its handles for (the legend, a colour bar), None for each that it does not have."""
     if layer.kind == "cells":
         return None, _cells(axes, layer, panel)
     xyz = [layer.x, layer.y] if panel.z is None or layer.z is None else [layer.x, layer.y, layer.z]
@@ -460,7 +462,7 @@ def _layer(axes: Any, layer: Layer, panel: Panel) -> tuple[Any, Any]:
 
 
 def _shaded(axes: Any, xyz: list[Array], layer: Layer) -> None:
-    """A run from light to its own colour: every segment and mark in the colour of its step."""
+    """Draws a run from light to its full colour: every segment and marker in the shade of its step."""
     colours = shades(layer.colour, len(layer.x))
     if layer.kind == "line":
         _segments(axes, np.array(xyz).T, colours[1:], layer.width)
@@ -468,7 +470,7 @@ def _shaded(axes: Any, xyz: list[Array], layer: Layer) -> None:
 
 
 def _segments(axes: Any, xyz_nd: Array, colours: list[str], width: float) -> None:
-    """Lines between neighbours among n points, each in a colour of its own, as one collection."""
+    """Draws the lines between successive of n points, each in its own colour, as one collection."""
     pieces = np.stack([xyz_nd[:-1], xyz_nd[1:]], axis=1)
     if xyz_nd.shape[1] == 3:
         from mpl_toolkits.mplot3d.art3d import Line3DCollection
@@ -505,7 +507,7 @@ def _bars(axes: Axes, layer: Layer) -> None:
 
 
 def _coloured(axes: Any, xyz: list[Array], layer: Layer, panel: Panel) -> Any:
-    """Points coloured by their value; those without one in grey."""
+    """Draws points coloured by their value, those without one in grey; returns what a colour bar needs."""
     assert layer.value is not None
     known = np.isfinite(layer.value)
     size = layer.size**2
@@ -543,7 +545,7 @@ def _norm(value: Array, panel: Panel) -> Any:
 
 
 def _cells(axes: Axes, layer: Layer, panel: Panel) -> Any:
-    """A matrix of whole-numbered places as filled squares, each a vector path."""
+    """Draws cells at integer positions as filled squares, each a vector path; returns what a colour bar needs."""
     assert layer.value is not None
     n_x, n_y = int(layer.x.max()) + 1, int(layer.y.max()) + 1
     grid = np.full((n_y, n_x), np.nan)

@@ -69,12 +69,12 @@ _LEGEND = (
 
 
 def checked_path(path: Path) -> Path:
-    """The path of a figure to write. Raises UsageError where no figure can be written so."""
+    """The path of a figure to write. Raises UsageError if its format is unknown or its folder not writable."""
     return checked_file("--out", path, "figure", FORMATS)
 
 
 def checked_file(option: str, path: Path, what: str, formats: Sequence[str]) -> Path:
-    """The path that an option names for a `what` in one of `formats`. Raises UsageError where it cannot be written so."""
+    """The path that `option` names for a `what` in one of `formats`. Raises UsageError if it has another format or is not writable."""
     if path.suffix[1:].lower() not in formats:
         raise UsageError(
             f"{option} {safe_text(str(path))}: a {what} is written as {', '.join(formats)}",
@@ -89,7 +89,7 @@ def checked_file(option: str, path: Path, what: str, formats: Sequence[str]) -> 
 
 
 def check_folder(folder: Path, option: str = "--out") -> None:
-    """Raises UsageError where the folder that an option writes to can neither be written nor made."""
+    """Raises UsageError if the folder that `option` names is not writable and cannot be created."""
     hint = "Choose a folder that you may write to."
     there = next(f for f in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(f))
     if not there.is_dir():
@@ -101,7 +101,7 @@ def check_folder(folder: Path, option: str = "--out") -> None:
 
 
 def write(picture: PaperFigure, path: Path, look: FigureStyle) -> list[Path]:
-    """Paths of the figure, its CSV and its script, all complete."""
+    """Writes a figure, its CSV and its script, all or none of them; returns their paths."""
     table, script = path.with_suffix(".csv"), path.with_suffix(".py")
     with replacing_together(path.parent) as aside:
         with (aside / path.name).open("wb") as file:
@@ -166,7 +166,7 @@ def _finish(picture: PaperFigure, width: float) -> str:
 
 
 def _value_scale(picture: PaperFigure) -> dict[str, object]:
-    """Scale and limits of the values that colours say: one for all panels, those of the first that has some."""
+    """Scale and limits of the values shown by colour: those of the first panel that has any, for all panels."""
     panel = next((p for p in picture.panels if p.value_label), None)
     if panel is None:
         return {"norm": "linear", "low": 0.0, "high": 1.0}
@@ -178,7 +178,7 @@ def _value_scale(picture: PaperFigure) -> dict[str, object]:
 
 
 def _axes(panel: Panel) -> dict[str, object]:
-    """What add_subplot takes for a panel's axes."""
+    """The arguments of matplotlib's add_subplot for a panel's axes."""
     look: dict[str, object] = {}
     if panel.z is not None:
         middle, half = solid_box(panel)
@@ -215,7 +215,7 @@ def _symlog_ticks(panel: Panel, which: str) -> Sequence[tuple[float, str]]:
 
 
 def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV as exports are: floats with all their digits, "" for what is undefined or absent."""
+    """Writes a CSV in the format of exports: floats with all their digits, "" for undefined or missing values."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)

@@ -1,4 +1,4 @@
-"""What colours and marks a map's points: their run, type, size, tag, or a benchmark score."""
+"""The colours and markers of a map's points, by their run, type, size, tag, or a benchmark score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kltui.sanitize import safe_text
 
 BY = ("run", "type", "size", "tag", "score")
 NONE = "not stated"
-FEW = 12  # names that a legend holds beside runs with steps
+FEW = 12  # maximum number of models without steps that a legend names one by one
 
 _GROUP: dict[str, Callable[[Point], str]] = {
     "run": lambda p: label_of(p),
@@ -25,9 +25,9 @@ _GROUP: dict[str, Callable[[Point], str]] = {
 
 @dataclass(frozen=True)
 class Colouring:
-    """The series of every point on a map, its number among all series, or its score.
+    """The assignment of the points of a map to series, which have a colour and a marker, or to scores.
 
-    `score` is (task, {vector: score from 0 to 100}) where points are coloured by it.
+    `slots` is {series: its number}. With a `task`, points are coloured by `scores`, {vector: score in `unit`}.
     """
 
     by: str = "run"
@@ -35,26 +35,26 @@ class Colouring:
     task: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     unit: str = "score"
-    merged: bool = False  # models without steps by their type, for there are too many to name
+    merged: bool = False  # models without steps are coloured by type, because there are too many to name
 
     def label(self, point: Point) -> str:
-        """The series of a point, as a legend has it."""
+        """The name of a point's series in the legend."""
         if self.by == "run" and self.merged and point.step is None:
             kind = grid_of(point.tags) or point.type or "other models"
             return kind if point.quantization == "none" else f"{kind}+{point.quantization}"
         return _GROUP[self.by if self.by != "score" else "run"](point)
 
     def slot(self, label: str) -> int:
-        """The number of a series: its colour and marker."""
+        """The number of a series, which determines its colour and marker."""
         return self.slots.get(label, max(self.slots.values(), default=-1) + 1)
 
     def score(self, point: Point) -> float:
-        """The score of a point, NaN where it has none."""
+        """The score of a point, NaN if it has none."""
         return self.scores.get(point.name, math.nan)
 
 
 def by_name(labels: Iterable[str]) -> list[str]:
-    """Labels in the order of every figure, so that a series has one colour in all: by name, those not stated last."""
+    """The distinct labels sorted by name, "not stated" last: the same order, and so the same colours, in every figure."""
     return sorted(set(labels), key=lambda label: (label == NONE, label))
 
 
@@ -64,9 +64,10 @@ def colouring(
     slots: Mapping[str, int] | None = None,
     scores: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Colouring:
-    """What colours `shown`: `by` is run, type, size, tag, score (the mean over tasks), or the name of a task.
+    """The colouring of `shown` by run, type, size, tag, score (the first of `scores`, which is the mean over tasks), or a task's name.
 
-    `slots` are numbers that runs have already; `scores` {task: {vector: score}}. Raises UsageError for another word.
+    `slots` is {run: its number} on other screens and figures; `scores` is {task: {vector: score}}. Raises UsageError for any
+    other `by`.
     """
     if by in _GROUP:
         single = {label_of(p) for p in shown.points if p.step is None and p.layer is None}

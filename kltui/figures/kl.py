@@ -1,4 +1,4 @@
-"""Figures of KL between models: the scale's settings, the matrix, the tree, what drives one KL, quantisation."""
+"""Figures of KL between models: the scale's settings, the matrix, the trees, the drivers of one KL, quantisation."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from kltui.view.sections.tree import BRANCHES
 from kltui.view.tables import count, with_error
 
 MATRIX_MAX = 60
-NAMED_MAX = 40  # rows of a matrix that have room for their names; of more, every second and so on
+NAMED_MAX = 40  # number of rows of a matrix that are named; if there are more, every second, third and so on
 KL_AXIS = "KL, bits/byte"
-CELLS_ACROSS = 130.0  # points across the squares of a matrix that its script draws
-FLOAT32_FLOOR = 1e-9  # bits/byte, of texts of some hundred bytes
+CELLS_ACROSS = 130.0  # width in points of a matrix drawn by its script
+FLOAT32_FLOOR = 1e-9  # rounding of float32 in bits/byte, for texts of some hundred bytes
 
 
 def scale(ctx: Context) -> PaperFigure:
@@ -58,12 +58,12 @@ def scale(ctx: Context) -> PaperFigure:
 
 
 def _floor(ctx: Context) -> float:
-    """The KL in bits/byte below which there is rounding alone, that of float32 where it is not known."""
+    """The KL in bits/byte that rounding alone can cause; if it is not known, that of float32."""
     return FLOAT32_FLOOR if math.isnan(ctx.floor) else ctx.floor
 
 
 def _from_floor(value: Array, floor: float) -> tuple[float, float] | None:
-    """(least, greatest) of these KL that are not below the floor; None where none is below, or all are."""
+    """(smallest, largest) of the positive values not below `floor`; None if no value is below it, or all are."""
     known = value[np.isfinite(value) & (value > 0)]
     above = known[known >= floor]
     if not len(above) or len(above) == len(known):
@@ -72,9 +72,9 @@ def _from_floor(value: Array, floor: float) -> tuple[float, float] | None:
 
 
 def scale_panel(rows: Sequence[ScaleRow], title: str = "The scale of KL", floor: float = 0.0) -> Panel:
-    """Settings side by side: pairs as pale points, medians with quartiles, published medians as open marks.
+    """The settings side by side: pairs as small points, medians with quartiles, published medians as lines.
 
-    What lies below `floor` (bits/byte) does not stretch the axis.
+    Values below `floor` (bits/byte) do not extend the axis.
     """
     here = [(k, r) for k, r in enumerate(rows) if r.n]
     layers = []
@@ -105,12 +105,12 @@ def scale_panel(rows: Sequence[ScaleRow], title: str = "The scale of KL", floor:
 
 
 def _scattered(n: int) -> Array:
-    """n places from 0 to 1 that fill it evenly, the same each time (golden ratio)."""
+    """n positions in [0, 1) that fill it evenly and are always the same (multiples of the golden ratio)."""
     return values(np.mod(np.arange(n) * 0.6180339887498949 + 0.5, 1.0))
 
 
 def matrix(ctx: Context) -> PaperFigure:
-    """KL between the runs' last checkpoints as coloured cells, similar models side by side."""
+    """KL between the last checkpoints of runs as a matrix of coloured cells, similar models next to each other."""
     rows = finals(ctx.map)
     if len(rows) < 2:
         raise MissingError(
@@ -127,7 +127,7 @@ def matrix(ctx: Context) -> PaperFigure:
 
 
 def matrix_of(ctx: Context, names: Sequence[str]) -> PaperFigure:
-    """KL between the vectors `names`, in that order."""
+    """KL between the vectors `names` as a matrix in that order. Raises MissingError if fewer than two are on the map."""
     at = {name: k for k, name in enumerate(ctx.map.names)}
     shown = ctx.map.select([at[name] for name in names if name in at])
     if len(shown) < 2:
@@ -140,9 +140,9 @@ def matrix_of(ctx: Context, names: Sequence[str]) -> PaperFigure:
 def matrix_panel(
     shown: Map, title: str = "KL between last checkpoints", *, kept_order: bool = False, floor: float = 0.0
 ) -> Panel:
-    """Cells of a KL matrix in the order of its tree, where every KL is defined; the smallest KL is the brightest.
+    """The KL matrix, ordered by hierarchical clustering if every KL is defined; the smallest KL is the brightest.
 
-    All that lie below `floor` (bits/byte) are as bright as the smallest KL above it.
+    Values below `floor` (bits/byte) are as bright as the smallest KL above it.
     """
     kl, se = shown.kl(), shown.kl_se()
     sorts = not kept_order and len(shown) > 2 and bool(np.isfinite(kl).all())
@@ -177,7 +177,7 @@ def matrix_panel(
 
 
 def tree(ctx: Context) -> PaperFigure:
-    """The runs' last models as trees by neighbour joining and by average linkage, with the support of every fork."""
+    """Trees of the last checkpoints of runs by neighbour joining and average linkage, with the support of every fork."""
     found = ctx.forest
     names = found.leaves.names
     panels = (
@@ -194,7 +194,7 @@ def fork_panel(top: TreeFork, names: Sequence[str], title: str) -> Panel:
     leaves = [node.row for node in top.nodes() if not node.children]
     places: dict[
         int, tuple[float, float]
-    ] = {}  # of each node, by its identity: x from the top, y among the leaves
+    ] = {}  # {id of a node: (x, distance from the top; y, position among the leaves)}
     _place(top, 0.0, {row: k for k, row in enumerate(leaves)}, places)
     made = []
     for node in top.nodes():
@@ -224,7 +224,7 @@ def fork_panel(top: TreeFork, names: Sequence[str], title: str) -> Panel:
 def _place(
     node: TreeFork, x: float, order: Mapping[int, int], places: dict[int, tuple[float, float]]
 ) -> float:
-    """Places a node and all below it; its y, the mean of its children's."""
+    """Stores the positions of a node and all below it in `places`; returns its y, the mean of its children's."""
     below = [_place(child, x + child.length, order, places) for child in node.children]
     y = sum(below) / len(below) if below else float(order[node.row])
     places[id(node)] = (x, y)
@@ -232,7 +232,7 @@ def _place(
 
 
 def tree_panel(made: Clustering, names: Sequence[str], title: str = "Tree of models") -> Panel:
-    """A dendrogram: leaves on the y axis, forks at the sqrt(KL) at which their branches join."""
+    """A dendrogram: leaves on the y axis, forks at the sqrt(KL) at which their branches merge."""
     K = len(names)
     at = {int(leaf): (0.0, float(k)) for k, leaf in enumerate(made.order)}
     layers = []
@@ -252,11 +252,11 @@ def _rows(n: int) -> tuple[float, float]:
 
 
 def drivers(ctx: Context) -> PaperFigure:
-    """What drives one KL: its share by domain beside the share of texts, and its sum over texts by falling part."""
+    """The drivers of one KL: the share of each domain next to its share of texts, and the cumulative share of the texts."""
     data = drivers_section.drivers(ctx).data
     a, b = str(data["a"]), str(data["b"])
     domains, texts = _dicts(data["domains"]), _dicts(data["texts"])
-    pair = f"{a} against {b}"  # in the titles: a figure stands apart from its notes
+    pair = f"{a} against {b}"  # in the titles, because a figure is often shown without its notes
     panels = []
     if domains:
         x = values(range(len(domains)))
@@ -308,14 +308,14 @@ def drivers(ctx: Context) -> PaperFigure:
 
 
 def _stem(layer: Layer) -> Layer:
-    """Lines from 0 up to the layer's points."""
+    """Vertical lines from 0 to the layer's points."""
     flat = [(x, v) for x, y in zip(layer.x, layer.y, strict=True) for v in (0.0, y, math.nan)]
     x, y = (values(v) for v in zip(*flat, strict=True))
     return Layer("", x, y, colour=layer.colour, width=1.0)
 
 
 def quantisation(ctx: Context) -> PaperFigure:
-    """KL of every model to its own quantised variants with errors, and the cosines between their shifts."""
+    """KL of every model to its quantised variants with errors, and the cosines between their shifts."""
     data = quantisation_section.quantisation(ctx).data
     rows, cosines = _dicts(data["variants"]), _dicts(data["cosines"])
     models = list(dict.fromkeys(str(r["model"]) for r in rows))

@@ -1,4 +1,4 @@
-"""Pictures of a map: trajectories in two and three dimensions, models with their lines, layers as threads."""
+"""Figures of a map: trajectories in two and three dimensions, models with their lineage, layers as trajectories."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ SHADED = "every run is shaded by step, from light (its first) to its full colour
 
 
 def coloured(ctx: Context, by: str) -> Colouring:
-    """What colours the map of a context."""
+    """The colouring of a context's map by `by`."""
     scores = scored(ctx) if by not in ("run", "type", "size", "tag") else {}
     return colouring(ctx.map, by, ctx.slots, scores)
 
 
 def trajectories(ctx: Context, by: str = "run") -> PaperFigure:
-    """The map by t-SNE, where there are points enough, and by PCA with its ellipses; equal units on both axes."""
+    """The map by t-SNE, if there are enough points, and by PCA with error ellipses; equal units on both axes."""
     shown = _two_or_more(ctx)
     look = coloured(ctx, by)
     panels = []
@@ -74,7 +74,7 @@ def trajectories(ctx: Context, by: str = "run") -> PaperFigure:
 
 
 def trajectories_3d(ctx: Context, by: str = "run") -> PaperFigure:
-    """The map in three dimensions by PCA, and by t-SNE where there are points enough."""
+    """The map in three dimensions by PCA, and by t-SNE if there are enough points."""
     shown = _two_or_more(ctx)
     look = coloured(ctx, by)
     panels = []
@@ -89,12 +89,12 @@ def trajectories_3d(ctx: Context, by: str = "run") -> PaperFigure:
 
 
 def _shaded_words(shown: Map, look: Colouring) -> tuple[str, ...]:
-    """What lightness says, where it says something."""
+    """(a note on the meaning of lightness,) if the figure uses it."""
     return (SHADED,) if not look.task and any(len(t.rows) > 1 for t in shown.trajectories()) else ()
 
 
 def kept_words(made: Picture, dims: int) -> str:
-    """How much of the sum of squared distances the first axes of a PCA picture keep, in few words for a title."""
+    """The share of the sum of squared distances that the first `dims` axes of a PCA preserve, for a title."""
     return f"{dims} axes keep {sum(made.axis_share[:dims]):.0%}"
 
 
@@ -109,7 +109,10 @@ def drawn(
     by: str = "run",
     turned: tuple[float, float] | None = None,
 ) -> PaperFigure:
-    """The vectors `names` at the places `xy_Kd` (K x 2 or 3) that another picture of them has, made by `method`."""
+    """The vectors `names` at the given coordinates `xy_Kd` (K x 2 or 3), which `method` has computed.
+
+    `turned`: azimuth and elevation in degrees of three axes.
+    """
     at = {name: k for k, name in enumerate(names)}
     rows = [k for k, name in enumerate(ctx.map.names) if name in at]
     shown = ctx.map.select(rows)
@@ -130,7 +133,7 @@ def _two_or_more(ctx: Context) -> Map:
 
 
 def panel(title: str, shown: Map, xy_Kd: Array, look: Colouring, unit: str = UNIT) -> Panel:
-    """One picture of a map with its threads, single models and lines of descent."""
+    """One map with its trajectories, models without steps, and lines from parents to children."""
     layers = [*_lines(shown, xy_Kd), *_threads(shown, xy_Kd, look), *_alone(shown, xy_Kd, look)]
     names = [f"axis {k + 1}" + (f", {unit}" if unit else "") for k in range(xy_Kd.shape[1])]
     z = FigureAxis(names[2]) if len(names) > 2 else None
@@ -176,7 +179,7 @@ def _layer(
 
 
 def _threads(shown: Map, xy_Kd: Array, look: Colouring) -> list[Layer]:
-    """Runs by step: a shaded line, and the last checkpoint as a larger mark."""
+    """Each run as a line shaded by step, with its last checkpoint as a larger marker."""
     layers = []
     for t in shown.trajectories():
         label = look.label(shown.points[t.rows[0]])
@@ -193,7 +196,7 @@ def _threads(shown: Map, xy_Kd: Array, look: Colouring) -> list[Layer]:
 
 
 def _alone(shown: Map, xy_Kd: Array, look: Colouring) -> list[Layer]:
-    """Models without steps, a layer for each series; coloured by score where that is asked for."""
+    """Models without steps, one layer per series, or one layer coloured by score."""
     threaded = {k for t in shown.trajectories() for k in t.rows} | set(shown.repeats.left_out)
     rows = [k for k, p in enumerate(shown.points) if k not in threaded and p.layer is None]
     size = LARGE if len(rows) < 100 else 2.5
@@ -221,7 +224,7 @@ def _alone(shown: Map, xy_Kd: Array, look: Colouring) -> list[Layer]:
 
 
 def _ellipses(ctx: Context, look: Colouring) -> list[Layer]:
-    """Outlines of where the runs' last checkpoints may lie, on maps that are not too large for it."""
+    """Error ellipses of the last checkpoints of runs; none on maps with too few or too many points."""
     if not MINIMUM <= len(ctx.map) <= POINTS_MAX:
         return []
     try:
@@ -239,7 +242,7 @@ def _outline(e: Ellipse, look: Colouring, shown: Map, row: int) -> Layer:
 
 
 def layers(ctx: Context) -> PaperFigure:
-    """KL from layer to layer, and the layers of all models as threads through one map with the models themselves."""
+    """KL from layer to layer, and one map with the layers of every model as a trajectory and the models themselves."""
     if not any(row.layers for row in ctx.rows):
         raise MissingError("no lens vectors are stored", 'score with layers = "all" in the [scoring] table')
     found = [t for t in threads(ctx.layered) if t.steps]
@@ -266,7 +269,7 @@ def layers(ctx: Context) -> PaperFigure:
 
 
 def _model_slots(ctx: Context, models: Sequence[str]) -> dict[str, int]:
-    """Numbers of models for colour and marker: those of their runs, as on every screen, where these differ."""
+    """{model: its number, for colour and marker}: those of their runs, as on every screen, if all of these differ."""
     runs = {of_model(p): label_of(p) for p in ctx.layered.points if p.layer is not None}
     numbers = [ctx.slots.get(runs[m], -1) for m in models]
     apart = len(set(numbers)) == len(numbers) and min(numbers, default=0) >= 0
@@ -294,7 +297,10 @@ def layer_map(
     title: str = "",
     slots: Mapping[str, int] | None = None,
 ) -> Panel:
-    """Every model's layers as a thread, light at the embedding, through one map; a large mark where the model itself is."""
+    """A map with the layers of every model as a line, light at the embedding; a large marker shows the model itself.
+
+    `xy_K2` are coordinates computed elsewhere (None: they are computed by `method`).
+    """
     xy = part.coordinates(method, 2, perplexity=PERPLEXITY) if xy_K2 is None else xy_K2  # type: ignore[arg-type]
     made = []
     for number, model in enumerate(dict.fromkeys(models)):
@@ -315,5 +321,5 @@ def layer_map(
 
 
 def of_model(point: Point) -> str:
-    """The name of the model or checkpoint whose layer a lens vector is."""
+    """The name of the model or checkpoint to which a lens vector belongs."""
     return point.name.rpartition("#")[0]

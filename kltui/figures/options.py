@@ -1,4 +1,4 @@
-"""The options of the command line that concern figures."""
+"""The command-line options on figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_commands(what: argparse._MutuallyExclusiveGroup) -> None:
-    """--figure and --reproduce, among the commands."""
+    """Adds --figure, --share and --reproduce to the commands."""
     what.add_argument(
         "--figure",
         metavar="NAME",
@@ -32,7 +32,7 @@ def add_commands(what: argparse._MutuallyExclusiveGroup) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What --figure and --reproduce take."""
+    """Adds the options of --figure and --reproduce."""
     figures = parser.add_argument_group(
         "with --figure and --reproduce",
         "--figure and --share also take --preprocess, --exclude, --separate, --map and --pair.",

@@ -1,4 +1,4 @@
-"""A figure before it is drawn: panels with named axes, layers of points and lines, all of it plain numbers."""
+"""A figure as data, independent of what draws it: panels with named axes, and layers of points and lines."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Scale = Literal["linear", "log", "symlog"]
 Kind = Literal["line", "points", "cells"]
 Dash = Literal["solid", "dashed", "dotted"]
 
-# Seven marks and eight colours: the cycles are out of step, so that 56 series differ.
+# Seven markers and eight colours have no common divisor, so that 56 series differ.
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 COLOURS = tuple("#{:02x}{:02x}{:02x}".format(*rgb(index)) for index in LIGHT.series)
 GREY, DARK = "#9a9a9a", "#222222"
-FADE = 0.6  # how far towards white the first step of a run is drawn
+FADE = 0.6  # how far the colour of a run's first step is mixed with white
 
 COLUMNS = (
     "panel",
@@ -45,7 +45,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class FigureAxis:
-    """An axis: its name with the unit, its scale, its limits, its own ticks (place, words) where it has some; `whole`: of integers."""
+    """An axis: its label with the unit, scale and limits; `ticks` are (position, label), empty: automatic; `whole`: integers only."""
 
     label: str = ""
     scale: Scale = "linear"
@@ -56,10 +56,11 @@ class FigureAxis:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """n points of one series: joined by a line, alone, or as cells of a matrix.
+    """n points of one series: connected by a line, separate, or as cells of a matrix.
 
-    `low` and `high` are ends of error bars in y, or edges of a `band`; `step` shades from light (first) to the full colour (last); `value`
-    colours by a scale of its own. A non-finite x or y is a gap. An empty `label` stands in no legend.
+    `low` and `high` are the ends of error bars in y, or the edges of a `band`; `shaded` draws the points from light (first)
+    to the full colour (last); `value` colours them by a colour scale. A non-finite x or y is a gap. A layer with an empty
+    `label` is not in the legend. `names` and `steps` are those of the points, for the CSV.
     """
 
     label: str
@@ -86,7 +87,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair (or triple) of axes with its layers; `equal` gives both axes the same unit."""
+    """Two (or three) axes with their layers; `equal`: both axes have the same unit. `value_*` concern the colour scale."""
 
     title: str
     x: FigureAxis
@@ -102,7 +103,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure: panels in rows of `columns`, and notes of what the numbers rest on."""
+    """A figure: panels in rows of `columns`, and notes on the basis of the numbers."""
 
     name: str
     title: str
@@ -113,11 +114,11 @@ class PaperFigure:
 
     def __post_init__(self) -> None:
         titles = [p.title for p in self.panels]
-        assert len(set(titles)) == len(titles), "the CSV tells panels apart by their titles"
+        assert len(set(titles)) == len(titles), "panels in the CSV are distinguished by their titles"
 
 
 def values(data: Any) -> Array:
-    """`data` as float64; None is NaN."""
+    """`data` as a float64 array; None becomes NaN."""
     return np.asarray(data, dtype=np.float64)
 
 
@@ -127,7 +128,7 @@ def slot_colour(slot: int) -> str:
 
 
 def slot_mark(slot: int) -> str:
-    """The mark of series number `slot`."""
+    """The marker of series number `slot`, in matplotlib's notation."""
     return MARKS[slot % len(MARKS)]
 
 
@@ -140,7 +141,7 @@ def shades(colour: str, n: int) -> list[str]:
 
 
 def segments(pairs: Sequence[tuple[int, int]], xyz_Kd: Array, label: str, names: Sequence[str]) -> Layer:
-    """Thin grey lines between pairs of rows, with gaps between them."""
+    """Thin grey lines between pairs of rows of `xyz_Kd`, separated by gaps."""
     dims = xyz_Kd.shape[1]
     gap = np.full(dims, np.nan)
     flat = [v for a, b in pairs for v in (xyz_Kd[a], xyz_Kd[b], gap)]
@@ -151,7 +152,7 @@ def segments(pairs: Sequence[tuple[int, int]], xyz_Kd: Array, label: str, names:
 
 
 def rows(picture: PaperFigure) -> Iterator[tuple[object, ...]]:
-    """The figure's points in the order they are drawn, one row of `COLUMNS` each."""
+    """The figure's points in the order in which they are drawn, each as a row with `COLUMNS`."""
     for panel in picture.panels:
         for number, layer in enumerate(panel.layers, 1):
             yield from _layer_rows(panel.title, number, layer)

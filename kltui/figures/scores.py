@@ -1,4 +1,4 @@
-"""Figures of benchmark scores: predicted against true ones, and mean log-likelihood against them."""
+"""Figures of benchmark scores: predicted against true scores, and mean log-likelihood against scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEGEND_MAX = 12
 
 
 def benchmark(ctx: Context) -> PaperFigure:
-    """Scores predicted from the map against the true ones, a panel for each task, coloured by type."""
+    """Scores predicted from the map against the true ones, one panel per task (at most nine), coloured by type."""
     data = benchmark_section.benchmark(ctx).data
     tasks = data["tasks"]
     assert isinstance(tasks, list)
@@ -42,7 +42,7 @@ def benchmark(ctx: Context) -> PaperFigure:
 def prediction_panel(
     task: str, rows: Sequence[Mapping[str, object]], kinds: Mapping[str, str], r: float, rho: float
 ) -> Panel:
-    """Prediction against truth; the diagonal is where both are alike."""
+    """Predicted against true scores, coloured by type; on the diagonal both are equal."""
     every = [v for row in rows for v in (float(str(row["score"])), float(str(row["predicted"])))]
     ends = values([min(every), max(every)])
     layers = [Layer("", ends, ends, colour=GREY, dash="dashed")]
@@ -61,7 +61,7 @@ def prediction_panel(
 
 
 def leakage(ctx: Context) -> PaperFigure:
-    """Mean log-likelihood against the score, with the robust trend; models far above it have likely seen the texts."""
+    """Mean log-likelihood against the score, with the robust trend; models far above it may have been trained on the texts."""
     data = benchmark_section.leakage(ctx).data
     rows = data["models"]
     assert isinstance(rows, list)

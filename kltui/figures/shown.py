@@ -1,4 +1,4 @@
-"""The figure of what a screen shows: its vectors in their order, and the places at which it drew them."""
+"""The figure of a screen's content: its vectors in their order, at the coordinates at which it shows them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from kltui.view.sections.context import Context, ReportChoice
 
 @dataclass(frozen=True, eq=False)
 class ShownSubject:
-    """What a screen shows: the name of its figure, and its vectors in their order (none: all of the map).
+    """The content of a screen: the name of its figure, and its vectors in their order (none: all of the map).
 
-    `pair`: A and B; `method` and `xy_Kd`: the picture of those vectors that is on screen, K x 2 or 3;
-    `colour`: what colours them; `turned`: azimuth and elevation in degrees of a picture in three
-    dimensions; `window`, `noise_corrected`: of a fit of diffusion; `curves`: scales, marks and what is
-    hidden among curves against the step.
+    `pair`: A and B; `method` and `xy_Kd`: the embedding of those vectors on screen, K x 2 or 3; `colour`: the property
+    that colours them; `turned`: azimuth and elevation in degrees of an embedding in three dimensions; `window`,
+    `noise_corrected`: settings of the diffusion fit; `curves`: settings of the Curves screen.
     """
 
     figure: str
@@ -33,7 +32,7 @@ class ShownSubject:
     curves: curves_figure.CurvesShown | None = None
 
     def choice(self, base: ReportChoice) -> ReportChoice:
-        """What a report's reader would have chosen to see the same, on top of `base`."""
+        """`base` with the choices of a report that shows the same."""
         return replace(
             base,
             pair=self.pair or base.pair,
@@ -44,7 +43,7 @@ class ShownSubject:
 
 
 def picture_of(ctx: Context, shown: ShownSubject) -> PaperFigure:
-    """The figure of what is shown, made on a context of its `choice`. Raises KltuiError where something lacks."""
+    """The figure of `shown`, from a context with its `choice`. Raises KltuiError if data for it is missing."""
     if shown.curves is not None:
         return curves_figure.drawn(ctx, shown.curves)
     if shown.xy_Kd is not None:

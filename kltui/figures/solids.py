@@ -1,4 +1,4 @@
-"""Panels of three axes: boxes of equal units, drawn as large as their places allow."""
+"""Panels with three axes: boxes with equal units, drawn as large as the layout allows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from kltui.figures.picture import Array, Panel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FLATTEST = 0.4  # share of the longest axis that each of three axes has at least
-_FIRST_ZOOM = 0.8  # of a box of three axes, before it is fitted to its place
+_FLATTEST = 0.4  # minimum length of each axis relative to the longest
+_FIRST_ZOOM = 0.8  # of a box before it is fitted to its area
 
 
 def solid_box(panel: Panel) -> tuple[Array, Array]:
-    """Middle and half of the sides of the box of three axes of equal units around a panel's points."""
+    """(centre, half of the sides) of the box around a panel's points, (3,) each, in data units."""
     found = [
         [layer.x, layer.y, layer.x if layer.z is None else layer.z] for layer in panel.layers if len(layer.x)
     ]
@@ -28,7 +28,7 @@ def solid_box(panel: Panel) -> tuple[Array, Array]:
 
 
 def shape_solid(axes: Any, panel: Panel) -> None:
-    """Three axes of equal units, none shorter than a part of the longest, seen without perspective."""
+    """Gives three axes equal units and an orthographic view; none is much shorter than the longest."""
     from matplotlib.ticker import MaxNLocator
 
     middle, half = solid_box(panel)
@@ -36,7 +36,7 @@ def shape_solid(axes: Any, panel: Panel) -> None:
         getattr(axes, f"set_{which}lim")(m - h, m + h)
         getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(4))
         axes.tick_params(axis=which, pad=0)
-    axes.patch.set_visible(False)  # it would hide the name of the next panel's third axis
+    axes.patch.set_visible(False)  # it would cover the label of the next panel's third axis
     axes.zaxis.labelpad = -3.0
     axes.set_proj_type("ortho")
     if panel.turned is not None:
@@ -44,11 +44,11 @@ def shape_solid(axes: Any, panel: Panel) -> None:
     axes.set_box_aspect(half, zoom=_FIRST_ZOOM)
     for artist in (*axes.lines, *axes.collections):
         artist.set_clip_on(False)  # the box may be wider than the square that matplotlib gives it
-        artist.set_in_layout(False)  # they lie within the box
+        artist.set_in_layout(False)  # they are inside the box
 
 
 def fit_solids(figure: Figure, n_rows: int = 0) -> None:
-    """Makes boxes of three axes as large as their places allow; `n_rows` of panels lose the height that is then empty."""
+    """Makes boxes of three axes as large as their areas allow; with `n_rows`, unused height of the rows is removed first."""
     solids = [axes for axes in figure.axes if axes.name == "3d"]
     if not solids:
         return
@@ -60,7 +60,9 @@ def fit_solids(figure: Figure, n_rows: int = 0) -> None:
         figure.set_size_inches(width, height - n_rows * 2 * max(0.0, empty) / figure.dpi)
     zooms = [np.full(len(solids), _FIRST_ZOOM)]
     reached = []
-    for _ in range(2):  # letters beside a box do not grow with it: two sizes tell how far both reach
+    for _ in range(
+        2
+    ):  # labels do not grow with the box, so that its extent is a linear function fitted at two zooms
         _zoom(solids, zooms[-1])
         figure.draw_without_rendering()
         rooms = np.array([_room(axes) for axes in solids])
@@ -78,18 +80,18 @@ def _zoom(solids: Sequence[Any], zooms: Iterable[float]) -> None:
 
 
 def _place(axes: Any) -> Any:
-    """Where three axes may be drawn, in pixels: all that the layout gave them, not the square in its middle."""
+    """The area of three axes in the layout, in pixels (matplotlib itself uses only the square in its middle)."""
     return axes.get_position(original=True).transformed(axes.figure.transSubfigure)
 
 
 def _room(axes: Any) -> Array:
-    """Half of the width and of the height of that place."""
+    """(half of the width, half of the height) of the area of three axes, in pixels."""
     place = _place(axes)
     return np.array([place.width, place.height]) / 2
 
 
 def _reach(axes: Any) -> Array:
-    """How far three axes and their names reach from the middle of their place, across and up or down, in pixels."""
+    """How far three axes and their labels extend from the middle of their area, (horizontally, vertically), in pixels."""
     from matplotlib.transforms import Bbox
 
     renderer, place = axes.figure.canvas.get_renderer(), _place(axes)

@@ -1,4 +1,4 @@
-"""Figures as text plots, where matplotlib is missing."""
+"""Figures as text plots, for installations without matplotlib."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 100, 24
 
 
 def text_of(picture: PaperFigure) -> str:
-    """The panels of a figure below each other, in printable characters."""
+    """A figure as text: its title, its panels below each other, and its notes."""
     parts = [picture.title, *(_panel(panel) for panel in picture.panels), *picture.notes]
     return "\n\n".join(parts) + "\n"
 
@@ -33,4 +33,4 @@ def _panel(panel: Panel) -> str:
         equal=panel.equal,
     )
     drawn = draw(series, frame, Style(WIDTH, HEIGHT))
-    return "\n".join([drawn, *(["places: " + "; ".join(dict.fromkeys(places))] if places else [])])
+    return "\n".join([drawn, *(["ticks: " + "; ".join(dict.fromkeys(places))] if places else [])])

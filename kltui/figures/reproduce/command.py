@@ -1,4 +1,4 @@
-"""kltui --reproduce: every item of both papers that a folder of released files allows, and a summary of them."""
+"""kltui --reproduce: every figure and table of both papers that a folder of released files allows, and a summary."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def reproduce(arguments: argparse.Namespace, notify: Callable[[str], None]) -> i
 
 
 def _made(item: ReproducedItem, releases: Sequence[Release], notify: Callable[[str], None]) -> Result:
-    """What the first release that allows an item makes of it; what it lacks where none does."""
+    """The result from the first release that has the data of an item; if none has, a result that states what is missing."""
     notify(f"{item.paper} {item.what}")
     lacks = []
     for release in sorted(releases, key=lambda r: item.paper == OYAMA and not r.scores):
@@ -105,7 +105,7 @@ def _write(item: ReproducedItem, result: Result, folder: Path, look: FigureStyle
 
 
 def _figure(picture: PaperFigure, path: Path, look: FigureStyle) -> list[Path]:
-    """The figure by matplotlib; as text where that is missing, with the same CSV."""
+    """Writes the figure with matplotlib, or as a text plot if that is not installed; returns the paths, including the CSV."""
     if importlib.util.find_spec("matplotlib") is not None:
         return write(picture, path, look)
     text, points = path.with_suffix(".txt"), path.with_suffix(".csv")
@@ -124,7 +124,7 @@ def _rows(item: ReproducedItem, result: Result) -> Iterable[Sequence[object]]:
 
 
 def _summary(made: Sequence[Made], releases: Sequence[Release], folder: Path) -> list[Path]:
-    """summary.csv and README.txt."""
+    """Writes summary.csv and README.txt and returns their paths."""
     path, readme = folder / "summary.csv", folder / "README.txt"
     write_table(path, SUMMARY, [row for item, result in made for row in _rows(item, result)])
     lines = [
@@ -175,7 +175,7 @@ def _print(made: Sequence[Made], files: Sequence[Path]) -> None:
 
 
 def _printed(numbers: Sequence[Number]) -> list[Number]:
-    """Numbers that have a published one, else the first few."""
+    """The numbers with a published value; if there are none, the first three."""
     reported = [n for n in numbers if math.isfinite(n.published)]
     return reported or list(numbers[:3])
 
@@ -187,7 +187,7 @@ def _beside(n: Number) -> list[str]:
 
 
 def _as_dict(made: Sequence[Made], releases: Sequence[Release], files: Sequence[Path]) -> dict[str, object]:
-    """Plain data of everything, None for NaN."""
+    """All results as data for JSON, with None for NaN."""
 
     def plain(row: Sequence[object]) -> list[object]:
         return [None if isinstance(v, float) and not math.isfinite(v) else v for v in row]

@@ -1,4 +1,4 @@
-"""What one figure or table of a paper comes to: pictures, numbers beside the published ones, or what it lacks."""
+"""The result of reproducing one figure or table of a paper: figures, numbers with the published ones, or what is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KISHINO, OYAMA = "2505.15353", "2502.16173"
 
 @dataclass(frozen=True)
 class Number:
-    """One number of an item: here, its quartiles or spread, how many values it rests on, and as published (NaN: not)."""
+    """One number of an item: its value `here`, quartiles or spread `low` and `high` of `n` values, and as published (NaN: not published)."""
 
     quantity: str
     here: float
@@ -29,18 +29,18 @@ class Number:
 
     @property
     def deviation(self) -> float:
-        """Here less published."""
+        """The value here minus the published one."""
         return self.here - self.published
 
     @property
     def ratio(self) -> float:
-        """Here over published."""
+        """The value here divided by the published one; NaN if that is 0 or not known."""
         return self.here / self.published if self.published else math.nan
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of an item: its picture (None: a table alone) and its numbers; `lacks` says what could not be had."""
+    """The result of an item: its figures (none for a table) and numbers; `lacks` states the missing data, "" if none."""
 
     pictures: tuple[PaperFigure, ...] = ()
     numbers: tuple[Number, ...] = ()
@@ -49,7 +49,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ReproducedItem:
-    """One figure or table: a short name for its files, the paper, what it is there, and what makes it of a release."""
+    """One figure or table: a short name for its files, the arXiv number, its name in the paper, and the function that makes it."""
 
     name: str
     paper: str
@@ -64,7 +64,7 @@ def medians(
     unit: str = "bits/byte",
     note: str = "",
 ) -> Number:
-    """The median of values with its quartiles; NaN of none."""
+    """The median of the finite values with its quartiles; NaN if there are none."""
     known = np.array([v for v in values if math.isfinite(v)])
     if not len(known):
         return Number(quantity, math.nan, published, unit=unit, note=note)

@@ -65,7 +65,7 @@ def _prepared_numbers(shown: Map) -> tuple[Number, ...]:
 
 
 def spiral(release: Release) -> Result:
-    """Version 1: the same trajectories in three dimensions, the spiral."""
+    """Version 1 of the paper: the same trajectories in three dimensions, the spiral."""
     shown = release.pretraining
     look = colouring(shown, "run", _slots(shown))
     xyz = shown.coordinates("tsne", 3, perplexity=PERPLEXITY)
@@ -89,7 +89,7 @@ def quantised_map(release: Release) -> Result:
 
 
 def _cosines(release: Release, bits: int) -> list[Number]:
-    """Median cosine of the shifts of two models of one type, and of two types."""
+    """Median cosine between the shifts of two models of the same type, and of different types."""
     pairs = quantization_pairs(release.whole.points, bits).pairs
     if len(pairs) < 2:
         return []
@@ -121,7 +121,7 @@ def tuned_map(release: Release) -> Result:
 def _pictures(
     release: Release, name: str, title: str, shown: Map, perplexity: float
 ) -> tuple[PaperFigure, ...]:
-    """A map of models coloured by type: as released, where it was, and computed."""
+    """A map of models coloured by type: with the released coordinates, if there are any, and as computed here."""
     look = _by_type(shown)
     found = release.coordinates(name, shown)
     panels = [] if found is None else [panel("released coordinates", shown, found, look, unit="")]
@@ -178,7 +178,7 @@ def layers(release: Release) -> Result:
 
 
 def _llama_layers(shown: Map) -> tuple[Number, ...]:
-    """The layers of Llama-2-7b that version 1 reports, where they are among these."""
+    """KL between the layers of Llama-2-7b that version 1 of the paper reports, if `shown` has them."""
     found = [t for t in threads(shown) if t.model.lower().endswith("llama-2-7b-hf")]
     return tuple(
         Number(
@@ -197,7 +197,7 @@ def _llama_layers(shown: Map) -> tuple[Number, ...]:
 
 
 def settings(release: Release) -> Result:
-    """Figure 3: the ten settings, random pairs as published beside kltui's own."""
+    """Figure 3: the ten settings, with the published random pairs next to kltui's own."""
     rows = scale(release.whole, pretraining=_has_runs(release), exclude=PYTHIA_EXCLUDED)
     drawn = published_pairs(release)
     as_published = {
@@ -327,7 +327,7 @@ def _growth(release: Release, start: int, slots: dict[str, int], *, weights: boo
 
 
 def version_1(release: Release) -> Result:
-    """The table of version 1: KL of 410m along its run, between its seeds and to other sizes."""
+    """The table of version 1: KL of pythia-410m between its steps, between its seeds and to other sizes."""
     shown = release.main
     numbers = []
     for (a, b), published in STEPS_V1.items():

@@ -27,13 +27,13 @@ PERPLEXITY = 30.0
 SIX = "6-taskmean"
 LIKELIHOOD = "mean log-likelihood"
 TREE_MAX = 80
-CLIPPED = 0.01  # share of values alike at the bottom that only clipping makes
+CLIPPED = 0.01  # if a larger share of the values equals the smallest one, they are clipped already
 
 
 def _models(release: Release) -> Map:
-    """Downloaded models, clipped at the 2 % quantile of all values, as published.
+    """The downloaded models, clipped at the 2 % quantile of all values, as published.
 
-    Values that share their least one in about that number are clipped already, and stay as they are.
+    Values that are clipped already (see `CLIPPED`) are not changed.
     """
     shown = release.models
     L = shown.loglik_KN
@@ -83,7 +83,7 @@ def tree(release: Release) -> Result:
 
 
 def _tasks(release: Release) -> dict[str, dict[str, float]]:
-    """{task: {model: score}} of the released models, their six-task mean among them where it can be had."""
+    """{task: {model: score}} of the released models, including the mean over tasks of models that have them all."""
     names = {p.name for p in release.models.points}
     tasks: dict[str, dict[str, float]] = {}
     for name, scores in release.scores.items():
@@ -96,7 +96,7 @@ def _tasks(release: Release) -> dict[str, dict[str, float]]:
 
 
 def _scored(release: Release) -> tuple[Map, list[str], Array]:
-    """(models with every score, tasks, K x T scores), models in the order of the files."""
+    """(models with every score, tasks, K x T scores), models in the order of the files. Raises MissingError if there are too few."""
     tasks = _tasks(release)
     if not tasks:
         raise MissingError(
@@ -113,7 +113,7 @@ def _scored(release: Release) -> tuple[Map, list[str], Array]:
 
 
 def predictions(release: Release) -> Result:
-    """Tables of predicted scores: Q and L, folds grouped by type and at random; the scatter of Q by type."""
+    """Tables of predicted scores from Q and L, with folds grouped by type and at random; scatter plots of those from Q."""
     shown, tasks, y = _scored(release)
     types = [p.type or p.name for p in shown.points]
     order = sorted(range(len(shown)), key=lambda k: shown.names[k])  # the penalty is chosen on models by name
@@ -160,7 +160,7 @@ def _scatter(shown: Map, tasks: Sequence[str], found: Array, y: Array, kind: str
 
 
 def likelihood(release: Release) -> Result:
-    """Mean log-likelihood against scores: its correlation with each task, and models far above the trend."""
+    """Mean log-likelihood against scores: its correlation with each task, and the scatter plot with the robust trend."""
     shown, tasks, y = _scored(release)
     mean = shown.mean_loglik
     numbers = []
@@ -185,7 +185,7 @@ def likelihood(release: Release) -> Result:
 
 
 def texts(release: Release) -> Result:
-    """Error of a map against the number of texts."""
+    """Relative error of a map's KL over the number of texts."""
     shown = _models(release)
     if len(shown) < 3:
         raise MissingError(f"only {len(shown)} models", "three or more")
@@ -200,7 +200,7 @@ def texts(release: Release) -> Result:
         layers.append(Layer(NAMES[method], x, y, colour=slot_colour(slot), mark=slot_mark(slot)))
     made = Panel(
         "Error of a map",
-        FigureAxis("different texts", "log"),
+        FigureAxis("distinct texts", "log"),
         FigureAxis("relative error of KL", "log"),
         tuple(layers),
     )

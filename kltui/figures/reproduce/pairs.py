@@ -1,4 +1,4 @@
-"""Pairs of downloaded models as published: children with one parent, and random pairs drawn by the paper's seed."""
+"""The published pairs of downloaded models: children with one parent, and random pairs drawn with the paper's seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Published:
-    """Pairs of places in the list of models: (child, parent), random within types, random over all."""
+    """Pairs of indices into the list of models: (child, parent), random within types, random over all."""
 
     related: list[Pair]
     within: list[Pair]
@@ -21,10 +21,10 @@ class Published:
 
 
 def published_pairs(release: Release, seed: int = SEED) -> Published:
-    """The pairs of arXiv 2505.15353, Figure 3 (calc_kl.py): Python's `random`, seeded anew for each type.
+    """The pairs of arXiv 2505.15353, Figure 3 (calc_kl.py), drawn with Python's `random`, seeded again for each type.
 
-    The order of the draws is that of sibling_info.json and of Python's sets of whole numbers; that is why places in
-    the list of models are kept here, not rows.
+    The draws depend on the order of sibling_info.json and of Python's sets of integers, so that pairs are indices into
+    the list of models, not rows of the map.
     """
     place = {name: k for k, name in enumerate(release.order)}
     by_type: dict[str, list[Pair]] = {}
@@ -51,7 +51,7 @@ def _two(rng: random.Random, held: list[int]) -> Pair:
 
 
 def as_rows(release: Release, pairs: list[Pair]) -> list[Pair]:
-    """The pairs as rows of the release's map; those with a model that has no vector are left out."""
+    """The pairs as rows of the release's map, without those that include a model without a vector."""
     found = []
     for a, b in pairs:
         i, j = release.row(release.order[a]), release.row(release.order[b])

@@ -1,4 +1,4 @@
-"""A folder of released files as one map, with what the files say of lineage, scores, weights and pictures."""
+"""A folder of released files as one map, with the lineage, scores, weight distances and coordinates in the files."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ PICTURES = {
     "fine-tuning": "ft_tsne",
     "layer": "layer_tsne",
 }
-# Where the files lie below the folder that is given: itself, its data, or a copy of the whole repository.
+# Folders with the files, relative to the given one: itself, its data folder, or those of a copy of the repository.
 PLACES = ("", "data", "kl-scale/data", "1000models/data", "kl-scale", "1000models")
 MARKS = ("texts.json", "texts*.jsonl", "text/*.jsonl")
 
 
 @dataclass(frozen=True, eq=False)
 class Release:
-    """One folder of released files.
+    """The content of one folder of released files.
 
-    `whole` has every vector, lens vectors too, as they were scored; `order` are the models of model_list.json, and
-    `siblings` {child: parents} in the order of sibling_info.json, both by the names that the files have.
+    `whole` has every vector, including lens vectors, without preprocessing. `order` are the models of model_list.json, and
+    `siblings` is {child: parents} in the order of sibling_info.json, both with the names in the files.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class Release:
 
     @cached_property
     def models(self) -> Map:
-        """Models without steps, unquantised, in the order of the files: what was downloaded from a hub."""
+        """The downloaded models (without steps, not quantised), in the order of the files. Raises MissingError if there are none."""
         rows = self._rows_where(lambda p: p.step is None and p.quantization == "none")
         return self._part(
             rows, "vectors of single models (a list of records, or a matrix with model_list.json)"
@@ -66,12 +66,12 @@ class Release:
 
     @cached_property
     def main(self) -> Map:
-        """The main pretraining runs prepared as published: clipped, without outlier texts, seeds and 1b at 116000."""
+        """The main pretraining runs (no seed runs), preprocessed as published: clipped, without outlier texts."""
         return self._prepared(self._rows_where(lambda p: p.step is not None and p.seed is None))
 
     @cached_property
     def pretraining(self) -> Map:
-        """All pretraining runs but two seeds that do not behave, prepared together."""
+        """All pretraining runs, including seed runs, preprocessed together as published."""
         return self._prepared(self._rows_where(lambda p: p.step is not None))
 
     def _prepared(self, rows: Sequence[int]) -> Map:
@@ -84,11 +84,11 @@ class Release:
         return self.whole.select(rows)
 
     def _rows_where(self, wanted: Callable[[Point], bool]) -> list[int]:
-        """Rows of final vectors that are wanted."""
+        """Rows of the vectors that are not lens vectors and for which `wanted` is true."""
         return [k for k, p in enumerate(self.whole.points) if p.layer is None and wanted(p)]
 
     def row(self, name: str) -> int | None:
-        """The row of a model by the name that the files have; None where it has no vector."""
+        """The row of a model with that name in the files; None if it has no vector."""
         return self._rows.get(released(name).name)
 
     @cached_property
@@ -96,7 +96,7 @@ class Release:
         return {p.name: k for k, p in enumerate(self.whole.points)}
 
     def coordinates(self, picture: str, shown: Map) -> Array | None:
-        """Released t-SNE coordinates of a map's vectors, K x 2 (NaN where one has none); None where there are none."""
+        """Released t-SNE coordinates of a map's vectors, K x 2, NaN for vectors without any; None if no vector has any."""
         found = self.pictures.get(PICTURES[picture])
         if found is None:
             return None
@@ -111,7 +111,7 @@ class Release:
 
 
 def read_releases(folder: Path) -> list[Release]:
-    """The releases in a folder, or in a copy of the whole repository. Raises UsageError where there is none."""
+    """The releases in a folder, or in a copy of the whole repository. Raises UsageError if there is none."""
     if not folder.is_dir():
         raise UsageError(
             f"--reproduce {safe_text(str(folder))}: the folder does not exist",
@@ -180,7 +180,7 @@ def _map(found: Imported, corpus: Corpus) -> Map:
 
 
 def _json(folder: Path, name: str, kind: type) -> Any:
-    """The value of model_info/NAME or NAME, empty where there is none."""
+    """The value in the JSON file model_info/NAME or NAME; an empty `kind` if there is no such file."""
     for path in (folder / "model_info" / name, folder / name):
         if path.is_file():
             return read_json(path, kind)

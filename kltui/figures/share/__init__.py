@@ -1,1 +1,1 @@
-"""One self-contained page of a workspace's figures, to be looked at with a mouse: nothing is fetched from anywhere."""
+"""One self-contained interactive HTML page with a workspace's figures; it loads nothing from the network."""

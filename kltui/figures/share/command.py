@@ -1,4 +1,4 @@
-"""What --share does: the map, curves, scale and matrix of a workspace on one page."""
+"""Runs --share: writes one page with the map, curves, scale and matrix of a workspace."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FIGURES = ("trajectories", "trajectories-3d", "curves", "scale", "matrix")
 
 
 def checked_page(path: Path) -> Path:
-    """The path of a page to write. Raises UsageError where no page can be written so."""
+    """The path of a page to write. Raises UsageError if it does not end in .html or .htm, or is not writable."""
     return checked_file("--share", path, "page", ("html", "htm"))
 
 
 def share(ctx: Context, path: Path) -> Path:
-    """The page of every figure that this workspace can fill. Raises KltuiError where it can fill none."""
+    """Writes a page with every figure for which the workspace has data, and returns its path. Raises KltuiError if there is none."""
     check_plotly()
     checked_page(path)
     check_choice(ctx)

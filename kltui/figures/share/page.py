@@ -1,4 +1,4 @@
-"""The page: figures as JSON, the plotting library as it came, and a policy under which nothing leaves or enters."""
+"""The HTML page: figures as JSON, the unchanged plotting library, and a policy that forbids all network access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ h1 { font-size: 1.5rem; margin: .4rem 0; } h2 { font-size: 1.15rem; margin: 2rem
 .notes, footer { color: #666; font-size: .85rem; } pre { white-space: pre-wrap; }
 nav a { margin-right: 1rem; color: #005f87; }
 """
-# Runs the library out of its compressed text, then draws every figure; what fails is said on the page.
+# Decompresses and runs the library, then draws every figure; errors are shown on the page.
 SCRIPT = """
 (async () => {
   const said = document.getElementById("state");
@@ -68,7 +68,7 @@ PAGE = """<!DOCTYPE html>
 <p id="state">Drawing …</p>
 {body}
 <footer>
-<p>Made by kltui {version}. Drag to zoom or turn, scroll to zoom, double click to reset; a name in a legend hides its series.</p>
+<p>Made by kltui {version}. Drag to zoom or rotate, scroll to zoom, double-click to reset; click a name in a legend to hide its series.</p>
 <details><summary>Drawn by plotly.js; its licence</summary><pre>{licence}</pre></details>
 </footer>
 <script type="application/json" id="figures">{figures}</script>
@@ -81,7 +81,7 @@ WIDE = ("scale", "matrix", "trajectories-3d")
 
 
 def check_plotly() -> None:
-    """Raises KltuiError where plotly is not installed."""
+    """Raises KltuiError if plotly is not installed."""
     if find_spec("plotly") is None:
         raise KltuiError(
             "pages are drawn by plotly, which is not installed",
@@ -90,7 +90,7 @@ def check_plotly() -> None:
 
 
 def page(title: str, basis: str, pictures: list[PaperFigure]) -> str:
-    """The page of some figures: its text, UTF-8, with nothing that is fetched."""
+    """The HTML of a page with some figures. Raises KltuiError if plotly is not installed."""
     check_plotly()
     library = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
     drawn: dict[str, object] = {}
@@ -111,7 +111,7 @@ def page(title: str, basis: str, pictures: list[PaperFigure]) -> str:
 
 
 def _section(picture: PaperFigure, drawn: dict[str, object]) -> str:
-    """The HTML of one figure, whose panels join `drawn`."""
+    """The HTML of one figure; its panels are added to `drawn`, {id of an element: panel}."""
     places = []
     wide = " wide" if picture.name in WIDE and len(picture.panels) == 1 else ""
     for number, panel in enumerate(sections(picture.panels)):
@@ -125,13 +125,13 @@ def _section(picture: PaperFigure, drawn: dict[str, object]) -> str:
 
 
 def in_script(data: object) -> str:
-    """JSON that cannot end the element it stands in, whatever names are in it."""
+    """JSON that is safe inside a script element: no name in it can end the element."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _hash(code: bytes) -> str:
-    """What a content security policy allows a script of this text by."""
+    """The hash of a script for the content security policy that allows it."""
     return f"sha256-{base64.b64encode(hashlib.sha256(code).digest()).decode()}"
 
 

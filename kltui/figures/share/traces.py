@@ -1,4 +1,4 @@
-"""Panels of figures as what plotly draws: traces and layouts of plain JSON, every name in it escaped."""
+"""Panels of figures as plotly's traces and layouts in plain JSON, with every name escaped."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v"
            "X": "x", "_": "line-ew-open", "x": "x-thin-open"}  # fmt: skip
 SOLID = {"o": "circle", "s": "square", "^": "diamond-open", "D": "diamond", "v": "circle-open", "P": "cross",
          "X": "x", "x": "x"}  # fmt: skip
-STROKES = "_x"  # marks that have no face
+STROKES = "_x"  # markers that consist of lines only
 DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
 COLOURS = "Viridis"
 _SYMLOG = (0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
 
 
 def plain(text: str, maximum: int = 120) -> str:
-    """Words that plotly shows as they are: it takes some tags and entities for markup."""
+    """Text escaped so that plotly, which interprets some tags and entities as markup, shows it unchanged."""
     return html.escape(safe_text(text, maximum), quote=False)
 
 
 def numbers(values: Array) -> list[float | None]:
-    """Values in seven digits; None where one is not finite, which is a gap."""
+    """Values rounded to seven digits; None, a gap, for those that are not finite."""
     return [float(f"{v:.7g}") if math.isfinite(v) else None for v in np.asarray(values, dtype=np.float64)]
 
 
 def panel_json(panel: Panel) -> Json:
-    """Traces and layout of one panel."""
+    """The traces and layout of one panel."""
     seen: set[str] = set()
     traces: list[Json] = []
     for layer in panel.layers:
         made = _cells(layer, panel) if layer.kind == "cells" else _points(layer, panel, seen)
         traces.append(made)
-    # Above the plot's left end and below the line of buttons, which would lie on the words of a narrow panel.
+    # Above the left end of the plot and below the buttons, which would cover the title of a narrow panel.
     layout: Json = {"title": {"text": plain(panel.title), "x": 0, "xref": "paper", "xanchor": "left",
                               "y": 1, "yref": "paper", "yanchor": "bottom", "pad": {"b": 6}}}  # fmt: skip
     if panel.z is None:
@@ -57,7 +57,7 @@ def panel_json(panel: Panel) -> Json:
         scene: Json = {f"{w}axis": _axis(axis, panel) for w, axis in axes}
         for w, m, h in zip("xyz", middle.tolist(), half.tolist(), strict=True):
             scene[f"{w}axis"]["range"] = [float(f"{m - h:.7g}"), float(f"{m + h:.7g}")]  # type: ignore[index]
-        # Equal units, in a box no longer from corner to corner than plotly's cube, which its camera sees whole.
+        # Equal units, in a box whose diagonal is not longer than that of plotly's cube, so that the camera shows all of it.
         sides = np.sqrt(3) * half / np.linalg.norm(half)
         ratio = {w: float(f"{side:.5g}") for w, side in zip("xyz", sides, strict=True)}
         camera = {"eye": {"x": 1.45, "y": 1.45, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.12}}
@@ -93,7 +93,7 @@ def _named(axis: FigureAxis) -> str:
 
 
 def _on(axis: FigureAxis, values: Array) -> Array:
-    """Values where plotly is to draw them: it has no axis that is linear at 0 and logarithmic beyond."""
+    """Values as drawn on an axis: log10(1 + value) for "symlog", which plotly does not have."""
     if axis.scale != "symlog":
         return values
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -169,7 +169,7 @@ def _bars(layer: Layer) -> Json:
 
 
 def _said(layer: Layer, panel: Panel, k: int) -> str:
-    """What stands beside the mouse: the name, then the numbers with their units."""
+    """The text shown next to the mouse pointer: the name, then the values with their units."""
     lines = [plain(layer.names[k], 80)]
     if panel.equal or panel.z is not None:
         return lines[0]
@@ -185,7 +185,7 @@ def _said(layer: Layer, panel: Panel, k: int) -> str:
 
 
 def _cells(layer: Layer, panel: Panel) -> Json:
-    """A matrix as a heat map, of logarithms where its values are shown so; the smallest is the brightest."""
+    """A matrix as a heat map, of log10 of the values if the panel says so; the smallest is the brightest."""
     assert layer.value is not None
     n_x, n_y = int(layer.x.max()) + 1, int(layer.y.max()) + 1
     grid = np.full((n_y, n_x), np.nan)
@@ -222,7 +222,7 @@ def _cell_words(layer: Layer, panel: Panel, k: int) -> str:
 
 
 def _decades(grid: Array, panel: Panel) -> Json:
-    """Ticks of the colour bar in the values' own units."""
+    """The ticks of the colour bar of a logarithmic heat map, labelled in the unit of the values."""
     known = grid[np.isfinite(grid)]
     if not panel.value_log or not len(known):
         return {}
@@ -233,5 +233,5 @@ def _decades(grid: Array, panel: Panel) -> Json:
 
 
 def sections(panels: Sequence[Panel]) -> list[Json]:
-    """The panels of one figure."""
+    """The panels of one figure as plotly's traces and layouts."""
     return [panel_json(panel) for panel in panels]
