@@ -1,1 +1,1 @@
-"""Pretrains a small suite on this machine: the embedded main job."""
+"""The demo: pretrains a small suite of models on this machine and scores all their checkpoints."""

@@ -1,4 +1,4 @@
-"""The demo's LoRA run: a few adapters on the end of a run, trained on the fine-tuning text."""
+"""The demo's LoRA run: a few adapters of a run's last checkpoint, trained on the fine-tuning text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEARNING_RATE = 5e-3
 
 
 def writes_adapters(workspace: Path, prepared: Prepared, suite: Suite) -> bool:
-    """Whether peft is here; then the adapters of `adapter_run` are trained and saved, unless they are there."""
+    """Trains and saves the adapters of `adapter_run`, unless they exist; False, without training, if peft is not installed."""
     run = adapter_run(suite)
     if find_spec("peft") is None:
         return False
@@ -45,7 +45,7 @@ def _train(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun) -
         task_type="CAUSAL_LM",
     )
     model: Any = peft.get_peft_model(plain, settings).train()
-    # relative to the adapters' folders: the demo's may be moved
+    # relative to the adapters' folders, because the demo's folder may be moved
     own = checkpoint_folder(workspace, run, run.last_step)
     model.peft_config["default"].base_model_name_or_path = os.path.relpath(base, own)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -63,13 +63,13 @@ def _train(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun) -
 
 
 def _save(model: Any, prepared: Prepared, folder: Path) -> None:
-    """An ordinary adapter folder, written aside and renamed; one that is there already is left alone."""
+    """Writes an adapter folder under a temporary name and renames it; an existing folder is not changed."""
     if folder.is_dir():
         return
     aside = prepared.folder / f".{folder.parent.name}.{folder.name}.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     with warnings.catch_warnings(action="ignore"):
-        # "auto" would ask the hub whether the base has grown: it is of this demo
+        # "auto" would query the hub for the size of the base's vocabulary
         model.save_pretrained(aside, save_embedding_layers=False)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(folder)

@@ -1,4 +1,4 @@
-"""A Llama of the demo as a GGUF file, as llama.cpp's converter lays it out: its matrices in blocks of four bits."""
+"""Writes the demo's Llama as a GGUF file in the layout of llama.cpp's converter, its matrices quantised to four bits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KIND = "Q4_0"
 
 
 def write_gguf(tensors: Mapping[str, NDArray[np.float32]], config: Any, path: Path) -> None:
-    """Writes the model of these tensors (transformers' names) and LlamaConfig to `path`, put in place when complete."""
+    """Writes a model, given as tensors (transformers' names) and LlamaConfig, to `path`, which appears when it is complete."""
     import gguf
 
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
@@ -51,7 +51,7 @@ def _add_keys(writer: Any, config: Any, file_type: int) -> None:
 
 
 def _interleaved(name: str, values: NDArray[np.float32], config: Any) -> NDArray[np.float32]:
-    """Queries' and keys' rows with the two numbers of each rotary pair side by side, which llama.cpp turns together."""
+    """Rows of query and key matrices with the two entries of each rotary pair adjacent, as llama.cpp expects; others unchanged."""
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     n = next((n for part, n in heads.items() if part in name), 0)
     if not n:

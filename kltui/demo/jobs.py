@@ -1,4 +1,4 @@
-"""The demo's two job files, ordinary ones: every checkpoint, and the last of some runs with all layers."""
+"""The demo's two job files: one for every checkpoint, one for the last checkpoints of some runs with all layers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def write_jobs(
     gguf: bool = False,
     adapters: bool = False,
 ) -> list[Path]:
-    """Paths of the job files written into `workspace`, in the order to run them in.
+    """Writes the job files into `workspace` and returns their paths in the order in which they are to run.
 
-    The last checkpoint of each size and fine-tune comes first, with its layers: the job for all then finds it scored.
+    The job with layers runs first: the other one then finds these checkpoints scored.
     """
     sizes = {run.size: run for run in reversed(suite.runs) if not run.parent}
     shown = [*reversed(sizes.values()), *(run for run in suite.runs if run.parent)]
@@ -46,7 +46,7 @@ def write_jobs(
 
 
 def _adapters(run: PlannedRun) -> ModelTable:
-    """The entry of a LoRA run, whose adapters name their base themselves."""
+    """The entry of a LoRA run; its adapter files name their base model."""
     folder = checkpoint_folder(Path(), run, run.last_step).parent
     return ModelTable(
         path=folder.as_posix(), run=run.name, seed=run.seed, size=run.size.name, type="gpt_neox"
@@ -54,7 +54,7 @@ def _adapters(run: PlannedRun) -> ModelTable:
 
 
 def _gguf_models(run: PlannedRun) -> list[ModelTable]:
-    """The entries of a Llama and of the GGUF file of it that lies in its run's folder."""
+    """The entries of the Llama and of its GGUF file, which is in the run's folder."""
     end = checkpoint_folder(Path(), run, run.last_step)
     model = ModelTable(path=end.as_posix(), run=run.name, seed=run.seed, size=run.size.name, type="llama")
     file = ModelTable(path=end.parent.as_posix(), files=("*.gguf",), parent=f"{run.name}@{run.last_step}")
@@ -62,13 +62,13 @@ def _gguf_models(run: PlannedRun) -> list[ModelTable]:
 
 
 def written_jobs(workspace: Path) -> list[Path]:
-    """The job files that an earlier start wrote, in their order; none unless all are there."""
+    """The job files that an earlier start wrote, in order; [] if one is missing."""
     paths = [workspace / LAYERS_JOB, workspace / JOB]
     return paths if all(path.is_file() for path in paths) else []
 
 
 def _model(suite: Suite, run: PlannedRun, *, last: bool = False) -> ModelTable:
-    """The entry of a run: its whole folder, or its last checkpoint alone."""
+    """The entry of a run: all of its folder, or with `last` its last checkpoint only."""
     root = Path()
     end = checkpoint_folder(root, run, run.last_step)
     parent = f"{run.parent}@{suite.run(run.parent).last_step}" if run.parent else ""

@@ -1,4 +1,4 @@
-"""Tokenizer, token streams and corpus of a demo, made once from the standard library and kept beside the runs."""
+"""The tokenizer, token streams and corpus of a demo, made once from the standard library and stored next to the runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CORPUS_FILE = "corpus.jsonl"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What every run trains on: packed token streams (uint16) and the unigram entropy of the first, in nats."""
+    """The training data of all runs: packed token streams (uint16), and the unigram entropy of the first in nats per token."""
 
     folder: Path
     pretraining: NDArray[np.uint16]
@@ -41,14 +41,14 @@ class Prepared:
 
     @property
     def tokenizer(self) -> Path:
-        """Folder with tokenizer.json and its settings, as they go into every checkpoint."""
+        """Folder with tokenizer.json and its settings, which are copied into every checkpoint."""
         return self.folder / "tokenizer"
 
 
 def prepare(workspace: Path, suite: Suite, root: Path | None = None) -> Prepared:
-    """The demo's texts in `workspace`/pretraining, read from there where an earlier start left them.
+    """The demo's texts in `workspace`/pretraining, made from the library at `root` unless an earlier start has written them.
 
-    Raises UsageError where that folder was made by another plan.
+    Raises UsageError if an earlier start used other settings.
     """
     folder = workspace / FOLDER
     if not folder.is_dir():
@@ -61,7 +61,7 @@ def prepare(workspace: Path, suite: Suite, root: Path | None = None) -> Prepared
 
 
 def load(folder: Path, suite: Suite) -> Prepared:
-    """The texts that `prepare` wrote into `folder` for this `suite`."""
+    """The texts that `prepare` wrote into `folder`. Raises UsageError if they are not those of `suite`."""
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         found = str(plan["digest"])
@@ -82,7 +82,7 @@ def load(folder: Path, suite: Suite) -> Prepared:
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
-    """A byte-level BPE tokenizer like Pythia's, with `vocabulary` entries; no text is beyond it."""
+    """A byte-level BPE tokenizer like Pythia's, with `vocabulary` entries; it can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -104,16 +104,16 @@ def pack(tokenizer: Tokenizer, documents: Sequence[Document]) -> NDArray[np.uint
 
 
 def unigram_entropy(tokens: NDArray[np.uint16]) -> float:
-    """Entropy of the token frequencies, in nats per token: the least loss of a model that ignores context."""
+    """Entropy of the token frequencies in nats per token: the lowest possible loss of a model that ignores context."""
     counts = np.bincount(tokens)
     p = counts[counts > 0] / tokens.size
     return float(-(p * np.log(p)).sum())
 
 
 def batches(tokens_n: NDArray[np.uint16], suite: Suite, run: PlannedRun) -> NDArray[np.int64]:
-    """First token of every sequence of a run, shape (steps, B); each sequence is T + 1 tokens long.
+    """Index of the first token of every sequence of a run, shape (steps, B); each sequence is T + 1 tokens long.
 
-    The order is the seed's. No sequence comes twice before all have come once.
+    The seed determines the order. Every sequence is used once before any is used again.
     """
     n_sequences = (tokens_n.size - 1) // suite.length
     needed = run.last_step * suite.batch

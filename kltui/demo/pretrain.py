@@ -1,4 +1,4 @@
-"""Pretrains one run of the demo on one thread, saving its checkpoints; killed, it goes on from the last one saved."""
+"""Pretrains one run of the demo on one thread and saves its checkpoints; a run that was killed resumes at the last one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A run after an update: `step` updates are done; `loss` is the last batch's, in nats per token."""
+    """A run after an update: `step` updates are done; `loss` is that of the last batch, in nats per token."""
 
     step: int
     loss: float
@@ -50,14 +50,18 @@ class _State:
 
 
 def set_up_process() -> None:
-    """Makes this process compute on one thread: a sum's order, and so every weight, is then the same on any machine
-    of the kind, however many cores it has; runs go side by side instead. Libraries keep their bars to themselves."""
+    """Makes this process compute on one thread, and turns off the libraries' messages and progress bars.
+
+    With one thread the order of sums, and so every weight, does not depend on the number of cores; runs are trained in
+    parallel instead.
+    """
     torch.set_num_threads(1)
     libraries: Any = transformers_logging
     libraries.set_verbosity_error()
     libraries.disable_progress_bar()
     if sys.platform == "linux":
-        # Fresh pages for every step's logits cost a tenth of the time: keep freed memory (M_MMAP_THRESHOLD, M_TRIM).
+        # New memory pages for the logits of every step take a tenth of the time: freed memory is reused instead
+        # (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD).
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
             mallopt(-3, 1 << 30)
@@ -65,14 +69,14 @@ def set_up_process() -> None:
 
 
 def initial_model(suite: Suite, run: PlannedRun) -> GPTNeoXForCausalLM:
-    """GPT-NeoX of the run's size with weights drawn from its seed."""
+    """A GPT-NeoX of the run's size with random weights from its seed."""
     config = GPTNeoXConfig(**_shape(suite, run), use_parallel_residual=True)
     torch.manual_seed(run.seed)
     return GPTNeoXForCausalLM(config)
 
 
 def _shape(suite: Suite, run: PlannedRun) -> dict[str, Any]:
-    """What the configurations of all families say of a run's size, in transformers' words."""
+    """The arguments of transformers' configurations that state a run's size and are the same for all families."""
     return {
         "vocab_size": suite.vocabulary,
         "hidden_size": run.size.hidden,
@@ -88,7 +92,7 @@ def _shape(suite: Suite, run: PlannedRun) -> dict[str, Any]:
 
 
 def train(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun) -> Iterator[Trained]:
-    """Trains `run` to its end, yielding after every update; what an earlier start did is not done again."""
+    """Trains `run` to its end, from where an earlier start stopped; yields after every update."""
     tokens_n = prepared.finetuning if run.parent else prepared.pretraining
     starts_SB = batches(tokens_n, suite, run)
     state = _resumed(workspace, prepared, suite, run) or _fresh(workspace, suite, run)
@@ -107,7 +111,7 @@ def train(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun) ->
 
 
 def writes_gguf(workspace: Path, prepared: Prepared, suite: Suite) -> bool:
-    """Whether gguf is here; then a Llama is trained for some updates, saved, and written beside as a GGUF file too."""
+    """Trains a small Llama, and saves it as a model folder and a GGUF file; False, without training, if gguf is not installed."""
     if find_spec("gguf") is None or find_spec("accelerate") is None:
         return False
     run = llama_run(suite)
@@ -129,14 +133,14 @@ def writes_gguf(workspace: Path, prepared: Prepared, suite: Suite) -> bool:
 
 
 def _llama(suite: Suite, run: PlannedRun) -> LlamaForCausalLM:
-    """Llama of the run's size with weights drawn from its seed; rows of whole blocks, as quantisation needs them."""
+    """A Llama of the run's size with random weights from its seed."""
     config = LlamaConfig(**_shape(suite, run), num_key_value_heads=run.size.heads)
     torch.manual_seed(run.seed)
     return LlamaForCausalLM(config)
 
 
 def computes_in_eight_bit(workspace: Path, run: PlannedRun) -> bool:
-    """Whether bitsandbytes is here and a forward pass of the run's end in LLM.int8 gives finite logits."""
+    """Whether bitsandbytes is installed and the run's last checkpoint in LLM.int8 gives finite logits."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -145,14 +149,14 @@ def computes_in_eight_bit(workspace: Path, run: PlannedRun) -> bool:
         model = GPTNeoXForCausalLM.from_pretrained(folder, dtype=torch.float32, **quantized)
         with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
             logits_BTV = model(input_ids=torch.arange(16, device=device)[None]).logits
-    except Exception as error:  # whatever it is, such a variant cannot be scored here
+    except Exception as error:  # whatever the reason, 8-bit variants cannot be scored here
         log.info("no 8-bit variants: %s", error)
         return False
     return bool(torch.isfinite(logits_BTV).all())
 
 
 def _update(state: _State, ids_BT: torch.Tensor, suite: Suite, run: PlannedRun) -> float:
-    """Loss before one AdamW update on `ids_BT` (B, T + 1), in nats per token."""
+    """Makes one AdamW update on `ids_BT` (B, T + 1); returns the loss before it, in nats per token."""
     for group in state.optimizer.param_groups:
         group["lr"] = suite.rate(run, state.step)
     logits_BTV = state.model(input_ids=ids_BT[:, :-1], use_cache=False).logits
@@ -165,7 +169,7 @@ def _update(state: _State, ids_BT: torch.Tensor, suite: Suite, run: PlannedRun) 
 
 
 def _optimizer(model: GPTNeoXForCausalLM | LlamaForCausalLM, suite: Suite) -> torch.optim.AdamW:
-    """AdamW that decays matrices only, as Pythia's does."""
+    """AdamW with weight decay for matrices only, as for Pythia."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [
@@ -190,7 +194,7 @@ def _state_file(prepared: Prepared, run: PlannedRun) -> Path:
 
 
 def _resumed(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun) -> _State | None:
-    """The state at the last saved step; None where there is none or a checkpoint before it is gone."""
+    """The state at the last saved step; None if there is none or an earlier checkpoint is missing."""
     path = _state_file(prepared, run)
     if not path.is_file():
         return None
@@ -212,7 +216,7 @@ def _resumed(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun)
 
 
 def _save_state(path: Path, state: _State) -> None:
-    """All that the rest of the run depends on; batches and rates follow from seed and step."""
+    """Saves everything that the rest of the run depends on; batches and learning rates follow from seed and step."""
     tensors = {"losses": torch.tensor(state.losses, dtype=torch.float64)}
     for name, parameter in state.model.named_parameters():
         moments = state.optimizer.state[parameter]
@@ -225,7 +229,7 @@ def _save_state(path: Path, state: _State) -> None:
 
 
 def _save_checkpoint(workspace: Path, prepared: Prepared, run: PlannedRun, state: _State) -> None:
-    """An ordinary model folder, written aside and renamed; one that is there already is left alone."""
+    """Writes a model folder under a temporary name and renames it; an existing folder is not changed."""
     folder = checkpoint_folder(workspace, run, state.step)
     if folder.is_dir():
         return

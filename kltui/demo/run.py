@@ -1,4 +1,4 @@
-"""`kltui --demo`: pretrains a small suite on this machine, scores every checkpoint, reports what is found."""
+"""`kltui --demo`: pretrains a small suite on this machine, scores every checkpoint, and prints a report."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ LAST_UPDATES = 20
 
 
 def run_demo(folder: Path, *, as_json: bool = False, suite: Suite | None = None) -> int:
-    """Makes the demo's workspace in `folder` and returns the exit code; what an earlier start finished is kept.
+    """Makes the demo's workspace in `folder`, or completes it after an earlier start; returns the exit code.
 
-    Words go to stderr; the report, or with `as_json` one event per line, to stdout.
+    Progress is printed to stderr; the report, or with `as_json` one event per line, to stdout. Raises UsageError if the
+    folder has other content, KltuiError if the disk is too small, and StoreError if another demo runs in it.
     """
     suite, reporter = suite or full_suite(), Reporter(as_json)
     started = time.monotonic()
@@ -52,13 +53,13 @@ def run_demo(folder: Path, *, as_json: bool = False, suite: Suite | None = None)
 
 
 def training_loss(folder: Path) -> list[float]:
-    """Loss of every update that led to a checkpoint of the demo, in nats per token."""
+    """The loss of every update up to a checkpoint of the demo, in nats per token."""
     record = json.loads((folder / TRAINING_LOSS).read_text(encoding="utf-8"))
     return [float(loss) for loss in record["nats_per_token"]]
 
 
 def _pretrained(folder: Path, suite: Suite, reporter: Reporter, n_workers: int) -> list[Path]:
-    """Trains what is not trained yet, and returns the job files that score it all."""
+    """Trains the runs that are not complete, and returns the job files that score all runs."""
     todo = [run for run in suite.runs if not is_finished(folder, run)]
     if not todo and (jobs := written_jobs(folder)):
         load(folder / FOLDER, suite)
@@ -87,7 +88,7 @@ def _pretrained(folder: Path, suite: Suite, reporter: Reporter, n_workers: int) 
 
 
 def _prepared(folder: Path, suite: Suite, reporter: Reporter) -> Prepared:
-    """The texts, with leftovers of a killed start cleared away."""
+    """The texts; also removes temporary files of a start that was killed."""
     for leftover in [*folder.glob(f".{FOLDER}.*"), *(folder / FOLDER).glob(".*")]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
@@ -102,7 +103,7 @@ def _prepared(folder: Path, suite: Suite, reporter: Reporter) -> Prepared:
 
 
 def _report_losses(folder: Path, suite: Suite, prepared: Prepared, reporter: Reporter) -> None:
-    """One line for every run: the loss it began and ended with, beside the unigram entropy."""
+    """Prints one line for every run: its first and last loss, and the unigram entropy for comparison."""
     for run in suite.runs:
         losses = training_loss(checkpoint_folder(folder, run, run.last_step))
         last = losses[-LAST_UPDATES:]
@@ -114,7 +115,7 @@ def _report_losses(folder: Path, suite: Suite, prepared: Prepared, reporter: Rep
 
 
 def _scored(jobs: list[Path], as_json: bool) -> int:
-    """The worst exit code of the jobs, run in turn; a signal ends them."""
+    """Runs the jobs one after the other, until a signal ends one; returns the highest exit code."""
     codes = [0]
     for job in jobs:
         code, _ = run_batch(job, as_json=as_json)
@@ -135,7 +136,7 @@ def _report(folder: Path, as_json: bool) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises UsageError unless `folder` is new, empty, or an earlier demo's."""
+    """Raises UsageError unless `folder` is new, empty, or that of an earlier demo."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{safe_text(str(folder))} is a file", "Name a new folder: kltui --demo DIR.")
     if not folder.is_dir() or (folder / FOLDER).is_dir():
@@ -143,7 +144,7 @@ def _check_folder(folder: Path) -> None:
     others = [p.name for p in folder.iterdir() if p.name != LOCK and not p.name.startswith(f".{FOLDER}.")]
     if others:
         raise UsageError(
-            f"{safe_text(str(folder))} holds other files ({safe_text(others[0])})",
+            f"{safe_text(str(folder))} contains other files ({safe_text(others[0])})",
             "The demo needs a new folder: kltui --demo DIR.",
         )
 
@@ -159,7 +160,7 @@ def _check_disk(folder: Path, suite: Suite) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder against a second demo; the system lets go of it however this process ends."""
+    """Locks the folder against a second demo; the system releases the lock however this process ends."""
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:

@@ -1,4 +1,4 @@
-"""The demo's plan as data: which models are trained, from which seeds, for how long, and what is kept."""
+"""The demo's plan as data: which models are trained, from which seeds, for how long, and which steps are saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kltui.demo.texts import TRAINING_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A GPT-NeoX shape; heads are 32 wide and the feed-forward four times the model, as in Pythia-14m."""
+    """The size of a GPT-NeoX; attention heads have 32 dimensions and the feed-forward layer 4 x `hidden`, as in Pythia-14m."""
 
     name: str
     hidden: int
@@ -22,7 +22,7 @@ class Size:
     learning_rate: float
 
     def n_parameters(self, vocabulary: int) -> int:
-        """Weights in all: the embedding and the untied head, the layers with biases, the final norm."""
+        """The number of parameters: embedding and untied head, layers with biases, final norm."""
         d = self.hidden
         layer = 12 * d * d + 13 * d
         return 2 * vocabulary * d + self.layers * layer + 2 * d
@@ -30,7 +30,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One training: `steps` is what is saved; a fine-tune names the run whose end it starts from."""
+    """One training run; the checkpoints at `steps` are saved. A fine-tune names the `parent` run whose end it starts from."""
 
     name: str
     size: Size
@@ -46,7 +46,7 @@ class PlannedRun:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Everything that decides the weights: runs, batch of B sequences of T tokens, vocabulary, AdamW's settings."""
+    """Everything that determines the weights: runs, `batch` (B) sequences of `length` (T) tokens, vocabulary, AdamW's settings."""
 
     runs: tuple[PlannedRun, ...]
     training_bytes: int = TRAINING_BYTES
@@ -62,7 +62,7 @@ class Suite:
     version: int = 1
 
     def run(self, name: str) -> PlannedRun:
-        """The run of that name."""
+        """The run called `name`."""
         return next(run for run in self.runs if run.name == name)
 
     def rate(self, run: PlannedRun, step: int) -> float:
@@ -74,15 +74,15 @@ class Suite:
         return peak * (self.last_rate + (1 - self.last_rate) * 0.5 * (1 + math.cos(math.pi * done)))
 
     def digest(self) -> str:
-        """Hex SHA-256 of the plan: equal plans on equal texts give equal weights."""
+        """Hex SHA-256 of the plan; the same plan on the same texts gives the same weights."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def n_checkpoints(self) -> int:
-        """Checkpoints saved in all."""
+        """The number of saved checkpoints of all runs."""
         return sum(len(run.steps) for run in self.runs)
 
     def n_bytes(self) -> int:
-        """Roughly what the checkpoints take on disk: fp32 weights, and 0.2 MB of tokenizer and settings each."""
+        """The approximate size of the checkpoints on disk: float32 weights, and 0.2 MB of tokenizer and settings each."""
         weights = sum(4 * run.size.n_parameters(self.vocabulary) * len(run.steps) for run in self.runs)
         return weights + 200_000 * self.n_checkpoints()
 
@@ -104,13 +104,13 @@ def checkpoint_steps(last: int, interval: int) -> tuple[int, ...]:
 
 
 def llama_run(suite: Suite) -> PlannedRun:
-    """A Llama that is trained briefly, to be quantised: llama.cpp's format has no GPT-NeoX that transformers reads."""
+    """A Llama that is trained briefly and written as a GGUF file, from which transformers cannot read a GPT-NeoX."""
     size = Size("tiny", hidden=64, layers=2, heads=2, learning_rate=5e-3)
     return PlannedRun("llama-tiny", size, 1, (min(LLAMA_UPDATES, suite.runs[0].last_step),))
 
 
 def checkpoint_folder(workspace: Path, run: PlannedRun, step: int) -> Path:
-    """Where the checkpoint of `run` at `step` lies."""
+    """The folder of the checkpoint of `run` at `step`."""
     return workspace / "runs" / run.name / f"step{step}"
 
 
@@ -120,7 +120,7 @@ def is_finished(workspace: Path, run: PlannedRun) -> bool:
 
 
 def adapter_run(suite: Suite) -> PlannedRun:
-    """A LoRA run of four adapters on the end of the first fine-tune's parent, a quarter as long as the fine-tune for each."""
+    """A LoRA run from the parent of the first fine-tune, as long as that; up to four adapters are saved, at every quarter."""
     tuned = next(run for run in suite.runs if run.parent)
     quarter = max(1, tuned.last_step // 4)
     steps = tuple(quarter * k for k in (1, 2, 3, 4) if quarter * k <= tuned.last_step)

@@ -1,7 +1,6 @@
-"""The texts every machine has: source, docstrings, comments and manual of its own Python standard library.
+"""Texts that every machine has: code, docstrings, comments and manual of its Python standard library.
 
-The library is split by file (and the manual by topic), with a hash of the name: whatever gives a text to the
-corpus gives none to training.
+A hash of the name assigns each file (and each topic of the manual) either to training or to the held-out corpus.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ MIN_BYTES = 256
 QUOTAS = {"code": 224, "docstring": 128, "comment": 32, "manual": 128}
 
 HELD_OUT_ONE_IN = 6
-FILE_BYTES = 1 << 16  # of a longer file only the head is trained on, so that none dominates
+FILE_BYTES = 1 << 16  # only the beginning of a longer file is used for training, so that none dominates
 TRAINING_BYTES = 4 << 20
 MANUAL = "pydoc_data/topics.py"
 
-# tests are missing on many machines; the encodings are tables; the others are not part of the library
+# Tests are missing on many machines, encodings are tables, and the others are not part of the library.
 LEFT_OUT = frozenset(
     {"test", "tests", "idle_test", "encodings", "pydoc_data", "site-packages", "dist-packages", "__pycache__"}
 )
@@ -39,7 +38,7 @@ LEFT_OUT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text to train on or to cut: the file (or manual topic) it is from, and its domain."""
+    """A text for training or for the corpus, with its file (or topic of the manual) and domain."""
 
     file: str
     domain: str
@@ -69,12 +68,15 @@ def stdlib_folder() -> Path:
 
 
 def held_out(name: str) -> bool:
-    """Whether a file or topic belongs to the corpus: one name in `HELD_OUT_ONE_IN`, by its hash."""
+    """Whether a file or topic belongs to the corpus; one name in `HELD_OUT_ONE_IN` does, chosen by its hash."""
     return int.from_bytes(_rank(name)[:8], "little") % HELD_OUT_ONE_IN == 0
 
 
 def training_texts(root: Path | None = None, n_bytes: int | None = None) -> list[Document]:
-    """Source files to pretrain on, whole and in the order of their names' hashes, about `n_bytes` (absent: `TRAINING_BYTES`)."""
+    """Source files for pretraining, about `n_bytes` (default `TRAINING_BYTES`) in the order of their names' hashes.
+
+    Raises KltuiError if the library has less than a quarter of that.
+    """
     root, n_bytes = root or stdlib_folder(), n_bytes or TRAINING_BYTES
     names = sorted((n for n in source_files(root) if not held_out(n)), key=_rank)
     documents: list[Document] = []
@@ -91,9 +93,9 @@ def training_texts(root: Path | None = None, n_bytes: int | None = None) -> list
 
 
 def finetuning_texts(root: Path | None = None) -> list[Document]:
-    """Texts of the domain that pretraining lacks: the manual's topics; docstrings alone where there is no manual.
+    """Texts from another domain than pretraining: topics of the manual, or docstrings if there is no manual.
 
-    Topics quote each other, so a paragraph that a held-out topic also has is left out here.
+    Topics quote each other; paragraphs that a held-out topic also contains are left out.
     """
     root = root or stdlib_folder()
     topics = manual_topics(root)
@@ -113,9 +115,10 @@ def finetuning_texts(root: Path | None = None) -> list[Document]:
 
 
 def corpus_items(root: Path | None = None, n_texts: int = CORPUS_TEXTS) -> list[CorpusText]:
-    """The held-out corpus: `n_texts` chunks of 257 to 384 bytes (SPEC section 2), by domain, file and place.
+    """The held-out corpus: `n_texts` chunks of 257 to 384 bytes (SPEC section 2), sorted by domain, file and position.
 
-    Each domain gives its share of `QUOTAS`, drawn by hash; what one domain lacks the larger ones give.
+    Each domain has its share of `QUOTAS`, chosen by hash; if a domain has too few chunks, others fill the gap. Raises
+    KltuiError if there are too few in total.
     """
     root = root or stdlib_folder()
     pools: dict[str, list[CorpusText]] = {domain: [] for domain in QUOTAS}
@@ -134,13 +137,13 @@ def corpus_items(root: Path | None = None, n_texts: int = CORPUS_TEXTS) -> list[
 
 
 def source_files(root: Path) -> list[str]:
-    """Names below `root` of the library's own .py files, sorted; tests, tables and installed packages left out."""
+    """Sorted paths, relative to `root`, of the library's .py files, without tests, encodings and installed packages."""
     names = (path.relative_to(root).as_posix() for path in root.rglob("*.py"))
     return sorted(name for name in names if LEFT_OUT.isdisjoint(name.split("/")[:-1]))
 
 
 def read_source(path: Path) -> str:
-    """The file's text in the encoding it declares, "" where it has none that can be read."""
+    """The text of a file in the encoding that it declares; "" if it cannot be read."""
     try:
         with tokenize.open(path) as file:
             return file.read()
@@ -149,7 +152,7 @@ def read_source(path: Path) -> str:
 
 
 def split_source(source: str) -> dict[str, str]:
-    """A module's lines, each in one of `code`, `docstring` and `comment` (whole-line comments, without the #)."""
+    """{`code`, `docstring`, `comment`: text} of a module; each line is in one of them, whole-line comments without the #."""
     nodes = _docstring_nodes(source)
     documented = {line for n in nodes for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}
     code: list[str] = []
@@ -167,7 +170,7 @@ def split_source(source: str) -> dict[str, str]:
 
 
 def manual_topics(root: Path) -> dict[str, str]:
-    """Pages of the language manual by topic (`pydoc_data/topics.py`), empty where the machine has none."""
+    """{topic: page} of the language manual (`pydoc_data/topics.py`); {} if the machine has none."""
     tree = _parsed(read_source(root / MANUAL))
     for node in tree.body if tree else ():
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
@@ -187,7 +190,7 @@ def _held_out_documents(root: Path) -> Iterator[Document]:
 
 
 def _drawn(pools: dict[str, list[CorpusText]], n_texts: int) -> list[CorpusText]:
-    """First each domain's share, then the best-ranked of what is left; equal texts once."""
+    """`n_texts` chunks without duplicates: first the share of each domain, then the next ones by domain."""
     seen: set[str] = set()
     drawn: list[CorpusText] = []
     rest: list[CorpusText] = []
@@ -218,7 +221,7 @@ def _docstrings_of(nodes: Iterable[ast.AST]) -> Iterator[ast.Constant]:
 
 def _parsed(source: str) -> ast.Module | None:
     try:
-        with warnings.catch_warnings(action="ignore"):  # a library file's own odd escapes
+        with warnings.catch_warnings(action="ignore"):  # on invalid escapes in library files
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return None

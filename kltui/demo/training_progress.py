@@ -1,4 +1,4 @@
-"""Progress of the demo's pretraining: bars on a terminal, else a line every few seconds; events with --json."""
+"""Progress of the demo's pretraining: bars on a terminal, otherwise a line every few seconds; events with --json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVENT_EVERY_S = 1.0
 
 
 class TrainingReporter:
-    """A bar for every run on a terminal; elsewhere one line for all that are under way."""
+    """Shows a bar for every run on a terminal, otherwise prints one line on all that are running."""
 
     def __init__(self, reporter: Reporter, runs: Sequence[PlannedRun]) -> None:
         self._reporter = reporter
@@ -47,7 +47,7 @@ class TrainingReporter:
             self._progress.stop()
 
     def moved(self, moved: RunProgress | None) -> None:
-        """Reports the progress of one run, or that there is none."""
+        """Reports the progress of one run; None: only time has passed."""
         if moved:
             self._latest[moved.run] = moved
             if self._bars:

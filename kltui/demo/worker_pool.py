@@ -1,4 +1,4 @@
-"""Runs trained side by side, one single-threaded process each; each ends when the process that started it does."""
+"""Trains runs in parallel, each in a single-threaded process, which ends when the process that started it does."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from kltui.demo.suite import PlannedRun, Suite
 from kltui.errors import KltuiError
 from kltui.scoring.third_party_messages import silence_libraries
 
-TELL_EVERY_S = 0.25
+REPORT_EVERY_S = 0.25
 POLL_S = 0.5
 ENDS_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """How far a run is: `step` updates done, the last batch's loss in nats per token; `done` once all is saved."""
+    """Progress of a run: `step` updates done, the loss of the last batch in nats per token; `done` when everything is saved."""
 
     run: str
     step: int
@@ -41,7 +41,7 @@ class _Task:
 
 
 class WorkerPool:
-    """Up to `n_workers` training processes for one suite; a context manager, at whose end all of them are gone."""
+    """`n_workers` training processes for one suite; a context manager, which ends them."""
 
     def __init__(self, workspace: Path, suite: Suite, n_workers: int) -> None:
         self._suite = suite
@@ -54,7 +54,7 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for _, connection in self._workers:
-            connection.close()  # a worker ends by itself when it next listens or speaks
+            connection.close()  # a worker ends when it next uses its connection
         for process, _ in self._workers:
             process.join(ENDS_WITHIN_S)
             process.terminate()
@@ -66,9 +66,9 @@ class WorkerPool:
         return [process.pid for process, _ in self._workers if process.pid is not None]
 
     def train(self, runs: Sequence[PlannedRun]) -> Iterator[RunProgress | None]:
-        """Trains `runs`, each after its parent; yields what moves, and None where nothing has for `POLL_S`.
+        """Trains `runs`, each after its parent; yields the progress, and None if there was none for `POLL_S` seconds.
 
-        Raises KltuiError where a worker fails or is killed; what was saved stays.
+        Raises KltuiError if a worker fails or is killed; saved checkpoints remain.
         """
         waiting, busy = list(runs), dict[Connection, str]()
         while waiting or busy:
@@ -78,7 +78,7 @@ class WorkerPool:
                     busy[connection] = run.name
                     with suppress(
                         BrokenPipeError, ConnectionResetError
-                    ):  # a worker that has ended is reported below
+                    ):  # that a worker has ended is noticed below
                         connection.send(_Task("train", run.name))
             ready = wait(list(busy), POLL_S)
             if not ready:
@@ -91,19 +91,19 @@ class WorkerPool:
                 yield moved
 
     def scores_eight_bit(self, run: PlannedRun) -> bool:
-        """Whether this machine can load the end of `run` in 8-bit and compute with it."""
+        """Whether this machine can load the last checkpoint of `run` in 8-bit and compute with it."""
         _, connection = self._workers[0]
         connection.send(_Task("8-bit", run.name))
         return self._answer(connection) is True
 
     def writes_gguf(self) -> bool:
-        """Whether a small Llama was trained and written as a GGUF file; False where gguf is not installed."""
+        """Trains a small Llama and writes it as a GGUF file, in a worker; False if gguf is not installed."""
         _, connection = self._workers[0]
         connection.send(_Task("gguf", ""))
         return self._answer(connection) is True
 
     def writes_adapters(self) -> bool:
-        """Whether a few LoRA adapters were trained and saved; False where peft is not installed."""
+        """Trains and saves a few LoRA adapters, in a worker; False if peft is not installed."""
         _, connection = self._workers[0]
         connection.send(_Task("adapters", ""))
         return self._answer(connection) is True
@@ -125,7 +125,7 @@ class WorkerPool:
 
 
 def _next(waiting: Sequence[PlannedRun], running: set[str]) -> PlannedRun | None:
-    """The first run whose parent is neither waiting nor running."""
+    """The first run whose parent is neither waiting nor running; None if there is none."""
     unfinished = running | {run.name for run in waiting}
     return next((run for run in waiting if run.parent not in unfinished), None)
 
@@ -140,8 +140,10 @@ def _opened(workspace: Path, suite: Suite) -> tuple[BaseProcess, Connection]:
 
 
 def _worker(connection: Connection, workspace: Path, suite: Suite) -> None:
-    """Works on tasks until the other end of the pipe is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group: the opener decides
+    """The main function of a worker: works on tasks until the other end of the pipe is closed."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # ctrl-C reaches every process; the one that started this one handles it
     silence_libraries()
     from kltui.demo import pretrain
 
@@ -173,7 +175,7 @@ def _work(connection: Connection, workspace: Path, suite: Suite, task: _Task) ->
     try:
         trained = pretrain.Trained(run.last_step, float("nan"))
         for trained in pretrain.train(workspace, load(workspace / FOLDER, suite), suite, run):
-            if time.monotonic() - reported > TELL_EVERY_S:
+            if time.monotonic() - reported > REPORT_EVERY_S:
                 reported = time.monotonic()
                 connection.send(RunProgress(run.name, trained.step, trained.loss))
         connection.send(RunProgress(run.name, trained.step, trained.loss, done=True))

@@ -106,7 +106,7 @@ def test_a_finished_training_is_not_done_again(
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, suite: Suite) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="contains other files"):
         demo.run_demo(tmp_path, suite=suite)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(UsageError, match="is a file"):
