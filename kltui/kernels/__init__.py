@@ -1,1 +1,1 @@
-"""Validated bindings of the compiled core and of the CUDA kernels, and the readable numpy reference implementation."""
+"""Bindings of the compiled core and of the CUDA kernels, which check arguments, and the numpy reference implementation."""

@@ -1,4 +1,4 @@
-"""Validated bindings of the CUDA kernels: torch CUDA tensors in, torch CUDA tensors out, on torch's current stream.
+"""Bindings of the CUDA kernels, which check arguments: torch CUDA tensors in and out, on torch's current stream.
 
 Nothing here waits for the device, and only results are allocated. Values on the device are therefore not checked: a
 target outside the vocabulary gives NaN. This module never imports torch; the caller has done so. If `usable(device)` is
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 Tensor = Any  # a torch.Tensor
 
-# The kind of device whose tensors the kernels take; the tests' emulation of the kernels takes those of the CPU.
+# The type of device that the kernels accept; tests that emulate the kernels on the CPU change it.
 DEVICE_TYPE = "cuda"
 
 _DTYPES = {"torch.float32": 0, "torch.float16": 1, "torch.bfloat16": 2}
@@ -31,7 +31,7 @@ def _extension() -> ModuleType | None:
 
 
 def device_count() -> int:
-    """CUDA devices that the kernels can use; 0 without the extension or a driver."""
+    """The number of CUDA devices that the kernels can use; 0 without the extension or a driver."""
     extension = _extension()
     return 0 if extension is None else int(extension.device_count())
 
@@ -90,7 +90,7 @@ def _current(index: int) -> AbstractContextManager[None]:
 def log_softmax_gather(
     logits_nV: Tensor, targets_n: Tensor, *, scale: float = 1.0, softcap: float = 0.0
 ) -> Tensor:
-    """log p(target) of every row in nats, n float32 on the logits' device; as `native.log_softmax_gather`."""
+    """log p(target) of every row in nats, n float32 on the logits' device; like `native.log_softmax_gather`."""
     extension, where = _kernels(logits_nV, "logits")
     matrix = _matrix(logits_nV, "logits")
     _vector(targets_n, "targets", "torch.int64", matrix[1], logits_nV.device)
@@ -154,7 +154,7 @@ class CudaKlRows(NamedTuple):
 
 
 def kl_rows(p_nV: Tensor, q_nV: Tensor) -> CudaKlRows:
-    """Exact KL between the next-token distributions of two matrices of logits, row by row; as `native.kl_rows`."""
+    """Exact KL between the next-token distributions of two matrices of logits, row by row; like `native.kl_rows`."""
     extension, where = _kernels(p_nV, "p")
     dtype, rows, columns, stride_p = _matrix(p_nV, "p")
     if q_nV.device != p_nV.device or _matrix(q_nV, "q")[:3] != (dtype, rows, columns):
@@ -179,7 +179,7 @@ def kl_rows(p_nV: Tensor, q_nV: Tensor) -> CudaKlRows:
 
 
 def sum_by_text(logp_n: Tensor, text_index_n: Tensor, n_texts: int) -> Tensor:
-    """Sum of the log-probabilities of each text, n_texts float64; `text_index_n` must ascend."""
+    """Sum of the log-probabilities of each text in nats, n_texts float64; `text_index_n` must be in ascending order."""
     extension, where = _kernels(logp_n, "logp")
     n = len(logp_n)
     _vector(logp_n, "logp", "torch.float32", n, logp_n.device)
@@ -234,7 +234,7 @@ def _index(device: Any) -> int:
 
 
 def _stream(device: Any) -> int:
-    """The handle of torch's current stream on `device`; the emulation has none."""
+    """The handle of torch's current stream on `device`; 0 on the CPU, in tests."""
     return int(_torch().cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
 
 

@@ -1,4 +1,4 @@
-"""Validated bindings of the compiled kernels; `kltui.kernels.reference` has the numpy reference implementation of each.
+"""Bindings of the compiled kernels, which check arguments; `kltui.kernels.reference` has the reference implementation.
 
 An invalid argument is a ValueError that names it, so that only valid ones reach the kernels. If the extension is
 missing, the reference implementation runs instead, which is logged once. Logits may be numpy arrays (float32, float16, or bfloat16
@@ -120,7 +120,7 @@ def _matrix(x: TensorLike, name: str, dtype: str | None = None) -> NDArray[np.ge
     if a.dtype.str[1:] not in _DTYPE_NAMES.values() or not a.dtype.isnative:
         raise ValueError(f"{name} must be float32, float16 or bfloat16 (as uint16), not {a.dtype}")
     if dtype is not None and _DTYPE_NAMES.get(dtype) != a.dtype.str[1:]:
-        raise ValueError(f"{name} holds {a.dtype}, which is not {dtype}")
+        raise ValueError(f"{name} must be {dtype}, not {a.dtype}")
     if a.size == 0:
         raise ValueError(f"{name} is empty: shape {a.shape}")
     if (a.shape[1] > 1 and a.strides[1] != a.itemsize) or a.strides[0] % a.itemsize:
@@ -358,7 +358,7 @@ def has_rotation() -> bool:
 
 
 def rotate(x_BHTD: TensorLike, cosine_BTR: TensorLike, sine_BTR: TensorLike) -> None:
-    """Rotary position embedding in place: x cosine + (-x2, x1) sine over the first R of D entries, x1 and x2 their halves.
+    """Rotary position embedding in place: x cosine + (-x2, x1) sine for the first R of D entries, with halves x1 and x2.
 
     All float32, the last axis contiguous; one row of cosines and sines for each position, for every text or common to all
     (B = 1). Every product and sum is rounded separately, so that the result has the same bits as the expression on tensors.
@@ -471,7 +471,7 @@ def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], b
         _elements(buffer, dtype, k) for k, (buffer, dtype) in enumerate(zip(buffers, dtypes, strict=True))
     }
     if len(sizes) > 1:
-        raise ValueError(f"buffers must hold the same number of elements, not {sorted(sizes)}")
+        raise ValueError(f"buffers must have the same number of elements, not {sorted(sizes)}")
     raw = [np.ascontiguousarray(buffer) for buffer in buffers]
     if _core is None:
         out = reference.banded_sqdist(raw, dtypes, band)
@@ -491,7 +491,7 @@ def _elements(buffer: NDArray[np.uint8], dtype: str, k: int) -> int:
             f"buffers[{k}] must be a vector of uint8, not {buffer.dtype} of shape {buffer.shape}"
         )
     if buffer.size % _BYTES[dtype]:
-        raise ValueError(f"buffers[{k}] has {buffer.size} bytes, no whole number of {dtype}")
+        raise ValueError(f"buffers[{k}] has {buffer.size} bytes, not a whole number of {dtype} values")
     return int(buffer.size // _BYTES[dtype])
 
 
@@ -524,20 +524,20 @@ class Raster:
         self._raster: Any = made(width_cells, height_cells, kind if _core is None else _KINDS.index(kind))
 
     def segments(self, xy_n4: TensorLike, series: int | TensorLike = 0, marker: str = "") -> None:
-        """Draws n segments x0 y0 x1 y1. `series`: one number 0 .. 32767, or one per segment.
+        """Draws n segments, each a row x0 y0 x1 y1. `series`: one number 0 .. 32767, or one per segment.
 
-        `marker` is the character of "dots" and "ascii" cells (default a middle dot, a star).
+        `marker` is the character in "dots" and "ascii" cells (default: a middle dot, an asterisk).
         """
         xy = _doubles(xy_n4, "xy", (None, 4))
         self._raster.segments(xy, _series(series, len(xy)), ord(marker) if marker else self._line)
 
     def points(self, xy_n2: TensorLike, series: int | TensorLike = 0, marker: str = "") -> None:
-        """Draws n points x y; `series` and `marker` as in `segments` (default a bullet, a star)."""
+        """Draws n points, each a row x y; `series` and `marker` as in `segments` (default: a bullet, an asterisk)."""
         xy = _doubles(xy_n2, "xy", (None, 2))
         self._raster.points(xy, _series(series, len(xy)), ord(marker) if marker else self._point)
 
     def polyline(self, xy_n2: TensorLike, series: int = 0, marker: str = "") -> None:
-        """Draws the n - 1 segments between successive points; a point that is not finite makes a gap."""
+        """Draws the n - 1 segments between successive points; a point that is not finite is a gap."""
         xy = _doubles(xy_n2, "xy", (None, 2))
         self.segments(np.hstack([xy[:-1], xy[1:]]), series, marker)
 
@@ -556,7 +556,7 @@ class Raster:
 
 
 def _series(series: int | TensorLike, count: int) -> NDArray[np.int16]:
-    """One series number per shape as contiguous int16."""
+    """`series` as one contiguous int16 per point or segment. Raises ValueError for anything else."""
     values = np.asarray(series)
     if values.dtype.kind not in "iu" or values.shape not in ((), (count,)):
         raise ValueError(f"series must be an integer or {count} integers, not {values.dtype} {values.shape}")
@@ -590,7 +590,7 @@ def heat_map(
         raise ValueError(f"values is empty: shape {values.shape}")
     if not (0 < levels <= 32767 and rows >= 0 and columns >= 0):
         raise ValueError(
-            f"rows, columns and levels must make a picture, not {rows} x {columns}, {levels} levels"
+            f"rows and columns must not be negative and levels must be in 1 .. 32767, not {rows} x {columns}, {levels} levels"
         )
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"low and high must be finite, not {low} and {high}")

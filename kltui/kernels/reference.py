@@ -23,7 +23,7 @@ def widened(x: NDArray[np.generic]) -> F64:
 
 
 def transformed(logits: F64, scale: float, softcap: float) -> F64:
-    """`softcap * tanh(scale * logits / softcap)`, or `scale * logits` where softcap is 0."""
+    """`softcap * tanh(scale * logits / softcap)`, or `scale * logits` if softcap is 0."""
     scaled = logits * scale
     return softcap * np.tanh(scaled / softcap) if softcap > 0 else scaled
 
@@ -100,9 +100,9 @@ def head_logprobs(
 
 
 def kl_rows(p_nV: NDArray[np.generic], q_nV: NDArray[np.generic]) -> tuple[F64, F64, NDArray[np.bool_]]:
-    """KL(p || q), KL(q || p) in nats and whether the first maxima agree, n each.
+    """KL(p || q), KL(q || p) in nats, and whether the first maxima are the same token, n each.
 
-    A token 745 or more below its row's largest has no probability, as in float64, and adds nothing.
+    A token whose logit is 745 or more below the maximum of its row has probability 0 in float64, and contributes 0.
     """
     p, q = widened(p_nV), widened(q_nV)
     (u, log_sum_p), (v, log_sum_q) = below_top(p), below_top(q)
@@ -121,7 +121,7 @@ def causal_attention(
     value_BGTE: NDArray[np.generic],
     scale: float,
 ) -> NDArray[np.generic]:
-    """Causal attention, B x T x H x E in the query's dtype (uint16 is bfloat16)."""
+    """Causal attention, B x T x H x E in the query's dtype (uint16: bfloat16 bits)."""
     share = query_BHTD.shape[1] // key_BGTD.shape[1]
     query, key, value = (widened(x) for x in (query_BHTD, key_BGTD, value_BGTE))
     key, value = key.repeat(share, axis=1), value.repeat(share, axis=1)
@@ -206,7 +206,7 @@ def _clipped_axis(u0: float, v0: float, u1: float, v1: float, limit: float) -> E
 
 
 def clipped_segment(x0: float, y0: float, x1: float, y1: float, width: float, height: float) -> Ends | None:
-    """The part of a segment inside [0, width] x [0, height], or None."""
+    """The part of a segment inside [0, width] x [0, height]; None if there is none."""
     across = _clipped_axis(x0, y0, x1, y1, width)
     if across is None:
         return None
@@ -216,7 +216,7 @@ def clipped_segment(x0: float, y0: float, x1: float, y1: float, width: float, he
 
 
 class ReferenceRaster:
-    """Reference implementation of the native raster: same cells for the same points and segments."""
+    """Reference implementation of the native raster, which sets the same cells for the same points and segments."""
 
     def __init__(self, width_cells: int, height_cells: int, kind: str) -> None:
         self.kind = kind
@@ -239,14 +239,14 @@ class ReferenceRaster:
         self.marker[cell] = marker
 
     def points(self, xy_n2: F64, series_n: NDArray[np.int16], marker: int) -> None:
-        """Sets the dot under each point; points outside or not finite are left out."""
+        """Sets the dot at each point; points outside the raster or not finite are ignored."""
         width, height = self.shape[1] * self.dots[0], self.shape[0] * self.dots[1]
         for (x, y), series in zip(xy_n2, series_n, strict=True):
             if 0 <= x < width and 0 <= y < height:
                 self._set_dot(int(x), int(y), int(series), marker)
 
     def segments(self, xy_n4: F64, series_n: NDArray[np.int16], marker: int) -> None:
-        """Sets the dots along each segment, clipped first; segments that are not finite are gaps."""
+        """Sets the dots along each segment after clipping; segments that are not finite are ignored."""
         width, height = self.shape[1] * self.dots[0], self.shape[0] * self.dots[1]
         for segment, series in zip(xy_n4, series_n, strict=True):
             if not np.isfinite(segment).all():
@@ -280,7 +280,7 @@ class ReferenceRaster:
 
 
 def nearest(xy_n2: F64, x: float, y: float, direction: int) -> int:
-    """Index of the nearest point, or -1; `direction` 1 to 4 is left, right, up, down (y grows downwards)."""
+    """Index of the point nearest to (x, y), -1 if there is none; `direction` 1 to 4: left, right, up, down (y grows downwards)."""
     if not len(xy_n2):
         return -1
     delta = xy_n2 - (x, y)
@@ -299,7 +299,7 @@ def nearest(xy_n2: F64, x: float, y: float, direction: int) -> int:
 def heat_map(
     values_RC: F64, rows: int, columns: int, low: float, high: float, levels: int
 ) -> NDArray[np.int16]:
-    """Level 0 .. levels - 1 of every pixel, rows x columns: the mean of the finite values under it; -1 for none."""
+    """Level 0 .. levels - 1 of every pixel, rows x columns: the mean of the finite values it covers; -1 if there are none."""
     out = np.full((rows, columns), -1, np.int16)
     share = levels / (high - low) if high > low else 0.0
     for r, box_r in enumerate(_boxes(values_RC.shape[0], rows)):
@@ -313,6 +313,6 @@ def heat_map(
 
 
 def _boxes(extent: int, pixels: int) -> Sequence[slice]:
-    """The source range under each of `pixels`, at least one wide."""
+    """The range of source indices that each of `pixels` covers, at least one."""
     starts = [p * extent // max(1, pixels) for p in range(pixels + 1)]
     return [slice(a, max(a + 1, b)) for a, b in pairwise(starts)]
