@@ -85,14 +85,14 @@ def _harness(model: Any, device: torch.device, stack: ExitStack) -> Score:
             )
             for at, row in enumerate(ids)
         ]
-        with contextlib.redirect_stderr(io.StringIO()):  # one progress bar a batch
+        with contextlib.redirect_stderr(io.StringIO()):  # it shows a progress bar per batch
             return np.array([harness.loglikelihood_rolling(requests, disable_tqdm=True)], np.float64)
 
     return score
 
 
 def _llama(model: Any, device: torch.device, stack: ExitStack) -> Score:
-    """llama.cpp on the model as a GGUF file, one text at a time, all logits out."""
+    """llama.cpp with the model as a GGUF file; it evaluates one text at a time and returns all logits."""
     from kltui.bench.gguf_neox import write_neox
 
     library: Any = importlib.import_module("llama_cpp")
@@ -116,11 +116,13 @@ def _llama(model: Any, device: torch.device, stack: ExitStack) -> Score:
 
 
 def _by_llama(llama: Any, row: Ids) -> float:
-    """Log-likelihood of one text, nats."""
+    """Log-likelihood of one text in nats."""
     llama.reset()
     llama.eval(row[:-1].tolist())
     logits_nV = torch.from_numpy(llama.scores[: len(row) - 1])
     if len(logits_nV) != len(row) - 1:
-        raise KltuiError("llama.cpp gave fewer logits than it was given tokens", "Try another version of it.")
+        raise KltuiError(
+            "llama.cpp returned fewer logits than tokens", "Install another version of llama-cpp-python."
+        )
     nats_n = torch.nn.functional.cross_entropy(logits_nV, torch.from_numpy(row[1:]), reduction="none")
     return -float(nats_n.double().sum())

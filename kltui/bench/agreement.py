@@ -40,11 +40,11 @@ class Beside:
         return self.seconds / self.kltui_seconds
 
     def line(self) -> str:
-        """The comparison in one line, values first."""
+        """The comparison as one line of text."""
         named = f"{self.name} {self.version}".strip()
         verdict = "they agree" if self.agrees else "they DIFFER, so the times cannot be compared"
         return (
-            f"{self.model:6} {self.dtype:9} {named}: values at most {self.largest_difference_nat:.1e} nat a text from kltui's "
+            f"{self.model:6} {self.dtype:9} {named}: values differ from kltui's by at most {self.largest_difference_nat:.1e} nats per text "
             f"(tolerance {self.tolerance_nat:g}): {verdict}; {self.seconds:.2f}s, kltui {self.kltui_seconds:.2f}s: "
             f"{self.ratio:.2f}x\n"
         )

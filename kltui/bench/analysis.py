@@ -62,7 +62,7 @@ def run(as_json: bool = False, checkpoints: int = CHECKPOINTS, texts: int = TEXT
     sizes = ((checkpoints, texts), (TIMES * checkpoints, texts), (checkpoints, TIMES * texts))
     with tempfile.TemporaryDirectory(prefix="kltui-bench-") as top:
         folders = [write_workspace(Path(top) / f"{K}x{N}", K, N) for K, N in sizes]
-        list(section_costs(write_workspace(Path(top) / "first", 60, 60)))  # imports what sections import
+        list(section_costs(write_workspace(Path(top) / "first", 60, 60)))  # so that imports are not timed
         found = growths([cost for folder in folders for cost in section_costs(folder)])
     if as_json:
         report = {"schema": JSON_SCHEMA, "sections": [_plain(asdict(g)) for g in found]}
@@ -118,7 +118,7 @@ def _status(field: str) -> float:
 
 
 def growths(costs: Sequence[Cost]) -> list[Growth]:
-    """The exponents of every section's CPU seconds from its costs at K x N, 4 K x N and K x 4 N, in that order."""
+    """The growth of every section, from its costs at K x N, 4 K x N and K x 4 N in that order."""
     found = []
     for name in dict.fromkeys(cost.section for cost in costs):
         own = tuple(cost for cost in costs if cost.section == name)

@@ -52,7 +52,7 @@ class BenchSide:
     kind: str  # reference, careful, kltui, or a program of bench.parts.RIVALS
     dtype: str
     score: Callable[[list[Ids]], Logliks]
-    engine: Engine | None = None  # of kltui's sides
+    engine: Engine | None = None  # for kltui only
 
 
 @dataclass
@@ -91,12 +91,12 @@ class Case:
 
     @property
     def ratio(self) -> float:
-        """How many times faster than the reference."""
+        """How many times faster kltui is than the reference."""
         return self.reference_seconds / self.seconds
 
     @property
     def over_careful(self) -> float:
-        """How many times faster than the careful loop in the same dtype."""
+        """How many times faster kltui is than the careful loop in the same dtype."""
         return self.careful_seconds / self.seconds
 
     @property
@@ -111,7 +111,7 @@ class Case:
 
     @property
     def tokens_per_second(self) -> float:
-        """Scored tokens a second."""
+        """Scored tokens per second."""
         return self.tokens / self.seconds
 
 
@@ -305,7 +305,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> BenchSide:
-    """kltui's side on a model in memory, warmed up."""
+    """kltui with a model in memory, warmed up."""
     engine = make_engine(model, device, layers)
     by_kltui(engine, random_texts(6, seed=1))
     return BenchSide("kltui", _name(engine.dtype), lambda block: by_kltui(engine, block), engine)
@@ -359,7 +359,7 @@ def _beside(shape: ModelShape, sides: list[BenchSide], timed: list[Timed], ids: 
 def _cases(
     shape: ModelShape, what: str, sides: list[BenchSide], timed: list[Timed], ids: list[Ids]
 ) -> list[Case]:
-    """One row for each of kltui's sides."""
+    """One row of the table for each dtype of kltui."""
     return [_case(shape, what, k, sides, timed, ids) for k, side in enumerate(sides) if side.engine]
 
 
@@ -404,9 +404,9 @@ def _case(
 
 
 def make_engine(model: Any, device: torch.device, layers: Literal["none", "all"]) -> Engine:
-    """kltui's engine on a model that is already in memory."""
+    """kltui's engine for a model that is already in memory."""
     model.config.use_cache = (
-        True  # the reference keeps transformers' default; kltui asks for none on each call
+        True  # transformers' default, for the reference; kltui turns the cache off in each call
     )
     loaded = Loaded(model, model.config, "sdpa", next(model.parameters()).dtype, ())
     return Engine(loaded, ScoringSettings(layers=layers), device, "none")

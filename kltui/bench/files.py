@@ -17,7 +17,7 @@ from kltui.kernels import native
 from kltui.registry.tensors import open_tensors
 
 CHECKPOINTS, BAND = 24, 10
-LAYERS, WIDTH = 6, 512  # 25 MB a checkpoint
+LAYERS, WIDTH = 6, 512  # 25 MB per checkpoint
 PAIRS = sum(min(BAND, CHECKPOINTS - 1 - k) for k in range(CHECKPOINTS))
 TIMED_PAIRS = 4
 

@@ -37,7 +37,7 @@ def by_reference_lens(model: Any, ids: list[Ids], device: torch.device) -> Logli
         ids_1T = torch.from_numpy(row)[None].to(device)
         states = model(ids_1T, output_hidden_states=True).hidden_states
         logits = [model.lm_head(model.gpt_neox.final_layer_norm(h)) for h in states[:-1]]
-        logits.append(model.lm_head(states[-1]))  # already normed
+        logits.append(model.lm_head(states[-1]))  # transformers has applied the norm
         gathered = [
             torch.log_softmax(z, dim=-1)[0, :-1].gather(1, ids_1T[0, 1:, None]).sum().item() for z in logits
         ]

@@ -64,7 +64,7 @@ def _line(ratio: Ratio, first: bool) -> str:
 
 
 def cpu_ratios(parts: Sequence[str]) -> Iterator[Ratio]:
-    """The ratios of the operations of `parts` on the CPU, one after the other."""
+    """Measures the operations of `parts` on the CPU one after the other."""
     ways: dict[str, Callable[[], Iterator[Ratio]]] = {
         "gather": _gathers,
         "head": _heads,
@@ -143,7 +143,7 @@ def _head(depth: int, vocabulary: int, dtype: torch.dtype) -> Iterator[Ratio]:
     targets = torch.randint(vocabulary, (HEAD_ROWS,))
     taken, *others = fused_heads(linear, LogitRule(), vocabulary, kernel_chooser(None))
     products: list[Way] = [("mm", lambda: torch.mm(hidden, weight.T))]
-    if dtype == torch.float32 and onednn_is_exact():  # elsewhere "medium" is another product, in bfloat16
+    if dtype == torch.float32 and onednn_is_exact():  # otherwise "medium" multiplies in bfloat16
         products.append(("linear, medium", lambda: _fast_linear(hidden, weight)))
 
     def by_torch() -> torch.Tensor:

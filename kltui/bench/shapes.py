@@ -13,9 +13,7 @@ from kltui.scoring.batching import Ids
 VOCABULARY = 50_304
 BLOCKS = 4
 TEXTS = 200
-START = (
-    0  # the id that every text begins with, never scored: programs that score a first token have it before
-)
+START = 0  # the first id of every text, which is not scored; other programs that score it add another one before it
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def as_words(row: Ids) -> str:
 
 
 def word_tokenizer() -> Any:
-    """One id per word `w0`, `w1`, ..."""
+    """A tokenizer with one id per word `w0`, `w1`, ..."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
