@@ -162,7 +162,10 @@ def test_table_names_machine_and_models(ran, capsys, monkeypatch):
     table = capsys.readouterr().out
     assert "tiny" in table and "threads" in table and "bfloat16" in table
     assert "sweep  tiny, float32: 1 checkpoints of 4 texts" in table
-    assert "tiny   float32   careful loop: values differ from kltui's by at most" in table and "they agree" in table
+    assert (
+        "tiny   float32   careful loop: values differ from kltui's by at most" in table
+        and "they agree" in table
+    )
 
 
 def test_the_careful_loop_equals_a_float64_loop_text_by_text():

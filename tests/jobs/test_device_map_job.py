@@ -39,7 +39,7 @@ def test_a_spread_job_scores_and_keeps_what_a_plain_one_does(cli: Cli, job: Path
     assert done.returncode == 0, done.stderr
     # with the first, and at the end with the count
     assert done.stderr.count("the model is spread over cpu, disk") == 2
-    assert "for 4 checkpoints alike: the model is spread over cpu, disk" in done.stderr
+    assert "for 4 checkpoints: the model is spread over cpu, disk" in done.stderr
     assert not list((job.parent / "apart" / "cache").glob("offload-*"))
     plain = cli(*few, **small)  # packs no weights either, as no model does that is large for its machine
     assert plain.returncode == 0 and "spread over" not in plain.stderr, plain.stderr

@@ -388,7 +388,10 @@ GOOD = np.zeros((2, 4), np.float32)
         (lambda: native.log_softmax_gather(np.zeros(4, np.float32), [0]), "logits must have two dimensions"),
         (lambda: native.log_softmax_gather(np.zeros((0, 4), np.float32), []), "logits is empty"),
         (lambda: native.log_softmax_gather(np.zeros((4, 2), np.float32).T, [0, 0]), "contiguous rows"),
-        (lambda: native.log_softmax_gather(GOOD, [0, 0], dtype="bfloat16"), "logits must be bfloat16, not float32"),
+        (
+            lambda: native.log_softmax_gather(GOOD, [0, 0], dtype="bfloat16"),
+            "logits must be bfloat16, not float32",
+        ),
         (lambda: native.log_softmax_gather(GOOD.astype(">f4"), [0, 0]), "logits must be float32"),
         (lambda: native.log_softmax_gather(GOOD, [0, 4]), r"targets\[1\] is 4, outside \[0, 4\)"),
         (lambda: native.log_softmax_gather(GOOD, [-1, 0]), r"targets\[0\] is -1"),
