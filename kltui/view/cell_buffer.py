@@ -1,4 +1,4 @@
-"""A scene drawn into cells: one plane of code points and one of colour codes, through the native raster."""
+"""Draws a scene into character cells, as arrays of code points and colour codes, with the native raster."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Kind = Literal["braille", "dots", "half", "ascii"]
 KINDS: tuple[Kind, ...] = ("braille", "dots", "half", "ascii")
 DOTS: dict[Kind, tuple[int, int]] = {"braille": (2, 4), "dots": (1, 1), "half": (1, 2), "ascii": (1, 1)}
 
-# A checkpoint is four dots, so that it stands out from the line through it; a crowd is left as it is.
+# A checkpoint is drawn as four dots, to distinguish it from the line through it, unless there are very many.
 BLOB = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 MAX_BLOBS = 1000
-# Without colour a line is told apart by dots (drawn, left out, drawn, ...) along it, or by its character.
+# Without colour, lines differ by their dashes (dots drawn, left out, drawn, ...) or by their character.
 STROKES: tuple[tuple[int, ...], ...] = ((), (7, 4), (1, 2), (7, 3, 1, 3))
 LINE_CHARACTERS: dict[Kind, str] = {"dots": "·-:~", "ascii": ".-:~"}
-SLICES = 6  # of a scene with depth, drawn from the farthest to the nearest
+SLICES = 6  # by depth, drawn from the farthest to the nearest
 
 
 @dataclass(frozen=True)
 class CellBuffer:
-    """height x width cells: what stands in each, and whose colour it has (-1: nobody's)."""
+    """height x width cells: the character in each, and its colour code (-1: none)."""
 
     codepoints: NDArray[np.uint32]
     codes: NDArray[np.int16]
@@ -41,7 +41,7 @@ class CellBuffer:
         return bytes(self.codepoints[row].astype("<u4").tobytes()).decode("utf-32-le")
 
     def runs(self, row: int) -> list[tuple[str, int]]:
-        """(text, code) runs of equal colour along a row."""
+        """Runs of cells with equal colour along a row, as (text, code)."""
         return self._runs[row]
 
     @cached_property
@@ -60,12 +60,12 @@ class CellBuffer:
         return rows
 
     def lines(self) -> list[str]:
-        """Every row's characters, trailing blanks dropped."""
+        """The characters of every row, without trailing blanks."""
         return [self.text(row).rstrip() for row in range(len(self.codepoints))]
 
 
 def eye_ratio(width: int, height: int, kind: Kind) -> float:
-    """Width over height, to the eye, of what is between the outermost dots: a cell is twice as high as wide."""
+    """Visible width over height of the area between the outermost dots; a cell is twice as high as wide."""
     across, down = DOTS[kind]
     return max(width * across - 1, 1) / across / (2 * max(height * down - 1, 1) / down)
 
@@ -81,7 +81,7 @@ def draw(
     marked: bool = False,
     dots_n2: Floats | None = None,
 ) -> CellBuffer:
-    """The scene as seen through the window in width x height cells; later points lie on top, and nearer ones.
+    """The scene in the window, drawn in width x height cells; later points are drawn over earlier ones, and nearer over farther.
 
     In cells of one dot, points show the `marker` of their series and lines a small dot; with `marked`, the
     cells of points show it in every kind, and lines between points are dotted or dashed by their series.
@@ -172,13 +172,13 @@ def _marked_points(
     own: Rows | None,
     marker: Callable[[int], str],
 ) -> None:
-    """Points by the marker of their series."""
+    """Draws points with the marker of their series."""
     for number, rows in _by_series(code_n, own):
         _points(raster, _taken(dots, rows), _taken(code_n, rows), marker(number))
 
 
 def _mark(planes: CellBuffer, scene: Scene, cells_n2: Floats, marker: Callable[[int], str]) -> None:
-    """Puts the marker of their series over the cells of points, whosever colour these have."""
+    """Writes the marker of their series into the cells of points, without changing colours."""
     height, width = planes.codes.shape
     at = np.floor(np.nan_to_num(cells_n2, nan=-1.0).clip(-1.0, 65536.0)).astype(np.intp)
     seen: NDArray[np.bool_] = ((at >= 0) & (at < (width, height))).all(axis=1)
@@ -196,7 +196,7 @@ def _segments(
     kind: Kind,
     stroked: tuple[int, int] | None,
 ) -> None:
-    """Lines; with `stroked`, the width and height of the raster, those between points by their series."""
+    """Draws lines; with `stroked` (width and height of the raster), lines between points are dashed by their series."""
     pairs = _taken(scene.segments_m2, rows_m)
     if not len(pairs):
         return
@@ -225,7 +225,7 @@ def _segments(
 def clipped(
     ends_m4: Floats, code_m: NDArray[np.int16], width: int, height: int
 ) -> tuple[Floats, NDArray[np.int16]]:
-    """The parts of m segments (x, y to x, y) that lie in a raster, with a dot around it, and their codes."""
+    """The parts of m segments (x, y to x, y) inside a raster with a margin of one dot, and their codes."""
     a, d = ends_m4[:, :2], ends_m4[:, 2:] - ends_m4[:, :2]
     low, high = np.array([-1.0, -1.0]), np.array([width + 1.0, height + 1.0])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -241,7 +241,7 @@ def clipped(
 def dashed(
     ends_m4: Floats, code_m: NDArray[np.int16], stroke: tuple[int, ...]
 ) -> tuple[Floats, NDArray[np.int16]]:
-    """The strokes of m segments and their codes: `stroke` dots drawn, left out, ..., going on from segment to segment."""
+    """The dashes of m segments and their codes: `stroke` dots drawn, left out, ..., continued from segment to segment."""
     d = ends_m4[:, 2:] - ends_m4[:, :2]
     length = np.abs(d).max(axis=1)  # in dots, as lines are drawn
     begin = np.cumsum(length) - length
@@ -276,7 +276,7 @@ def dots_of(scene: Scene, window: Window, width: int, height: int, kind: Kind) -
 def cells_of(dots_n2: Floats, kind: Kind, taller: float = 1.0) -> Floats:
     """n x 2 positions in cells (column, row), with fractions, of positions in dots; rows are multiplied by `taller`.
 
-    Rounded down they are the cell in which `draw` puts the point.
+    Rounded down, they are the cells into which `draw` puts the points.
     """
     across, down = DOTS[kind]
     places = np.empty_like(dots_n2)

@@ -1,9 +1,9 @@
 """Colours of the xterm-256 cube: series, shades by step, heat and difference ramps.
 
 Every colour is an index of the 256-colour table, so that a terminal over SSH, tmux and a local
-emulator show the same picture. Series are told apart under protanopia, deuteranopia and tritanopia,
-the first five, which most workspaces have, farther than the others; all can be read on their ground
-(tests/tui/test_palette.py computes both). `MARKERS` repeats by shape what colour says.
+emulator show the same picture. Series are distinguishable with protanopia, deuteranopia and tritanopia,
+the first five, which most workspaces have, more than the others; all are readable on their background
+(tests/tui/test_palette.py computes both). `MARKERS` distinguish them by shape as well.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from functools import cache
 
 LEVELS = (0, 95, 135, 175, 215, 255)
 SHADES = 4
-PALEST = 0.55  # share of its chroma that a run's first step has
+PALEST = 0.55  # chroma of a run's first step relative to its last
 READABLE, VISIBLE = 4.5, 3.0  # contrasts of text and of dots and lines (WCAG 2.1, 1.4.3 and 1.4.11)
 
 MARKERS = "●▲■◆★▼○△"
 MARKERS_ASCII = "ox#*+^%&"
-# Without colour a run is known by its letter alone; A and B are the marks of a pair.
+# Without colour, runs are distinguished by letters; A and B are reserved for the marked pair.
 LETTERS = "abcdefghijklmnopqrstuvwxyzCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-# Dark to light by luminance alone, so that a heat map reads the same without colour vision.
+# From dark to light in luminance, so that a heat map is readable without colour vision.
 HEAT = (17, 53, 89, 125, 161, 203, 209, 215, 222, 230)
-# Scores as dots and marks, by rising value: all seen on their ground, the highest best.
+# For scores shown as dots and markers, by rising value; all are visible on their background, the highest most clearly.
 RAMPS = {
     "dark": (161, 167, 203, 209, 215, 221, 228, 230),
     "light": (168, 197, 161, 125, 89, 54, 53, 17),
@@ -35,7 +35,7 @@ DIFFERENCE = (25, 67, 110, 250, 216, 173, 130)
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours of one theme as xterm-256 indices: grounds and texts, and eight series."""
+    """Colours of one theme as xterm-256 indices: backgrounds, texts, and eight series."""
 
     name: str
     ground: int
@@ -143,9 +143,9 @@ def contrast(one: int, two: int) -> float:
 
 @cache
 def shades(palette: Palette) -> tuple[tuple[int, ...], ...]:
-    """For each series its `SHADES` colours, from the first step's (near the ground) to the last's (the base).
+    """The `SHADES` colours of each series, from that of the first step (near the background) to that of the last.
 
-    All can be seen on the ground.
+    All are visible on the background.
     """
     return tuple(_shades_of(base, palette.ground) for base in palette.series)
 
@@ -164,15 +164,15 @@ def _shades_of(base: int, ground: int) -> tuple[int, ...]:
 
 
 def _strangeness(index: int, ground: int, strong: float, a: float, b: float) -> float:
-    """How far a colour is from a hue (Oklab a, b) and from a contrast with the ground, given as its logarithm."""
-    # Contrast may slip a little so that the hue of the run survives the coarse cube.
+    """Distance of a colour from a hue (Oklab a, b) and from a contrast with the background, given as its logarithm."""
+    # Contrast has a lower weight, so that the hue of the run is preserved in the coarse colour cube.
     _, own_a, own_b = _lab(index)
     slip = 0.2 * (math.log(contrast(index, ground)) - strong)
     return slip * slip + (own_a - a) ** 2 + (own_b - b) ** 2
 
 
 def heat(value: float) -> int:
-    """Colour of `value` in 0 to 1 on the heat ramp; outside it is held at the ends."""
+    """Colour of `value` in 0 to 1 on the heat ramp; values outside are clipped."""
     return HEAT[max(0, min(len(HEAT) - 1, int(value * len(HEAT))))]
 
 

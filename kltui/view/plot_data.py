@@ -1,4 +1,4 @@
-"""A plot before it has a size: points, the segments that join them, and the window that looks at them."""
+"""A plot independent of its size: points, the segments that join them, and the window that is shown."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scene:
-    """n points in data units, their codes (`series * SHADES + shade`), and m segments as pairs of point numbers.
+    """n points in data units, their codes (`series * SHADES + shade`), and m segments as pairs of point indices.
 
-    A non-finite coordinate is a gap: neither its point nor its segments are drawn. Points from number
-    `n_points` on are ends of lines only. `equal`: both axes have one unit, and as long a dot. `depth_n` says how
-    near each point is to the eye; what is far is drawn first.
+    A non-finite coordinate is a gap: neither its point nor its segments are drawn. Points from index `n_points` on are only
+    ends of lines. `equal`: both axes have the same unit and scale. `depth_n` is how near each point is to the viewer; far
+    points are drawn first.
     """
 
     xy_n2: Floats
@@ -35,12 +35,12 @@ class Scene:
 
     @cached_property
     def is_point_n(self) -> NDArray[np.bool_]:
-        """Which points are drawn and may be found as points, (n,) (kept; do not write into it)."""
+        """Which points are drawn as points, (n,) (cached; do not modify it)."""
         n = len(self.xy_n2)
         return np.arange(n) < (n if self.n_points is None else self.n_points)
 
     def scaled(self) -> Floats:
-        """n x 2 coordinates on the axes' own scales (kept; do not write into it)."""
+        """n x 2 coordinates on the axes' own scales (cached; do not modify it)."""
         return self._scaled
 
     @cached_property
@@ -53,29 +53,29 @@ class Scene:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a scene in view: an axis each way, in the axes' own scales."""
+    """The part of a scene that is shown: a horizontal and a vertical axis, on their own scales."""
 
     x: Axis
     y: Axis
 
     def zoomed(self, factor: float, at: tuple[float, float]) -> Window:
-        """The window `factor` times as narrow, the place `at` (0 to 1 from the lower left) staying put."""
+        """The window made `factor` times smaller; the position `at` (0 to 1 from the lower left) stays fixed."""
         return Window(_zoomed(self.x, factor, at[0]), _zoomed(self.y, factor, at[1]))
 
     def panned(self, right: float, up: float) -> Window:
-        """The window moved by shares of its own size."""
+        """The window moved by fractions of its own size."""
         return Window(_moved(self.x, right), _moved(self.y, up))
 
     def equalised(self, ratio: float) -> Window:
-        """The window, longer along one axis until its width is `ratio` times its height: units are equal."""
+        """The window enlarged along one axis so that its width is `ratio` times its height."""
         return Window(self.x.widened(self.y.span * ratio), self.y.widened(self.x.span / ratio))
 
     def with_room_above(self, share: float) -> Window:
-        """The window with the uppermost `share` of its height left free."""
+        """The window extended upwards so that the uppermost `share` of its height is free."""
         return Window(self.x, replace(self.y, high=self.y.high + self.y.span * share / (1 - share)))
 
     def place(self, scaled_n2: Floats) -> Floats:
-        """n x 2 places of scaled coordinates: 0 to 1 from the lower left inside the window."""
+        """n x 2 positions of scaled coordinates: 0 to 1 from the lower left inside the window."""
         return np.column_stack([self.x.unit(scaled_n2[:, 0]), self.y.unit(scaled_n2[:, 1])])
 
     def dots(self, scaled_n2: Floats, width: int, height: int) -> Floats:
@@ -94,7 +94,7 @@ def _zoomed(axis: Axis, factor: float, at: float) -> Axis:
     span = axis.span / factor
     fixed = axis.low + at * axis.span
     low, high = fixed - at * span, fixed + (1 - at) * span
-    # Closer than this, neighbouring places are the same number.
+    # A smaller window could not be resolved in floating point.
     if not high - low > 1e-9 * max(abs(low), abs(high), 1e-290):
         return axis
     return replace(axis, low=low, high=high)
@@ -105,7 +105,7 @@ def _moved(axis: Axis, share: float) -> Axis:
 
 
 def fit_window(scene: Scene, margin: float = 0.04) -> Window:
-    """The window that holds every finite point of a scene, with a margin on linear axes."""
+    """The window that contains every finite point of a scene, with a margin."""
     x, y = scene.scaled().T
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.all():
@@ -123,7 +123,7 @@ def _with_margin(axis: Axis, margin: float) -> Axis:
 
 
 def shades_of(count: int) -> NDArray[np.int64]:
-    """Shades 0 to SHADES - 1 of a run's steps, the last one that of a single step, (count,).
+    """Shades 0 to SHADES - 1 of a run's steps, (count,); a single step has the last shade.
 
     >>> shades_of(1).tolist(), shades_of(2).tolist()
     ([3], [0, 2])
@@ -136,9 +136,9 @@ def shades_of(count: int) -> NDArray[np.int64]:
 def threads(
     lines: Sequence[tuple[int, Sequence[int] | NDArray[np.intp]]], n_points: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-    """Codes and segments of lines given as (series, point numbers in order); shades run from first to last.
+    """Codes and segments of lines given as (series, point indices in order); shades increase from first to last.
 
-    Points of no line keep code -1 and are not drawn.
+    Points on no line get code -1 and are not drawn.
     """
     code_n = np.full(n_points, -1, dtype=np.int16)
     pieces = [np.empty((0, 2), dtype=np.int64)]
