@@ -475,7 +475,9 @@ class BatchRun:
         if t.left:
             parts.append(f"{t.left} left: run the job again to continue")
         on = f" on {self._device_names()}" if self._devices else ""
-        return ", ".join(parts) + f" in {duration(time.monotonic() - t.started)}{on}"
+        taken = f"{duration(time.monotonic() - t.started)}{on}"
+        # After "run the job again to continue", "in 2 min" would be read as a time to wait.
+        return ", ".join(parts) + (f"; this took {taken}" if t.left else f" in {taken}")
 
 
 def _first_model(checkpoint: Checkpoint) -> FirstModel:

@@ -55,7 +55,7 @@ def test_a_signal_in_the_first_moments_ends_the_job_as_one_later_does(
     assert ended.code == code, ended.err
     (row,) = jobs(tmp_path / "ws")
     assert (row.status, row.done, ended.out) == (status, 0, "")
-    assert "0 scored, 3 left: run the job again to continue" in ended.err
+    assert "0 scored, 3 left: run the job again to continue; this took " in ended.err
     assert lives.run("--batch", str(job), "--json").code == 0
     assert vectors(tmp_path / "ws") == truths(job)
 

@@ -44,7 +44,7 @@ async def test_a_killed_job_shows_at_once(make_app, until, monkeypatch) -> None:
             await until(pilot, lambda: app.snapshot.active_jobs)
             workspace.job_rows = [replace(workspace.job_rows[0], status="lost")]
             os.kill(child, signal.SIGKILL)
-            await until(pilot, lambda: "its process ended; 3 of 9 are stored" in text_of(app))
+            await until(pilot, lambda: "its process ended; 3 of 9 are stored; 2, then R, runs" in text_of(app))
             with pytest.raises(ChildProcessError):
                 os.waitpid(child, 0)  # it has been waited for
             await pilot.press("2")
@@ -54,6 +54,18 @@ async def test_a_killed_job_shows_at_once(make_app, until, monkeypatch) -> None:
     finally:
         with pytest.raises(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("status", ["lost", "stopped", "failed"])
+async def test_the_key_that_runs_the_rest_is_named_where_no_log_is_shown(make_app, until, status: str) -> None:
+    workspace = FakeWorkspace()
+    workspace.job_rows = [replace(workspace.job_rows[0], status=status, done=3, total=9, message="on cpu")]
+    app = make_app(workspace)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2")
+        await until(pilot, lambda: "press R to run the rest: 6 of 9" in text_of(app))
+        assert ("its process ended" in text_of(app)) == (status == "lost")
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no process descriptors")

@@ -124,7 +124,7 @@ class JobList(Table):
             Cell(str(job.failed) if job.failed else "", "bad"),
             Cell(started, "muted"),
             Cell(took, "muted"),
-            Cell(job.message, "faint"),
+            Cell("its process ended" if job.status == "lost" else job.message, "faint"),
         ]
 
     def moved(self) -> None:
@@ -198,10 +198,15 @@ class JobItems(Table):
         return [[(f"  {text}", self.look(ink))] for text, ink in said]
 
     def header_left(self) -> list[Span]:
-        """The last message of a job that is not running, which may not fit in the list of jobs."""
+        """What a job that is not running said last; where no log is beside it, the key that runs what is missing."""
         view, spans = self.kl.view, super().header_left()
         job = view.list.job if isinstance(view, JobsView) else None
-        if job is None or not job.message or job.status == "running":
+        if job is None or job.status == "running":
+            return spans
+        if way_out(job) and self.kl.size.width < WIDE:
+            rest = f"  press R to run the rest: {job.total - job.done} of {job.total}"
+            return [*spans, (rest, self.look("warning"))]
+        if not job.message:
             return spans
         room = self.body_width - width_of([*spans, *self.header_right()]) - 1
         whole, device, _ = safe_text(job.message).partition(" (")
