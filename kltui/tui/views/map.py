@@ -79,9 +79,12 @@ class MapView(View):
         return self.plot.shape() or (1.0, 1.0)
 
     def wanted_lines(self, pane: Pane) -> int:
-        """The height for all runs or groups (legend), or for the nearest checkpoints; 0 for the facts."""
+        """The height for all runs, groups or the scores' ramp (legend), or for the nearest checkpoints; 0 for the facts."""
         if pane is self.legend:
-            return 2 + max(1, len(self.plot.colours.groups or self.kl.snapshot.labels))
+            colours = self.plot.colours
+            if colours.by != "run" and not colours.groups:
+                return 2 + map_text.RAMP_LINES
+            return 2 + max(1, len(colours.groups or self.kl.snapshot.labels))
         return NEAREST + 3 if pane is self.nearest else 0
 
     def share_across(self, pane: Pane) -> int:

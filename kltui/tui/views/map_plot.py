@@ -449,9 +449,13 @@ class MapPlot(PlotPane):
             return []
         look, made = self.look, list[tuple[int, str, Style]]()
         for row, label in self._ends:
-            series = self.colours.series(row)
-            plain = look("text" if series >= BOX else self.series_ink(series))
-            made.append((row, f"{self.mark_of(row)[0]} {short_name(label, 24)}", plain))
+            series, name = self.colours.series(row), short_name(label, 24)
+            if series >= BOX and look.color:
+                # Where colours are scores, all marks are equal, and one in the name's ink would look like a score.
+                made.append((row, name, look("text")))
+            else:
+                ink = look("text" if series >= BOX else self.series_ink(series))
+                made.append((row, f"{self.mark_of(row)[0]} {name}", ink))
         if self.picture is not None and len(self.picture.xyz_Kd) > len(self.map):
             made.append((len(self.picture.xyz_Kd) - 1, "random walk", look("muted")))
         return made

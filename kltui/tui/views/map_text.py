@@ -12,7 +12,7 @@ from kltui.sanitize import in_ascii, safe_text
 from kltui.store.comparable import standing_note
 from kltui.tui.data import label_of_row
 from kltui.tui.number_format import briefly
-from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
+from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, UNSCORED, VARIANT
 from kltui.tui.views.map_plot import UNIT, MapPlot
 from kltui.tui.widgets.canvas import Span, fitted, fitted_name, wrapped
 from kltui.tui.widgets.run_tree import counted
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kltui.analysis.shape import AgainstNull
 
 Lines = list[list[Span]]
+RAMP_LINES = 2
 MIN_NAME = 12  # cells of a name below which names can no longer be told apart
 
 
@@ -105,7 +106,9 @@ def _ramp(plot: MapPlot, width: int) -> Lines:
     series_n = found.series_n
     none = int((series_n < RAMP).sum()) if series_n is not None else 0
     if none:
-        lines.append([(f" {none} without a score", look("muted"))])
+        mark = look.marker(0) if look.color else plot.point_marker(UNSCORED)
+        ink = look(plot.series_ink(UNSCORED), bold=True)
+        lines.append([(f" {mark}", ink), (f" {none} without a score", look("muted"))])
     return lines
 
 
