@@ -44,7 +44,9 @@ async def test_a_killed_job_shows_at_once(make_app, until, monkeypatch) -> None:
             await until(pilot, lambda: app.snapshot.active_jobs)
             workspace.job_rows = [replace(workspace.job_rows[0], status="lost")]
             os.kill(child, signal.SIGKILL)
-            await until(pilot, lambda: "its process ended; 3 of 9 are stored; 2, then R, runs" in text_of(app))
+            await until(
+                pilot, lambda: "its process ended; 3 of 9 are stored; 2, then R, runs" in text_of(app)
+            )
             with pytest.raises(ChildProcessError):
                 os.waitpid(child, 0)  # it has been waited for
             await pilot.press("2")
@@ -57,7 +59,9 @@ async def test_a_killed_job_shows_at_once(make_app, until, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("status", ["lost", "stopped", "failed"])
-async def test_the_key_that_runs_the_rest_is_named_where_no_log_is_shown(make_app, until, status: str) -> None:
+async def test_the_key_that_runs_the_rest_is_named_where_no_log_is_shown(
+    make_app, until, status: str
+) -> None:
     workspace = FakeWorkspace()
     workspace.job_rows = [replace(workspace.job_rows[0], status=status, done=3, total=9, message="on cpu")]
     app = make_app(workspace)

@@ -230,7 +230,8 @@ async def test_colours_follow_a_property_and_the_legend_follows_them(pca_app: Ma
         text = text_of(app)
         assert "Colour: arc" in text and "20.0 " in text and "61.5" in text and "without a score" in text
         series = {n: int(plot.scene.code_n[k]) // SHADES for k, n in enumerate(plot.names)}
-        assert [said for _, said, _ in plot.labels()] == [label for _, label in plot._ends]  # marks are all equal
+        # Marks of scores are all equal, and in the ink of names they would look like a score.
+        assert [said for _, said, _ in plot.labels()] == [label for _, label in plot._ends]
         assert re.search(r"● \d+ without a score", text)
         assert app.view.wanted_lines(app.view.legend) == 2 + len(app.view.legend.all_lines())
         assert series["tiny@0"] == RAMP and series["small@1400"] == RAMP + 7 and series["tiny@1"] == UNSCORED
