@@ -137,8 +137,9 @@ def _keys() -> Iterator[Finding]:
     path = keys_path()
     names = ", ".join(a.name for a in ACTIONS)
     found = load_keymap(path).problems
-    for problem in found:
-        yield Finding("keys.json", "wrong", f"{path}: {problem}", f"Names of actions: {names}.")
+    for n, problem in enumerate(found, 1):
+        advice = f"Names of actions: {names}." if n == len(found) else ""
+        yield Finding("keys.json", "wrong", f"{path}: {problem}", advice)
     if not found and path.is_file():
         yield Finding("keys.json", "ok", f"{path} in order. Names of actions: {names}")
     elif not found:

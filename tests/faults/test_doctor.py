@@ -63,6 +63,16 @@ def test_where_keys_would_be_changed_is_said(tmp_path: Path, monkeypatch: pytest
     assert f"none at {tmp_path / 'keys.json'}" in finding.found
 
 
+def test_names_of_actions_are_listed_once_for_all_wrong_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys.json").write_text('{"exprot": ["E"], "palette": "p", "zoom_in": [3]}')
+    monkeypatch.setattr("kltui.tui.keymap.keys_path", lambda: tmp_path / "keys.json")
+    found = list(doctor._keys())
+    assert [f.state for f in found] == ["wrong"] * 3
+    assert [f.advice.startswith("Names of actions: ") for f in found] == [False, False, True]
+
+
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:{port}", "http://127.0.0.1:{port} "])
 def test_a_hub_that_speaks_no_http_and_an_address_that_is_none_are_notes(
     monkeypatch: pytest.MonkeyPatch, endpoint: str

@@ -22,7 +22,7 @@ from kltui.tui.views.arrange import arranged, stacked
 from kltui.tui.views.map import MapView
 from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, labels_of, ramp_ink
 from kltui.tui.views.map_scene import model_of
-from kltui.tui.widgets.plot import PlotPane
+from kltui.tui.widgets.plot import Y_AXIS, PlotPane
 from kltui.view.cell_buffer import DOTS
 from kltui.view.palette import DARK, LIGHT, SHADES, contrast
 from kltui.view.ticks import axis_name
@@ -439,6 +439,26 @@ async def test_every_label_carries_its_mark_and_no_colour_is_no_loss(pca_app: Ma
             over = {text[0] for patches in plot._patches.values() for _, text, _ in patches}
             shown = over.union(*plot._planes.lines())  # a run's end may lie on another run's points
             assert {app.look.marker(number[run]) for run in app.snapshot.runs} <= shown
+
+
+@pytest.mark.parametrize("options", [{"color": False}, {"ascii_only": True}], ids=["no colour", "ascii"])
+async def test_names_are_apart_from_lines_drawn_with_letters(
+    pca_app: MakeApp, until, options: dict[str, bool]
+) -> None:
+    app = pca_app(**options)
+    async with app.run_test(size=SIZES[0]) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        plot, found = app.view.plot, 0
+        for size in SIZES:
+            await pilot.resize_terminal(*size)
+            await settled(pilot)
+            rows = ["".join(s.text for s in plot.body_line(y))[Y_AXIS:] for y in range(plot.plot_height)]
+            for said in (text for _, text, _ in plot.labels()):
+                for row in (row for row in rows if said in row):
+                    assert re.search(rf"(^| ){re.escape(said)}( |$)", row), row
+                    found += 1
+        assert found > 3
 
 
 async def test_ascii_shows_only_ascii_on_the_map(pca_app: MakeApp, until) -> None:

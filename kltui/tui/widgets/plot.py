@@ -305,16 +305,24 @@ class PlotPane(Pane):
             ways = [way for way in UP_FIRST if cell[1] + way[1] > lowest] if in_order else WAYS
             at = self._room_for(cell, text, taken, ways)
             if at is not None:
-                patches.setdefault(at[1], []).append((at[0], text, style))
+                patches.setdefault(at[1], []).append(self._set_apart(at[0], text, style))
                 lowest = at[1] if in_order else lowest
         for points, text, style in self.labels_of_lines():
             cells = filter(None, map(self.cell, points))
             places = (self._room_for(cell, text, taken, self.line_ways) for cell in cells)
             if at := next(filter(None, places), None):
-                patches.setdefault(at[1], []).append((at[0], text, style))
+                patches.setdefault(at[1], []).append(self._set_apart(at[0], text, style))
         for (x, y), glyph, style in placed:
             patches.setdefault(y, []).append((x, glyph, style))
         return patches
+
+    def _set_apart(self, column: int, text: str, style: Style) -> Patch:
+        """The patch of a label; with a blank on either side where lines are drawn with characters that names have too."""
+        if self.look.color and self.kind != "ascii":
+            return column, text, style
+        before = " " * (column > 0)
+        after = " " * (column + cell_len(text) < self.plot_width)
+        return column - len(before), before + text + after, style
 
     def _room_for(
         self, cell: tuple[int, int], text: str, taken: set[tuple[int, int]], ways: Sequence[Way] = WAYS
