@@ -466,6 +466,19 @@ async def test_unscored_checkpoints_lead_to_a_job(make_app: MakeApp, until) -> N
             assert "84 checkpoints, none scored yet." in text_of(app), screen
 
 
+async def test_where_all_have_failed_the_empty_screens_say_so_and_where_it_says_why(
+    make_app: MakeApp, until
+) -> None:
+    workspace = FakeWorkspace(scored=0)
+    workspace.job_rows = [replace(workspace.job_rows[0], id=7, status="failed", done=0, failed=84, total=84)]
+    app = make_app(workspace)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for key in "34567890":
+            await pilot.press(key)
+            await until(pilot, lambda: "84 failed in job 7: see why; R there runs them again" in text_of(app))
+
+
 async def test_no_room_is_said_politely_and_room_brings_everything_back(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(50, 12)) as pilot:

@@ -43,6 +43,9 @@ def welcome(app: Session) -> list[tuple[str, str]]:
         ]
         if snapshot.active_jobs:
             return [*lines, ("text", "2   a job is running: watch it")]
+        if snapshot.jobs and (failed := snapshot.jobs[0].failed):
+            job = f"{failed} failed in job {snapshot.jobs[0].id}"
+            return [*lines, ("bad", f"2   {job}: see why; R there runs them again")]
         return [*lines, ("text", "1 s   select checkpoints in the Registry and start a job")]
     return _empty(app, name)
 
