@@ -162,12 +162,23 @@ async def test_filter_hidden_runs_and_marks(make_app: MakeApp, until, tmp_path: 
     async with app.run_test(size=(120, 40)) as pilot:
         await opened(app, pilot, until, "z")
         assert "tiny" not in {d.curve.run for d in panel(app, "loss").drawn}
+        seen = {t.label for t in app.view.trajectories} - {"tiny"}
+        assert app.selection.cursor == "tiny@0" and app.view.label() in seen
+        assert panel(app, "consecutive").content.settled == app.view._line()
         await pilot.press("3")
         await until(pilot, lambda: app.view.plot.map is not None)
         assert app.view.plot.hidden == {"tiny"}  # hidden on one plot, hidden on all
         await pilot.press("4", "Z", "/", *"run:small", "enter")
         assert {d.curve.run for d in panel(app, "loss").drawn} == {"small"}
+        assert app.view.label() == "small"
+        app.set_filter("run:none")
+        await pilot.press("3")
+        await until(
+            pilot, lambda: "every run is hidden or filtered out: Z shows them, esc clears" in text_of(app)
+        )
+        await pilot.press("4")
         app.set_filter("")
+        assert app.view.label() == "tiny"
         app.selection.a, app.selection.b = "tiny@100", "small@100"
         app.selection_changed()
         await until(pilot, lambda: panel(app, "marked").drawn)

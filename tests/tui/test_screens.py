@@ -351,6 +351,25 @@ async def test_diffusion_shows_exponents_and_the_window_of_a_start(make_app: Mak
         await until(pilot, lambda: "window 5, noise subtracted" in text_of(app))
 
 
+async def test_the_filter_chooses_the_starts_of_the_exponents(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: "likelihood c =" in text_of(app))
+        plot, every = app.view.exponent_plot, list(app.view.exponents)
+        assert len({e.run for e in every}) > 1 and len(plot.names) == len(every)
+        app.set_filter("run:small step>=10")
+        await until(pilot, lambda: len(app.view.exponents) < len(every))
+        assert app.view.exponents == [e for e in every if e.run == "small" and e.start >= 10]
+        assert plot.names == [f"small@{e.start}" for e in app.view.exponents]
+        await until(pilot, lambda: "small from @" in text_of(app))
+        app.set_filter("run:none")
+        await until(pilot, lambda: "no start passes the filter: press esc to clear it" in text_of(app))
+        app.set_filter("")
+        await until(pilot, lambda: app.view.exponents == every and "likelihood c =" in text_of(app))
+
+
 async def test_matrix_reads_out_a_pair_and_compares_it(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:

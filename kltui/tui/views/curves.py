@@ -87,6 +87,7 @@ class CurvesView(View):
         self.spikes: list[Spike] = []
         self.trajectories: list[Trajectory] = []
         self._label = ""
+        self._shown_for: tuple[tuple[object, ...], dict[str, Trajectory]] = ((), {})
         self._wanted: Wanted | None = None
         self._source: CurveSource | None = None
         self._take_up()
@@ -165,6 +166,7 @@ class CurvesView(View):
         self.make_room(self.kl.size.width)
         super().update_data()
         self.sentence.refresh()
+        self._label_moved()
         self._follow_newest()
         self._ask()
 
@@ -173,11 +175,15 @@ class CurvesView(View):
         for panel in self.panels:
             panel.follow()
         self.sentence.refresh()
-        if self.label() != self._label:
-            self._label = self.label()
+        self._label_moved()
+        self._ask()
+
+    def _label_moved(self) -> None:
+        """Updates the table and the line of the settled step if they are now about another curve."""
+        if (label := self.label()) != self._label:
+            self._label = label
             self.table.update_data()
             self._show_settled()
-        self._ask()
 
     def _ask(self) -> None:
         kl = self.kl
@@ -245,15 +251,35 @@ class CurvesView(View):
     # -- where a run settled --------------------------------------------------------------------
 
     def label(self) -> str:
-        """The curve that the sentence and the table are about: the cursor's, else the longest; "" without curves."""
+        """The curve that the sentence and the table are about: the cursor's, else the longest; "" without curves.
+
+        A curve that is hidden or filtered out only if all are.
+        """
         row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
         label = "" if row is None else label_of_row(row)
-        return label if not self.settled.levels or self.settled.has(label) else self._longest()
-
-    def _longest(self) -> str:
-        """The run with the most checkpoints, the first of equals; "" if no run has two."""
-        longest = max(self.trajectories, key=lambda t: len(t.rows), default=None)
+        if not self.settled.levels:
+            return label
+        shown = self._shown()
+        if self.settled.has(label) and label in shown:
+            return label
+        longest = max(shown.values(), key=lambda t: len(t.rows), default=None)
         return longest.label if longest is not None and len(longest.rows) > 1 else ""
+
+    def _shown(self) -> dict[str, Trajectory]:
+        """{label: trajectory} of those with a point that is neither hidden nor filtered out; of all if none has one."""
+        found, keep, snapshot = self.found, self.kl.filter, self.kl.snapshot
+        hidden = frozenset(self.kl.selection.hidden)
+        key = (id(self.trajectories), id(snapshot.rows), keep.text, hidden)
+        if self._shown_for[0] != key:
+            passing = snapshot.passing_names(keep) if keep.text else snapshot.by_name.keys()
+            names = found.names if found is not None else ()
+            some = {
+                t.label: t
+                for t in self.trajectories
+                if t.run not in hidden and any(names[row] in passing for row in t.rows)
+            }
+            self._shown_for = key, some or {t.label: t for t in self.trajectories}
+        return self._shown_for[1]
 
     def first_name(self) -> str:
         """The first checkpoint of the curve `label`; "" without one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -281,6 +281,17 @@ def drawn_exponents(exponents: Sequence[Exponent], number: Mapping[str, int]) ->
     )
 
 
+def kept(found: Map, exponents: Sequence[Exponent], names: Collection[str]) -> list[Exponent]:
+    """The exponents whose start is one of the checkpoints `names`."""
+    starts = {
+        (t.label, step)
+        for t in found.trajectories()
+        for step, row in zip(t.steps, t.rows, strict=True)
+        if found.names[row] in names
+    }
+    return [e for e in exponents if (e.run, e.start) in starts]
+
+
 class ExponentPlot(PlotPane):
     """The exponent c_q of every start, against the start's step."""
 
@@ -396,6 +407,11 @@ class DiffusionView(View):
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.window, self.noise = WINDOWS[0], False
         self._asked: tuple[object, ...] = ()
+        self._fitted_map: Map | None = None
+        self._fitted: tuple[tuple[object, ...], list[Exponent]] = (
+            (),
+            [],
+        )  # (settings, exponents of all starts)
         self.made_with = (self.window, self.noise)  # settings of the exponents that are shown
         self.found: Map | None = None
         self.distances: Weights = {}
@@ -412,7 +428,7 @@ class DiffusionView(View):
         """Computes again if vectors, window or noise correction have changed."""
         self.window_plot.display = self.exponent_plot.scene is not None
         super().update_data()
-        wanted = (self.kl.map_cache.version, self.window, self.noise)
+        wanted = (self.kl.map_cache.version, self.window, self.noise, self.kl.filter.text)
         if wanted != self._asked and not self.kl.map_cache.is_empty:
             self._asked = wanted
             self.run_worker(self._load(), group="diffusion", exclusive=True)
@@ -423,11 +439,16 @@ class DiffusionView(View):
             found = await kl.map_cache.map()
             weights = await kl.reader.read(lambda ws: known_distances(ws, self.computed))
             window, noise = self.window, self.noise
-            exponents = await kl.reader.compute(
-                lambda: found.diffusion(
-                    weights or None, window=window, from_step="auto", noise_corrected=noise
+            made_of = (weights, window, noise)
+            if self._fitted_map is not found or self._fitted[0] != made_of:
+                every = await kl.reader.compute(
+                    lambda: found.diffusion(
+                        weights or None, window=window, from_step="auto", noise_corrected=noise
+                    )
                 )
-            )
+                self._fitted_map, self._fitted = found, (made_of, every)
+            every, keep = self._fitted[1], self._passing()
+            exponents = every if keep is None else await kl.reader.compute(lambda: kept(found, every, keep))
             number = kl.snapshot.run_number
             drawn = await kl.reader.compute(lambda: drawn_exponents(exponents, number))
             scale = self.exponent_plot.x_scale
@@ -441,12 +462,18 @@ class DiffusionView(View):
         self.made_with = window, noise
         if not exponents:
             self._say_nothing(
-                f"needs a run with {window + 1} or more scored checkpoints; press w for a shorter window"
+                "no start passes the filter: press esc to clear it"
+                if every
+                else f"needs a run with {window + 1} or more scored checkpoints; press w for a shorter window"
             )
         self.window_plot.display = bool(exponents)
         self.exponent_plot.show_exponents(exponents, drawn)
         self.table.update_data()
         self.cursor_moved()
+
+    def _passing(self) -> Collection[str] | None:
+        """The names of the checkpoints that pass the filter; None if all do."""
+        return self.kl.snapshot.passing_names(self.kl.filter) if self.kl.filter.text else None
 
     def _say_nothing(self, why: str) -> None:
         for plot in (self.exponent_plot, self.window_plot):

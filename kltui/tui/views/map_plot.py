@@ -508,6 +508,10 @@ class MapPlot(PlotPane):
         look = self.look
         if self.map is None or not 0 <= self.cursor < len(self.map):
             return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
+        if not self.n_shown:
+            return [
+                (" every run is hidden or filtered out: Z shows them, esc clears the filter", look("warning"))
+            ]
         mark, style = self.mark_of(self.cursor)
         name = short_name(self.map.names[self.cursor], 40)
         spans: list[Span] = [(f" {mark} ", style), (name, look("text", bold=True))]
