@@ -203,7 +203,7 @@ class JobItems(Table):
         job = view.list.job if isinstance(view, JobsView) else None
         if job is None or job.status == "running":
             return spans
-        if way_out(job) and self.kl.size.width < WIDE:
+        if job.done + job.failed < job.total and self.kl.size.width < WIDE:
             rest = f"  press R to run the rest: {job.total - job.done} of {job.total}"
             return [*spans, (rest, self.look("warning"))]
         if not job.message:
