@@ -68,7 +68,7 @@ async def test_the_key_that_runs_the_rest_is_named_where_no_log_is_shown(
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("2")
-        await until(pilot, lambda: "press R to run the rest: 6 of 9" in text_of(app))
+        await until(pilot, lambda: "R runs the rest: 6 of 9" in text_of(app))
         assert ("its process ended" in text_of(app)) == (status == "lost")
 
 

@@ -198,15 +198,10 @@ class JobItems(Table):
         return [[(f"  {text}", self.look(ink))] for text, ink in said]
 
     def header_left(self) -> list[Span]:
-        """What a job that is not running said last; where no log is beside it, the key that runs what is missing."""
+        """The last message of a job that is not running, which may not fit in the list of jobs."""
         view, spans = self.kl.view, super().header_left()
         job = view.list.job if isinstance(view, JobsView) else None
-        if job is None or job.status == "running":
-            return spans
-        if job.done + job.failed < job.total and self.kl.size.width < WIDE:
-            rest = f"  press R to run the rest: {job.total - job.done} of {job.total}"
-            return [*spans, (rest, self.look("warning"))]
-        if not job.message:
+        if job is None or not job.message or job.status == "running":
             return spans
         room = self.body_width - width_of([*spans, *self.header_right()]) - 1
         whole, device, _ = safe_text(job.message).partition(" (")
@@ -214,13 +209,15 @@ class JobItems(Table):
         return [*spans, *shortened([(f"  {said}", self.look("muted"))], room)]
 
     def header_right(self) -> list[Span]:
-        """The job's progress bar and remaining time."""
+        """The job's progress bar and remaining time; the key that runs what is missing where no log beside it names it."""
         view, look = self.kl.view, self.look
         job = view.list.job if isinstance(view, JobsView) else None
         if job is None or not job.total:
             return []
         if job.status != "running" and job.done + job.failed >= job.total:
             return []  # a finished job needs no progress bar
+        if way_out(job) and self.kl.size.width < WIDE:
+            return [(f"R runs the rest: {job.total - job.done} of {job.total}", look("warning"))]
         full, rest = bar(job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-"))
         left = time_left(job, self.rows)
         text = f"  {100 * job_share(job, self.rows):3.0f}%" + (f"  {duration(left)} left" if left else "")
