@@ -174,7 +174,7 @@ async def test_filter_hidden_runs_and_marks(make_app: MakeApp, until, tmp_path: 
         app.set_filter("run:none")
         await pilot.press("3")
         await until(
-            pilot, lambda: "every run is hidden or filtered out: Z shows them, esc clears" in text_of(app)
+            pilot, lambda: "all are hidden or filtered out: Z shows, esc clears the filter" in text_of(app)
         )
         await pilot.press("4")
         app.set_filter("")

@@ -449,13 +449,11 @@ class MapPlot(PlotPane):
             return []
         look, made = self.look, list[tuple[int, str, Style]]()
         for row, label in self._ends:
-            series, name = self.colours.series(row), short_name(label, 24)
-            if series >= BOX and look.color:
-                # Where colours are scores, all marks are equal, and one in the name's ink would look like a score.
-                made.append((row, name, look("text")))
-            else:
-                ink = look("text" if series >= BOX else self.series_ink(series))
-                made.append((row, f"{self.mark_of(row)[0]} {name}", ink))
+            series = self.colours.series(row)
+            ink = look("text" if series >= BOX else self.series_ink(series))
+            # A mark in the ink of a name would look like another score.
+            mark = "" if series >= BOX and look.color else f"{self.mark_of(row)[0]} "
+            made.append((row, mark + short_name(label, 24), ink))
         if self.picture is not None and len(self.picture.xyz_Kd) > len(self.map):
             made.append((len(self.picture.xyz_Kd) - 1, "random walk", look("muted")))
         return made
@@ -509,9 +507,7 @@ class MapPlot(PlotPane):
         if self.map is None or not 0 <= self.cursor < len(self.map):
             return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
         if not self.n_shown:
-            return [
-                (" every run is hidden or filtered out: Z shows them, esc clears the filter", look("warning"))
-            ]
+            return [(" all are hidden or filtered out: Z shows, esc clears the filter", look("warning"))]
         mark, style = self.mark_of(self.cursor)
         name = short_name(self.map.names[self.cursor], 40)
         spans: list[Span] = [(f" {mark} ", style), (name, look("text", bold=True))]
@@ -548,9 +544,7 @@ class MapPlot(PlotPane):
             from kltui.analysis.uncertainty import ellipse_of
 
             e = ellipse_of("", 0.0, 0.0, self._spread(row))
-            share = ""
-            if self.errors == 2:
-                e, share = e.scaled(SHARE), f" ({SHARE:.0%})"
+            e, share = (e.scaled(SHARE), f" ({SHARE:.0%})") if self.errors == 2 else (e, "")
             yield f"place{share} ± {e.major:.2g} by {e.minor:.2g} {UNIT}"
         if self.colours.by in self.scores:
             score = self.scores[self.colours.by].get(self.map.names[row], math.nan)
