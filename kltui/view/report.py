@@ -22,6 +22,7 @@ from kltui.errors import KltuiError, UsageError
 from kltui.json_schema import JSON_SCHEMA
 from kltui.sanitize import in_ascii, safe_text
 from kltui.store.connection import DamageError
+from kltui.store.pair_values import CONDITIONAL
 from kltui.store.saved_maps import Preparation
 from kltui.threads import one_blas_thread
 from kltui.version import __version__
@@ -139,12 +140,17 @@ def _provenance(ctx: Context) -> dict[str, object]:
 
 
 def check_choice(ctx: Context) -> None:
-    """Raises UsageError for an invalid KL, or a checkpoint or run that is not on the map, before anything is computed."""
+    """Raises KltuiError, before anything is computed, for a choice that no section can show.
+
+    That is an invalid KL, a checkpoint or run that is not on the map, or values that the map does not have.
+    """
     for name, value in (("--where", ctx.choice.where), ("--level", ctx.choice.level)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise UsageError(
                 f"{name} {value}: a KL must be a number of at least 0", f"For example {name} 0.05"
             )
+    if ctx.ws.values != CONDITIONAL:
+        _ = ctx.map
     if ctx.choice.preparation.exclude:
         _ = ctx.excluded
     ctx.check_pair()

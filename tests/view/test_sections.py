@@ -403,6 +403,16 @@ def test_exclusions_hold_everywhere_and_strangers_are_named(full: Workspace) -> 
         print_report(full, choice=ReportChoice(Preparation(exclude=("nobody",))), stream=io.StringIO())
 
 
+def test_values_that_the_map_does_not_have_are_one_error(
+    full: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full, "values", "pmi")
+    out = io.StringIO()
+    with pytest.raises(UsageError, match="pmi values are of pairs"):
+        print_report(full, choice=ReportChoice(), stream=out)
+    assert not out.getvalue()
+
+
 def test_main_and_seed_runs_prepared_apart(full: Workspace) -> None:
     apart = section(full, "scale", preparation=Preparation("clip", (), True))
     assert set(apart["prepared_apart"]) == {"main", "seed"}
