@@ -1,11 +1,15 @@
 """Runs the interface on a fixed workspace: `big_app.py CHECKPOINTS [evil | ticking | again] [TEXTS]` (0: the standard one).
 
-With `again` a new interface begins, in the same process, once the one before has ended and a line was typed.
+With `again` a new interface begins, in the same process, once the one before has ended and a line was typed. At SIGUSR1 it
+appends the names of its threads, as a line, to the file that THREADS_FILE names.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 
@@ -14,6 +18,8 @@ def main() -> int:
     from kltui.tui.main import prepare_environment
 
     prepare_environment()
+    if "THREADS_FILE" in os.environ:
+        signal.signal(signal.SIGUSR1, lambda *_: write_threads(Path(os.environ["THREADS_FILE"])))
     from kltui.tui.app import KltuiApp
 
     while True:
@@ -26,6 +32,13 @@ def main() -> int:
         print(
             "\x1b[2J\x1b[H", end="", flush=True
         )  # what was said of this one is not taken for the next one's
+
+
+def write_threads(to: Path) -> None:
+    """Appends the names of all threads but asyncio's, of which there are as many as have been needed at once."""
+    names = (thread.name for thread in threading.enumerate())
+    with to.open("a") as file:
+        file.write(" ".join(sorted(name for name in names if not name.startswith("asyncio_"))) + "\n")
 
 
 def opened(_: Path) -> object:

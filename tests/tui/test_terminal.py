@@ -29,10 +29,21 @@ NO_KEYS = (
 )
 
 
-def threads_of(process: Terminal | int) -> int:
-    """How many threads the program has; 0 where the system does not tell."""
-    pid = process if isinstance(process, int) else process.pid
-    return len(list(Path(f"/proc/{pid}/task").glob("*")))
+class Threads:
+    """The names of a program's threads, which it writes to a file when it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "threads"
+        self.environment = {"THREADS_FILE": str(self.file)}
+        self._read = 0
+
+    def of(self, process: Terminal | int) -> str:
+        """The names, sorted, with a blank between them."""
+        os.kill(process if isinstance(process, int) else process.pid, signal.SIGUSR1)
+        wait_until(lambda: self.file.exists() and self.file.read_text().count("\n") > self._read)
+        lines = self.file.read_text().splitlines()
+        self._read = len(lines)
+        return lines[-1]
 
 
 def test_what_no_keyboard_sends_does_not_end_the_program() -> None:
@@ -108,12 +119,14 @@ def test_a_line_that_goes_without_a_signal_ends_the_program() -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGSTOP, signal.SIGTSTP])
-def test_stopped_and_continued_it_takes_the_terminal_up_again(stop: signal.Signals) -> None:
-    terminal = Terminal.of_fake(0, 80, 24)
+def test_stopped_and_continued_it_takes_the_terminal_up_again(stop: signal.Signals, tmp_path: Path) -> None:
+    threads = Threads(tmp_path)
+    terminal = Terminal.of_fake(0, 80, 24, **threads.environment)
     try:
         terminal.until("84 checkpoints")
         terminal.read(0.5)
-        threads = threads_of(terminal)
+        running = threads.of(terminal)
+        assert {"textual-input", "textual-output"} <= set(running.split())
         for _ in range(2):
             os.kill(terminal.pid, stop)
             wait_for_state(terminal, "T")
@@ -128,7 +141,7 @@ def test_stopped_and_continued_it_takes_the_terminal_up_again(stop: signal.Signa
             shown = terminal.until("84 checkpoints")[1] + terminal.read(0.5).data
             assert b"Registry" in shown
             assert not termios.tcgetattr(terminal.fd)[3] & (termios.ECHO | termios.ICANON)
-        wait_until(lambda: threads_of(terminal) == threads)
+        wait_until(lambda: threads.of(terminal) == running)
         os.write(terminal.fd, b"2")
         terminal.until("Jobs")
         terminal.press("q")
@@ -138,20 +151,24 @@ def test_stopped_and_continued_it_takes_the_terminal_up_again(stop: signal.Signa
 
 
 @pytest.mark.parametrize("gaps", [[0.001] * 5, [0.05, 0.01, 0.1, 0.001]])
-def test_continued_several_times_at_once_there_is_one_of_everything(gaps: list[float]) -> None:
-    terminal = Terminal.of_fake(0, 80, 24)
+def test_continued_several_times_at_once_there_is_one_of_everything(
+    gaps: list[float], tmp_path: Path
+) -> None:
+    threads = Threads(tmp_path)
+    terminal = Terminal.of_fake(0, 80, 24, **threads.environment)
     try:
         before = termios.tcgetattr(terminal.fd)[3]
         terminal.until("84 checkpoints")
         terminal.read(0.5)
-        threads = threads_of(terminal)
+        running = threads.of(terminal)
+        assert {"textual-input", "textual-output"} <= set(running.split())
         os.kill(terminal.pid, signal.SIGSTOP)
         wait_for_state(terminal, "T")
         for gap in gaps:
             os.kill(terminal.pid, signal.SIGCONT)
             time.sleep(gap)
         terminal.read(1.0)
-        wait_until(lambda: threads_of(terminal) == threads)
+        wait_until(lambda: threads.of(terminal) == running)
         terminal.press("q")
         assert terminal.wait() == 0
         assert termios.tcgetattr(terminal.fd)[3] == before
@@ -159,8 +176,10 @@ def test_continued_several_times_at_once_there_is_one_of_everything(gaps: list[f
         terminal.close()
 
 
-def test_stopped_in_the_background_it_waits_for_the_foreground() -> None:
+def test_stopped_in_the_background_it_waits_for_the_foreground(tmp_path: Path) -> None:
+    threads = Threads(tmp_path)
     patient = {"PS1": "ready:", "ESCDELAY": "30000"}  # milliseconds in which the rest of an arrow may come
+    patient |= threads.environment
     shell = Terminal(["bash", "--norc", "--noprofile", "-i"], 80, 24, **patient)
     try:
         shell.until("ready:")
@@ -169,7 +188,7 @@ def test_stopped_in_the_background_it_waits_for_the_foreground() -> None:
         shown = shell.until("84 checkpoints")[1]
         pid = int(re.findall(rb"its pid=(\d+)\.", shown)[0])
         shell.read(0.5)
-        threads = threads_of(pid)
+        running = threads.of(pid)
         os.kill(pid, signal.SIGSTOP)
         shell.until("ready:")
         for _ in range(2):
@@ -181,7 +200,7 @@ def test_stopped_in_the_background_it_waits_for_the_foreground() -> None:
         os.write(shell.fd, b"fg\r")
         shell.until("84 checkpoints")
         shell.read(0.5)
-        wait_until(lambda: threads_of(pid) == threads)
+        wait_until(lambda: threads.of(pid) == running)
         for half in ["\x1b", "[B"] * 6:  # arrows in two pieces, which two readers would tear apart
             os.write(shell.fd, half.encode())
             time.sleep(0.002)

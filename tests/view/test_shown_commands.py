@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from documents import blocks, commands, words_of
-from small_workspace import Builder
+from small_workspace import SETTINGS, Builder
 
 from kltui.cli import main
 from kltui.command_options import build_parser
+from kltui.store.comparable import unconditional_settings
 
 pytestmark = pytest.mark.slow  # some forty reports, exports and figures
 
@@ -63,6 +64,19 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.folder
 
 
+@pytest.fixture(scope="module")
+def template_of_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of prompts and responses, scored with and without the prompts."""
+    made = Builder(tmp_path_factory.mktemp("pairs") / "work", n_texts=40)
+    for step in (100, 200, 300):
+        checkpoint, given = made.checkpoint("tiny", step, type="gpt_neox"), f"{SETTINGS} kind=pairs"
+        alone = 2 * made.base_N + made.rng.standard_normal(made.n_texts)
+        made.add(checkpoint, alone + made.rng.uniform(0, 50, made.n_texts), settings=given)
+        made.add(checkpoint, alone, settings=unconditional_settings(given))
+    made.store.close()
+    return made.folder
+
+
 @pytest.fixture
 def here(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, with the files that are imported."""
@@ -76,9 +90,13 @@ def here(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.mark.parametrize("command", shown())
-def test_it_runs(command: str, template: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_runs(
+    command: str, template: Path, template_of_pairs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = words_of(command)
     asked = build_parser().parse_args(words)
+    if asked.values != "conditional":
+        template = template_of_pairs
     if asked.figure or asked.share:
         package = "plotly" if asked.share else "matplotlib"
         if importlib.util.find_spec(package) is None:
