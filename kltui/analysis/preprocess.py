@@ -173,7 +173,7 @@ def _outliers(score_N: Array, fraction: float, from_step: int) -> NDArray[np.int
     if np.isnan(score_N).all():
         raise KltuiError(
             f"outlier texts are undefined: no run has two neighbouring checkpoints from step {from_step} on",
-            'use preprocess "clip", or a lower outlier_from_step for short runs',
+            'Use preprocess "clip" for short runs; in Python, Map.preprocessed takes an earlier outlier_from_step.',
         )
     order = np.argsort(-score_N, kind="stable")  # NaN sorts last
     # round(0.03 N) in arXiv 2505.15353

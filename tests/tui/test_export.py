@@ -93,6 +93,20 @@ async def test_every_plot_is_a_figure(make_app, until, monkeypatch) -> None:
             assert exports(app)[0].name == "figure (pdf)"
 
 
+async def test_the_figure_of_diffusion_is_of_the_runs_that_the_filter_shows(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: app.view.shown_figure() is not None)
+        runs = {e.run for e in app.view.exponents}
+        assert len(runs) > 1 and app.view.shown_figure().names == ()
+        await pilot.press("/", *"run:small", "enter")
+        await until(pilot, lambda: {e.run for e in app.view.exponents} == {"small"})
+        points = app.view.found.points
+        assert app.view.shown_figure().names == tuple(p.name for p in points if p.run == "small")
+
+
 async def test_without_matplotlib_the_choice_says_what_to_install(make_app, until, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     app = make_app()

@@ -577,12 +577,15 @@ class DiffusionView(View):
             self.update_data()
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of the exponents with the present window."""
+        """The figure of the exponents with the present window: with a filter, of the runs that have a start on screen."""
         from kltui.figures.shown import ShownSubject
 
-        if not self.exponents:
+        if self.found is None or not self.exponents:
             return None
-        return ShownSubject("diffusion", window=self.window, noise_corrected=self.noise)
+        runs = {e.run for e in self.exponents}
+        filtered = self.kl.filter.text
+        names = tuple(p.name for p in self.found.points if p.run in runs) if filtered else ()
+        return ShownSubject("diffusion", names, window=self.window, noise_corrected=self.noise)
 
     def csv_rows(self) -> Iterator[list[object]]:
         """The exponents of every run and start."""
