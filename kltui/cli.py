@@ -211,7 +211,12 @@ def _print_findings(folder: Path, arguments: argparse.Namespace) -> None:
     from kltui.workspace import Workspace
 
     with Workspace.open(folder, arguments.over, arguments.values) as workspace:
-        print_summary(workspace, _choice(arguments, workspace), ascii_only=arguments.ascii)
+        print_summary(
+            workspace,
+            _choice(arguments, workspace),
+            ascii_only=arguments.ascii,
+            to_log="KLTUI_LOG" in os.environ,
+        )
 
 
 def _watch(arguments: argparse.Namespace) -> int:

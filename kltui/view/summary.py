@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_LINES, MAX_RUNS = 10, 3
 WIDTH = 68  # of the findings, in a terminal of 80 columns
+LOG_WIDTH = 80
 Finding = tuple[str, str]  # (label, text)
 
 
@@ -42,20 +43,25 @@ def print_summary(
     stream: TextIO | None = None,
     notices: TextIO | None = None,
     ascii_only: bool = False,
+    to_log: bool = False,
 ) -> None:
-    """Writes the summary to `stream` (standard output), and progress of long computations to `notices` (standard error)."""
+    """Writes the summary to `stream` (standard output), and progress of long computations to `notices` (standard error).
+
+    With `to_log` it has at most 80 columns and no plot: logs are shown in panes that wrap their lines.
+    """
     out, said = stream or sys.stdout, notices or sys.stderr
 
     def notify(message: str) -> None:
         said.write(f"{safe_text(message)}\n")
         said.flush()
 
-    section = summary(Context(ws, choice or ReportChoice(), notify))
-    write_text(Report(str(ws.path), "none", (section,)), out, ascii_only=ascii_only)
+    section = summary(Context(ws, choice or ReportChoice(), notify), with_plot=not to_log)
+    width = LOG_WIDTH if to_log else None
+    write_text(Report(str(ws.path), "none", (section,)), out, width, ascii_only=ascii_only)
     out.flush()
 
 
-def summary(ctx: Context) -> Section:
+def summary(ctx: Context, *, with_plot: bool = True) -> Section:
     """Counts, loss, the largest KL, when runs settled, exponents and failures; a plot; the next commands."""
     found = [one for find in (_counts, _loss, _largest, _settled, _exponents) for one in _found(find, ctx)]
     lines = Table.grid(padding=(0, 2, 0, 0))
@@ -64,7 +70,7 @@ def summary(ctx: Context) -> Section:
     taken = sum(len(textwrap.wrap(text, WIDTH)) for _, text in found)
     for label, text in [*found, *_failures(ctx, MAX_LINES - taken)]:
         lines.add_row(words(label, "bold"), words(text))
-    blocks: list[RenderableType] = [lines, *_picture(ctx)]
+    blocks: list[RenderableType] = [lines, *(_picture(ctx) if with_plot else [])]
     folder = shlex.quote(safe_text(str(ctx.ws.path), 400))
     notes = (f"explore it:    kltui {folder}", f"all results:   kltui --report {folder}")
     return Section("summary", "Summary", tuple(blocks), notes)

@@ -47,6 +47,14 @@ def test_every_figure_is_the_reports(suite: Workspace) -> None:
     assert f"kltui --report {suite.path}" in text
 
 
+def test_a_log_has_no_plot_and_no_long_lines(suite: Workspace) -> None:
+    whole, logged = written(suite).splitlines(), written(suite, to_log=True).splitlines()
+    assert any("┤" in line for line in whole) and not any("┤" in line for line in logged)
+    assert max(map(len, logged)) <= 80
+    start = next(i for i, line in enumerate(logged) if line.startswith("scored"))
+    assert logged[start] in whole and logged[-1] == whole[-1]
+
+
 def test_what_was_found_needs_no_clustering(suite: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise AssertionError("its library takes a third of the time that a finished job takes to say so")
