@@ -234,7 +234,7 @@ Actions marked *writes* are disabled with `--read-only`. To change keys, list th
 `keys.json` in kltui's configuration folder (`kltui --doctor` prints its path):
 
 ```json
-{"export": ["E"], "edit": ["e"]}
+{"filter": ["/", "F"], "quit": ["Q"]}
 ```
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -29,6 +29,9 @@ NAMED_KEYS = frozenset(
         "backspace",
     ]
 ) | {f"f{n}" for n in range(1, 13)}
+
+
+EXAMPLE = '{"filter": ["/", "F"], "quit": ["Q"]}'
 
 
 class Keymap:
@@ -70,6 +73,18 @@ class Keymap:
     def _keys_on(self, action: Action, screen: str) -> tuple[str, ...]:
         return tuple(k for k in self._keys[action.name] if self._means(k, action.name, screen))
 
+    def lost_to(self, usual: Keymap, remapped: Collection[str]) -> Iterator[str]:
+        """For each action, but those in `remapped`, that has a key on a screen of `usual` and none here: what to do."""
+        for action in ACTIONS:
+            if action.name not in remapped:
+                screens = [s for s in SCREENS if usual._keys_on(action, s) and not self._keys_on(action, s)]
+                if screens:
+                    others = ", ".join(usual._keys_on(action, screens[0]))
+                    where = (
+                        "" if set(screens) == set(action.screens or SCREENS) else f" on {', '.join(screens)}"
+                    )
+                    yield f"{action.name}: {others} is now another action's{where}; give it a key of its own, or [] for none"
+
     def line(self, screen: str, *, writing: bool = True) -> list[tuple[str, str]]:
         """(key, label) pairs for the key line of a screen, by rank; without `writing`, only actions that write nothing."""
         shown = sorted(
@@ -88,7 +103,7 @@ class Keymap:
         where = [("file", safe_text(str(self.path), 400))] if self.path else []
         wrong = [("wrong", problem) for problem in self.problems]
         names = " ".join(a.name for a in ACTIONS if a.on(screen))
-        return [*where, *wrong, ("shape", '{"filter": ["f"], "quit": ["Q"]}'), ("names", names)]
+        return [*where, *wrong, ("shape", EXAMPLE), ("names", names)]
 
     def help(self, screen: str, *, writing: bool = True) -> list[tuple[str, list[tuple[str, str]]]]:
         """(group, [(keys, help)]) for the help of a screen; without `writing`, only actions that write nothing."""
@@ -164,6 +179,7 @@ def load_keymap(path: Path) -> Keymap:
         remapped["quit"]
     ):
         made.problems += ("quit: it needs a key that no other action has; q is kept",)
+    made.problems += tuple(made.lost_to(Keymap(), remapped))
     return made
 
 

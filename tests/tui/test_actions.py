@@ -12,7 +12,7 @@ from screen_text import lines_of
 
 from kltui.tui.actions import ACTIONS, SCREENS, Action, ActionHandlers, screen_key
 from kltui.tui.app import KltuiApp
-from kltui.tui.keymap import Keymap, key_label, load_keymap
+from kltui.tui.keymap import EXAMPLE, Keymap, key_label, load_keymap
 from kltui.tui.views.base import View
 
 
@@ -128,6 +128,20 @@ def test_what_a_keys_file_cannot_mean_is_said(tmp_path: Path) -> None:
         assert words in said
     assert "\x1b" not in said and "sort" not in said
     assert keymap.keys("sort") == ("ctrl+s",) and key_label("ctrl+s") == "ctrl+s"
+
+
+def test_an_action_that_has_lost_all_its_keys_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    for written, lost in (
+        ({"start": ["space"]}, "select: space is now another action's on registry"),
+        ({"filter": ["f"]}, "basis: f is now another action's; give it a key of its own, or [] for none"),
+        ({"start": ["space"], "select": ["S"]}, ""),
+        ({"start": ["space"], "select": []}, ""),
+        (json.loads(EXAMPLE), ""),
+    ):
+        path.write_text(json.dumps(written))
+        assert "\n".join(load_keymap(path).problems).startswith(lost), written
+        assert bool(load_keymap(path).problems) == bool(lost), written
 
 
 def test_the_help_names_the_file_and_every_action_of_the_screen(tmp_path: Path) -> None:

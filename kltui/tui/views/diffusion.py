@@ -583,8 +583,7 @@ class DiffusionView(View):
         if self.found is None or not self.exponents:
             return None
         runs = {e.run for e in self.exponents}
-        filtered = self.kl.filter.text
-        names = tuple(p.name for p in self.found.points if p.run in runs) if filtered else ()
+        names = tuple(p.name for p in self.found.points if p.run in runs) if self._passing() else ()
         return ShownSubject("diffusion", names, window=self.window, noise_corrected=self.noise)
 
     def csv_rows(self) -> Iterator[list[object]]:
