@@ -27,7 +27,7 @@ MAX_HEADER = 100_000_000
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
-    "C64": 64, "F6_E2M3": 6, "F6_E3M2": 6,
+    "C64": 64, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
 }  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
 # What formats of quantised weights store beside the codes: scales, zero points, orders, tables.
@@ -70,12 +70,14 @@ class TensorFile:
         return math.prod(self.shape)
 
 
-def open_tensors(folder: Path, allow_bin: bool = False) -> dict[str, TensorFile]:
+def open_tensors(folder: Path, allow_bin: bool = False, *, as_indexed: bool = True) -> dict[str, TensorFile]:
     """Every tensor of the weight files in `folder`, by name, memory-mapped. Raises TensorFileError for an invalid file.
 
     `pytorch_model.bin` is a pickle: it is read (tensors only) if there are no safetensors and `allow_bin` is true.
+    With `as_indexed`, it is an error if the index of several safetensors names a tensor that its file lacks, or two files
+    have one of the same name; otherwise the last file's counts, as for transformers.
     """
-    found = _open_safetensors(folder)
+    found = _open_safetensors(folder, as_indexed)
     if found is None:
         found = _open_bin(folder, allow_bin)
     return found
@@ -144,12 +146,12 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _open_safetensors(folder: Path) -> dict[str, TensorFile] | None:
+def _open_safetensors(folder: Path, as_indexed: bool) -> dict[str, TensorFile] | None:
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return _open_file(single)
     if index.is_file():
-        return _open_shards(folder, index, _open_file)
+        return _open_shards(folder, index, _open_file, as_indexed)
     return None
 
 
@@ -164,8 +166,8 @@ def _open_file(path: Path) -> dict[str, TensorFile]:
     return out
 
 
-def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile]:
-    """All tensors in the files that an index names. Raises TensorFileError if one that it lists is missing."""
+def _open_shards(folder: Path, index: Path, opener: Any, as_indexed: bool = True) -> dict[str, TensorFile]:
+    """All tensors in the files that an index names. Raises TensorFileError for a missing file and, with `as_indexed`, tensor."""
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         pairs = [(str(k), str(v)) for k, v in weight_map.items()]
@@ -179,12 +181,12 @@ def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile
             raise TensorFileError(f"{folder}: shard {shard} is missing", "download the checkpoint again")
         shards[shard] = opener(folder / shard)
     for name, shard in pairs:
-        if name not in shards[shard]:
+        if as_indexed and name not in shards[shard]:
             raise _bad(index, f"says {name} is in {shard}, which does not contain it")
     found: dict[str, TensorFile] = {}
     for opened in shards.values():
         twice = next((name for name in opened if name in found), None)
-        if twice is not None:
+        if as_indexed and twice is not None:
             raise _bad(index, f"is invalid: {twice} is in two of its files")
         found |= opened
     return found

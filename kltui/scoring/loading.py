@@ -85,7 +85,7 @@ def stored_dtype(folder: Path, config: Any) -> str:
     if is_gguf(folder):
         return gguf.stored_dtype(folder)
     try:
-        tensors = open_tensors(folder).values()
+        tensors = open_tensors(folder, as_indexed=False).values()
     except KltuiError:
         stated = str(getattr(config.get_text_config(), "dtype", "")).removeprefix("torch.")
         return stated if stated in _COMPUTED.values() else "float32"
@@ -181,7 +181,8 @@ def load_model(
     if dtype == "auto":
         dtype = stored_dtype(folder, config)
     picked, notes = compute_dtype(dtype, device)
-    notes += quantize.check_stored(folder, config, quantization)
+    config, more = quantize.as_stored(folder, config, quantization)
+    notes += more
     attention = attention_of(config)
     options: dict[str, Any] = {
         "config": config,
@@ -308,7 +309,7 @@ def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
     """A note if the files have an output head although config.json ties it. Raises KltuiError if transformers ignores it."""
     if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
         return ()
-    if not has_own_head(open_tensors(folder)):
+    if not has_own_head(open_tensors(folder, as_indexed=False)):
         return ()
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is embeddings.weight:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import deepcopy
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 QUANTIZATIONS = ("none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4")
 
+# Methods of which checkpoints with plain weights are in use. Others, as bitnet's "online" mode, quantise these in each pass.
+_OFTEN_PLAIN = ("bitsandbytes", "fp8", "fbgemm_fp8", "mxfp4")
 _NEEDS = {
     "bnb": (("bitsandbytes", "accelerate"), "pip install '.[quant]'"),
     "torchao": (("torchao", "accelerate"), "pip install torchao accelerate"),
@@ -38,12 +41,9 @@ def is_quantized(quantization: str) -> bool:
 
 def stored(config: Any) -> str:
     """How the files are already quantised according to their configuration, such as "gptq 4-bit"; "" if they are not."""
-    reported = getattr(config, "quantization_config", None) or getattr(
-        config.get_text_config(), "quantization_config", None
-    )
-    if not reported:
+    fields = _fields(config)
+    if not fields:
         return ""
-    fields: dict[str, Any] = reported if isinstance(reported, dict) else reported.to_dict()
     bits = fields.get("bits") or (
         8 if fields.get("load_in_8bit") else 4 if fields.get("load_in_4bit") else ""
     )
@@ -51,14 +51,32 @@ def stored(config: Any) -> str:
     return f"{method} {bits}-bit" if bits else method
 
 
-def check_stored(folder: Path, config: Any, quantization: str) -> tuple[str, ...]:
-    """A note if the files are already quantised. Raises KltuiError if they cannot be scored in that form."""
+def _fields(config: Any) -> dict[str, Any]:
+    """A model's `quantization_config`; {} if it has none."""
+    reported = getattr(config, "quantization_config", None) or getattr(
+        config.get_text_config(), "quantization_config", None
+    )
+    if not reported:
+        return {}
+    return reported if isinstance(reported, dict) else dict(reported.to_dict())
+
+
+def as_stored(folder: Path, config: Any, quantization: str) -> tuple[Any, tuple[str, ...]]:
+    """(configuration to load the files with, notes on how they are quantised). Raises KltuiError if they cannot be scored.
+
+    A `quantization_config` beside plain weights is left out of the configuration: merged adapters often have that of their
+    base, whose library would take the weights for codes and fail when it computes.
+    """
     found = stored(config)
     if not found:
-        return ()
+        return config, ()
+    method = found.split()[0]
+    is_named = {"quant_method", "load_in_4bit", "load_in_8bit"} & _fields(config).keys()
+    if is_named and method in _OFTEN_PLAIN and _are_values(folder):
+        said = f"config.json says that the weights are stored quantised ({found}), but the files hold none that are"
+        return _without_quantization(config), (f"{said}: they were scored as they are",)
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
-    method = found.split()[0]
     if method not in AUTO_QUANTIZER_MAPPING and method != "bitsandbytes":
         raise KltuiError(
             f"the weights in {folder} are stored quantised ({found}), which this version of transformers does not support",
@@ -69,19 +87,24 @@ def check_stored(folder: Path, config: Any, quantization: str) -> tuple[str, ...
             f"the weights in {folder} are stored quantised already ({found}), so {quantization} cannot be applied",
             'score them with quantization = ["none"], or use the unquantised model',
         )
-    if _are_values(folder):
-        return (
-            f"config.json says that the weights are stored quantised ({found}), but the files hold none that are: they were scored as they are",
-        )
-    return (f"the weights are stored quantised ({found}) and were scored in that form",)
+    return config, (f"the weights are stored quantised ({found}) and were scored in that form",)
 
 
 def _are_values(folder: Path) -> bool:
     """Whether a folder's files are safetensors without any quantised weight."""
     try:
-        return not holds_codes(open_tensors(folder))
+        return not holds_codes(open_tensors(folder, as_indexed=False))
     except KltuiError:
         return False
+
+
+def _without_quantization(config: Any) -> Any:
+    """A copy of a configuration without its `quantization_config`."""
+    plain = deepcopy(config)
+    for part in (plain, plain.get_text_config()):
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config
+    return plain
 
 
 def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

@@ -209,7 +209,7 @@ class Scorer:
             notes = self._file_notes(folder, config, prepared, reading.tokenizer)
             tokenized = time.perf_counter()
             progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
-            stored = quantize.stored(config)
+            stored = quantize.stored(quantize.as_stored(folder, config, quantization)[0])
             loaded, ahead = self._load(folder, config, quantization, layout, reading, adapter)
         self._check(reading)
         key = {} if adapter is None else adapter.key()

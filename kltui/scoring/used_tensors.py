@@ -14,11 +14,12 @@ from kltui.sanitize import safe_text
 from kltui.scoring import quantize
 from kltui.scoring.load_errors import prefix_error, prefix_of
 
-# {name: (safetensors dtype, shape)} of the tensors in a folder's files
-Header = Mapping[str, tuple[str, tuple[int, ...]]]
-
 _OTHER_TASK = re.compile(
-    r"For(\w*Classification|\w*Reward\w*|\w*Value\w*|QuestionAnswering|MultipleChoice)\b"
+    r"For(?!CausalLM)(\w*Classification|\w*Reward\w*|\w*Value\w*|QuestionAnswering|MultipleChoice)\b"
+)
+# Tensors of layers that do not change what they compute: masks, states of libraries, and scales for a cache of keys and values.
+_NO_PARAMETER = re.compile(
+    r"\.((attn|attention|self_attn|self_attention)\.bias|attn\.causal_mask|_extra_state|[qkv]_scale|kv_scale)$"
 )
 # Names of the number of further layers with which some families predict later tokens, and which they do not use for the next one.
 _EXTRA_LAYERS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_layers", "num_mtp_modules")
@@ -45,8 +46,6 @@ def check_complete(folder: Path, config: Any, model: Any, info: Mapping[str, Any
             "check that its files are complete",
         )
     if not quantize.stored(config):
-        if (beside := next((name for name in unused if BESIDE_CODES.search(name)), None)) is not None:
-            raise _codes_error(folder, f"{beside} belongs to quantised weights")
         _check_trained(folder, model, unused)
     n = len(unused)
     said = "1 tensor in the files is" if n == 1 else f"{n} tensors in the files are"
@@ -59,7 +58,7 @@ def check_files(folder: Path, config: Any) -> tuple[str, ...]:
     That is for codes of quantised weights without a `quantization_config`, which transformers would read as values, and for a
     model of another task, whose tied output head was not trained.
     """
-    tensors = open_tensors(folder)
+    tensors = open_tensors(folder, as_indexed=False)
     stated = " ".join(str(name) for name in getattr(config, "architectures", None) or ())
     if (task := _OTHER_TASK.search(stated)) and not has_own_head(tensors):
         raise KltuiError(
@@ -115,7 +114,7 @@ def _missing_error(folder: Path, config: Any, missing: list[str], unused: list[s
 
 
 def _check_trained(folder: Path, model: Any, unused: Sequence[str]) -> None:
-    """Raises KltuiError if unused tensors are parameters of the model's own layers, or of another of its modules."""
+    """Raises KltuiError if unused tensors are parameters of the model's own layers or other modules, or scales of quantised ones."""
     import torch
 
     modules = dict(model.named_modules())
@@ -131,9 +130,11 @@ def _check_trained(folder: Path, model: Any, unused: Sequence[str]) -> None:
         name
         for name in unused
         if not is_buffer(name, ())
-        and not name.endswith((".attn.bias", ".attention.bias", ".attn.causal_mask"))
+        and not _NO_PARAMETER.search(name)
         and any(_belongs(n, modules, stacks, extra) for n in (name, prefix + name))
     ]
+    if (beside := next((n for n in left if BESIDE_CODES.search(n)), None)) is not None:
+        raise _codes_error(folder, f"{beside} belongs to quantised weights")
     if left:
         raise KltuiError(
             f"{len(left)} tensors in {folder} belong to layers of the model but are not used by transformers' {model.config.model_type}"

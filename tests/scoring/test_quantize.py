@@ -71,6 +71,19 @@ def test_files_that_are_quantised_themselves_are_scored_so_or_not_at_all(
     assert quantize.stored(config).startswith(stated["quant_method"])
 
 
+@pytest.mark.parametrize("quantization", ["none", "bnb-nf4"])
+def test_the_key_of_plain_weights_says_how_they_were_scored(tmp_path, quantization):
+    """Also where config.json has a `quantization_config`, as merged adapters have that of their base."""
+    pytest.importorskip("bitsandbytes", reason="the extra 'quant' is not installed")
+    folder = write_model(tmp_path / "m", "llama", hidden_size=64, intermediate_size=128)
+    plain, path = score(folder, quantization), folder / "config.json"
+    stated = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": stated}))
+    found = score(folder, quantization)
+    assert found.key == plain.key and found.key["quantization"] == quantization
+    assert np.array_equal(found.vectors[0].loglik_N, plain.vectors[0].loglik_N, equal_nan=True)
+
+
 def test_unknown_names_list_the_known_ones(tmp_path):
     folder = write_model(tmp_path / "m", "gpt_neox")
     with pytest.raises(KltuiError, match="unknown quantization 'int3'") as caught:

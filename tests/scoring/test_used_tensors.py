@@ -1,6 +1,7 @@
 """A loaded model is the one in its files: what it would leave out, or read as something else, is refused and named."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -81,8 +82,9 @@ def test_quantised_weights_whose_config_does_not_say_so_are_refused(folder, stor
         load(folder)
 
 
-def test_float8_without_scales_is_used_as_it_is(folder):
-    change_tensors(folder, lambda t: t.update({n: t[n].to(torch.float8_e4m3fn) for n in projections(t)}))
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e4m3fnuz], ids=str)
+def test_float8_without_scales_is_used_as_it_is(folder, dtype):
+    change_tensors(folder, lambda t: t.update({n: t[n].to(dtype) for n in projections(t)}))
     loaded = load(folder)
     assert "float8 without scales" in loaded.notes[0]
     stored = load_file(folder / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
@@ -117,8 +119,13 @@ def test_fewer_layers_than_in_the_files_are_an_error(folder):
     ("name", "shape"),
     [
         ("model.layers.0.self_attn.rotary_emb.inv_freq", (4,)),
+        ("model.layers.0.self_attn.bias", (1, 1, 8, 8)),
+        ("model.layers.0.self_attn._extra_state", (3,)),
+        ("model.layers.0.self_attn.k_scale", ()),
         ("v_head.summary.weight", (1, WIDTH)),
         ("mtp.layers.0.mlp.up_proj.weight", (48, WIDTH)),
+        ("audio_encoder.layers.0.self_attn_layer_scale.scale", (WIDTH,)),
+        ("mtp.layers.0.mlp.up_proj.weight_scale_inv", (1, 1)),
         ("model.vision_tower.layers.0.fc.weight", (4, 4)),
         ("model.image_newline", (WIDTH,)),
     ],
@@ -150,6 +157,28 @@ def test_a_reward_model_is_refused_also_where_its_embeddings_could_serve_as_a_he
             load(folder)
 
 
+def test_a_causal_model_with_a_value_head_keeps_its_tied_head(tmp_path):
+    folder = write_model(tmp_path / "m", "llama_tied")
+    change_tensors(folder, lambda t: t.update({"v_head.summary.weight": torch.ones(1, WIDTH)}))
+    change_config(folder, architectures=["LlamaForCausalLMWithValueHead"])
+    assert "first v_head.summary.weight" in load(folder).notes[0]
+
+
+@pytest.mark.parametrize("family", ["llama", "llama_tied"])
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_an_index_may_name_tensors_that_no_file_has(tmp_path, family, dtype):
+    """As of conversions that dropped some: what the model needs is checked by what was loaded."""
+    folder = write_model(tmp_path / "m", family)
+    plain = load(folder).model.state_dict()
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    names = [*load_file(folder / "model-00001-of-00001.safetensors"), "mtp.fc.weight"]
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    config = loading.load_config(folder)
+    loaded = loading.load_model(folder, config, dtype, "none", torch.device("cpu"), False)
+    assert all(torch.equal(plain[name], tensor) for name, tensor in loaded.model.state_dict().items())
+
+
 @pytest.mark.parametrize("architecture", ["Bart", "Whisper"])
 def test_an_encoder_decoder_model_is_refused_as_one(tmp_path, architecture):
     config = getattr(transformers, f"{architecture}Config")(
@@ -178,11 +207,29 @@ def test_a_quantization_config_that_is_none_is_named(folder, value):
         load(folder)
 
 
-def test_a_quantization_config_beside_plain_weights_is_noted(folder):
-    """As a tool leaves it that has written the values back."""
-    plain = load(folder).model.state_dict()
-    config = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
-    change_config(folder, quantization_config=config)
+OF_BASES = {
+    "fp8": {"activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+    "bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "bitsandbytes 8-bit": {"load_in_8bit": True},
+    "mxfp4": {},
+}
+
+
+@pytest.mark.parametrize("name", OF_BASES)
+def test_a_quantization_config_beside_plain_weights_is_noted_and_has_no_effect(folder, name):
+    """As a tool leaves it that has written the values back, or has merged an adapter into them."""
+    plain, ids = load(folder).model, torch.arange(12)[None]
+    change_config(folder, quantization_config={"quant_method": name.split()[0], **OF_BASES[name]})
     loaded = load(folder)
-    assert "says that the weights are stored quantised (fp8), but the files hold none" in loaded.notes[0]
-    assert all(torch.equal(plain[name], tensor) for name, tensor in loaded.model.state_dict().items())
+    assert re.search(
+        rf"says that the weights are stored quantised \({name.split()[0]}.*, but the files hold none",
+        loaded.notes[0],
+    )
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids).logits, plain(ids).logits)
+
+
+def test_beside_plain_weights_it_does_not_hide_that_layers_are_left_out(folder):
+    change_config(folder, quantization_config={"quant_method": "fp8"}, num_hidden_layers=2)
+    with pytest.raises(KltuiError, match=r"not used .*first model\.layers\.2"):
+        load(folder)
