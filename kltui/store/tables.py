@@ -496,7 +496,7 @@ class Vectors:
 
     def _is_listed(self, vector_id: int) -> bool:
         """Whether the index has a vector; one that only the table lacks was damaged, not replaced."""
-        if self._db.in_transaction or not self._checks.active:
+        if not self._checks.active:
             return True
         ids = self._db.execute(f"SELECT id FROM vector {self._checks.facts}")
         return any(listed == vector_id for (listed,) in ids)

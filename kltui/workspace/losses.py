@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kltui.errors import TryAgainError
 from kltui.store.connection import DamageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def stored_losses(means: Mapping[int, tuple[float, int, int]], mean_bytes: float
 def read_losses(
     store: Store, corpus_id: int, text_ids_N: NDArray[np.intp] | None, vectors: Sequence[int]
 ) -> dict[int, tuple[float, float]]:
-    """{vector id: (loss, its standard error) in bits/byte} of final vectors on a corpus; damaged ones are left out.
+    """{vector id: (loss, its standard error) in bits/byte} of final vectors on a corpus; damaged and replaced ones are left out.
 
     `text_ids_N` numbers equal texts equally (`corpus.text_ids`; None: all differ), so that the error counts each once.
     """
@@ -52,7 +53,7 @@ def read_losses(
 
     text_bytes_N, found = store.corpora.text_bytes(corpus_id), dict[int, tuple[float, float]]()
     for vector in vectors:
-        with suppress(DamageError):
+        with suppress(DamageError, TryAgainError):
             loglik_KN, _ = store.vectors.load((vector,), len(text_bytes_N))
             found[vector] = bits_per_byte(loglik_KN[0], text_bytes_N, text_ids_N)
     return found

@@ -189,3 +189,24 @@ def test_with_a_rollback_journal_no_change_passes_for_damage(
         found.append(ended(len(found) + 1))
     gone = "vectors were replaced while they were read"
     assert set(found) == {"read", "unchanged"} | ({gone} if change is scored_anew else set())
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_vector_that_was_replaced_since_it_was_listed_is_no_damage(
+    before: Path, tmp_path: Path, monkeypatch, journal: str
+) -> None:
+    """Vectors that are read long after they were listed: for losses on the screen, or when an exact KL is computed."""
+    if journal == "delete":
+        for module in ("connection", "store"):
+            monkeypatch.setattr(f"kltui.store.{module}.is_network", lambda name: True)
+    shutil.copytree(before, folder := tmp_path / "w")
+    commit(folder, lambda store: None)
+    with kltui.open(folder) as ws:
+        assert ws._store.db.execute("PRAGMA journal_mode").fetchone() == (journal,)
+        listed = [v.id for v in ws.vectors().values()]
+        asked = ws._asked_exactly("a@0", "a@1", None)
+        assert ws.losses_of(listed).keys() == set(listed)
+        commit(folder, scored_anew)
+        assert ws.losses_of(listed) == {}
+        with pytest.raises(TryAgainError, match="replaced"):
+            ws._estimate(asked)
