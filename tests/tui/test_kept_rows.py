@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from fake_workspace import FakeWorkspace
 from rich.segment import Segment
 from screen_text import lines_of
 from textual.pilot import Pilot
@@ -162,3 +163,29 @@ async def test_what_panes_keep_is_true_whatever_was_done_on_other_screens(
             if rng.random() < 0.1:
                 await pilot.resize_terminal(*rng.choice(SIZES))
             await assert_kept_is_true(app, pilot, pressed)
+
+
+async def test_what_panes_keep_is_true_after_the_workspace_has_changed(
+    make_app: Callable[..., KltuiApp], until
+) -> None:
+    """While each screen is shown, and while it is hidden: jobs go on and checkpoints are scored."""
+    workspace = FakeWorkspace(scored=60)
+    app = make_app(workspace)
+    async with app.run_test(size=SIZES[2]) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = "small@100", "small@200"
+        for screen in SCREEN_KEYS:  # each has been drawn once
+            await pilot.press(screen)
+        for number, screen in enumerate(SCREEN_KEYS, 61):
+            workspace.count, workspace.change = number, number
+            job = workspace.job_rows[0]
+            workspace.job_rows = [replace(job, done=job.done + 1), *workspace.job_rows[1:]]
+            if number % 2:
+                await pilot.press(screen)
+            app.reload_soon()
+            await until(pilot, lambda now=number: app.snapshot.generation == now)
+            app.set_filter(("", "run:tiny", "run:small")[number % 3])
+            if number % 4 == 0:
+                await pilot.press("C")
+            await pilot.press(screen)
+            await assert_kept_is_true(app, pilot, (screen, number))
