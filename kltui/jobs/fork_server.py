@@ -200,10 +200,16 @@ def _forked(
         os.environ.update(start.environment)
         sys.argv[1:] = [str(pipe)]
         # before there are other threads: each has a niceness of its own, which new ones inherit
-        os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), start.setup.niceness))
+        _give_way(start.setup.niceness)
         setup = replace(start.setup, compares_dtypes=compares_dtypes)
         _end_as(lambda: worker.main(setup, scorer))
     return pid
+
+
+def _give_way(niceness: int) -> None:
+    """Raises the niceness of this thread to at least `niceness`; not if the system, such as a sandbox, does not allow it."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), niceness))
 
 
 def _end_as(work: Callable[[], int]) -> NoReturn:

@@ -140,6 +140,14 @@ def test_all_threads_of_a_forked_worker_have_the_niceness_of_the_job(suite: Path
         assert found == {wanted if niceness else os.getpriority(os.PRIO_PROCESS, 0)}
 
 
+def test_a_system_that_refuses_niceness_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refused)
+    fork_server._give_way(5)
+
+
 @pytest.mark.parametrize(("first", "workers"), [(None, 1), (FirstModel(), 3)])
 def test_a_process_that_does_not_suit_the_workers_is_ended(first: FirstModel | None, workers: int) -> None:
     ended: list[bool] = []
