@@ -176,7 +176,7 @@ def connect_writer(path: Path, *, durable: bool) -> Connection:
     try:
         db.execute("PRAGMA page_size = 16384")
         wanted = "DELETE" if is_network(file_system(path.parent)) else "WAL"
-        (journal,) = db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+        journal = _in_journal(db, path, wanted)
         # With a rollback journal a commit is the removal of a file: EXTRA syncs the folder too.
         level = ("FULL", "EXTRA") if journal != "wal" else ("NORMAL", "FULL")
         db.execute(f"PRAGMA synchronous = {level[durable]}")
@@ -185,6 +185,21 @@ def connect_writer(path: Path, *, durable: bool) -> Connection:
         db.close()
         raise
     return db
+
+
+def _in_journal(db: Connection, path: Path, wanted: str) -> str:
+    """The journal mode of a database after it was set to `wanted`. Raises StoreError if other processes prevent it."""
+    try:
+        (journal,) = db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+    except StoreError as error:
+        if wanted != "DELETE" or "locked" not in error.message:
+            raise
+        raise StoreError(
+            f"{path} has a write-ahead log, which is not safe on this file system ({file_system(path.parent)}), and other"
+            " processes have it open",
+            "Close the interfaces and notebooks that show this workspace, and run it again: the log is then given up for good.",
+        ) from error
+    return str(journal)
 
 
 def connect_reader(path: Path) -> Connection:

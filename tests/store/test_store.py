@@ -368,3 +368,21 @@ def test_counts_are_those_of_each_vector_also_where_most_are_alike(tmp_path: Pat
 )
 def test_file_systems_that_several_hosts_share_get_no_write_ahead_log(kind: str) -> None:
     assert is_network(kind)
+
+
+def test_a_log_that_is_not_safe_here_and_is_still_in_use_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a workspace that was copied to a network file system, or written before it was known as one."""
+    Store.write(tmp_path).close()
+    reader = Store.read(tmp_path)
+    reader.checkpoints.all()
+    monkeypatch.setattr("kltui.store.connection.is_network", lambda kind: True)
+    with pytest.raises(StoreError, match="not safe on this file system") as caught:
+        Store.write(tmp_path)
+    assert "Close the interfaces" in caught.value.hint
+    del caught  # its traceback has the statement that failed, and with that the connection
+    reader.close()
+    store = Store.write(tmp_path)
+    assert store.db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    store.close()
