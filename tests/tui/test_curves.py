@@ -272,6 +272,19 @@ async def test_from_a_model_without_a_curve_words_are_about_the_longest_run(make
         assert app.selection.cursor == "tiny@1"
 
 
+async def test_the_curves_in_words_are_those_of_today(make_app: MakeApp, until) -> None:
+    """Also where a new list of curves takes the place of an old one in memory."""
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until)
+        curves, shown = app.view.trajectories[:2] * 10, []
+        for t in curves:
+            app.view.trajectories = [t]
+            shown.append(next(iter(app.view._shown())))
+            app.view.trajectories = ()  # the next list may get the place of the one that ends here
+        assert shown == [t.label for t in curves]
+
+
 async def test_up_and_down_go_round_the_runs(make_app: MakeApp, until) -> None:
     names = [c for c in checkpoints() if c.run != "tuned" and c.quantization == "none"]
     app = make_app(FakeWorkspace(names=names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from rich.style import Style
 from screen_text import lines_of, text_of
 
 from kltui.analysis import number_text
+from kltui.analysis.kl import KL
 from kltui.analysis.point import label_of
 from kltui.tui.app import KltuiApp
 from kltui.tui.data import Snapshot
@@ -515,6 +517,19 @@ async def test_the_scale_says_that_a_and_b_are_the_same(make_app: MakeApp, until
         app.view.place.update_data()
         await until(pilot, lambda: "A and B are the same checkpoint" in text_of(app))
         assert "nothing published" not in text_of(app)
+
+
+async def test_the_scale_calls_no_checkpoints_equal_that_have_no_common_texts(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "9")
+        app.selection.a, app.selection.b = "small@100", "small@200"
+        await until(pilot, lambda: app.view.map is not None)
+        monkeypatch.setattr(type(app.view.map), "pair", lambda *_: KL(math.nan, math.nan, 1, 23))
+        lines = app.view._place(30)
+        assert "".join(text for text, _ in lines[0]).startswith("A and B have fewer than two")
 
 
 def test_names_share_a_line() -> None:

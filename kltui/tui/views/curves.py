@@ -87,7 +87,8 @@ class CurvesView(View):
         self.spikes: list[Spike] = []
         self.trajectories: list[Trajectory] = []
         self._label = ""
-        self._shown_for: tuple[tuple[object, ...], dict[str, Trajectory]] = ((), {})
+        # (key, result, objects of the key's ids, which no others get as long as these are kept)
+        self._shown_for: tuple[tuple[object, ...], dict[str, Trajectory], object] = ((), {}, None)
         self._wanted: Wanted | None = None
         self._source: CurveSource | None = None
         self._take_up()
@@ -278,7 +279,8 @@ class CurvesView(View):
                 for t in self.trajectories
                 if t.run not in hidden and any(names[row] in passing for row in t.rows)
             }
-            self._shown_for = key, some or {t.label: t for t in self.trajectories}
+            shown = some or {t.label: t for t in self.trajectories}
+            self._shown_for = key, shown, (self.trajectories, snapshot.rows)
         return self._shown_for[1]
 
     def first_name(self) -> str:

@@ -306,8 +306,11 @@ class ScaleView(View):
             return [[("A or B is not on this map", look("warning"))], [], *rule]
         kl = self.map.pair(chosen.a, chosen.b)
         if not kl.value > 0:
-            equal = "are the same checkpoint" if chosen.a == chosen.b else "have equal vectors"
-            return [[(f"A and B {equal}.", look("warning"))], [], *rule]
+            why = "are the same checkpoint" if chosen.a == chosen.b else "have equal vectors"
+            if math.isnan(kl.value):
+                why = "have fewer than two texts in common"
+            said = wrapped(f"A and B {why}.", max(10, width))
+            return [*([(part, look("warning"))] for part in said), [], *rule]
         found = locate(kl.value, self.table.rows)
         lines: list[list[Span]] = [
             [("A  ", look("accent", bold=True)), (short_name(chosen.a, width - 3), look("text"))],
