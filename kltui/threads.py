@@ -73,7 +73,9 @@ def _cores_of_quota(system: Path = Path("/")) -> int:
         controllers, _, group = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
-        top = system / "sys/fs/cgroup" / controllers  # without controllers: version 2
+        mounted = system / "sys/fs/cgroup"
+        # without controllers: version 2; the folder of version 1 may name them in another order
+        top = next((t for t in (mounted / controllers, mounted / "cpu") if t.is_dir()), mounted)
         own = top / group.lstrip("/")
         for folder in (own, *(parent for parent in own.parents if parent.is_relative_to(top))):
             if controllers:
