@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.command_options import build_parser
-from kltui.environment import check_environment, prepare_output
+from kltui.environment import check_environment, check_scoring, prepare_output
 from kltui.errors import KltuiError, UsageError
 from kltui.option_use import COMMANDS, INTERFACE, check_options, command_of
 from kltui.sanitize import safe_text
@@ -370,12 +370,15 @@ def _notify(line: str) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    check_scoring()
     from kltui.demo.run import run_demo
 
     return run_demo(Path(arguments.target or "kltui-demo"), as_json=arguments.json)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    if arguments.target != "analysis":
+        check_scoring()
     from kltui.bench import main as bench
 
     return bench(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kltui.analysis.exact import Direction, NextTokenKL, direction, ratio_of_sums
+from kltui.environment import check_scoring
 from kltui.errors import KltuiError, StoreError, TryAgainError, UsageError
 from kltui.registry.checkpoint import LocalSource, ServedSource
 from kltui.scoring.settings import ExactKL, Progress, ScoringSettings
@@ -142,12 +143,13 @@ def exact_kl_of(
 ) -> NextTokenKL:
     """Computes and stores the exact KL of two checkpoints; returns it without the estimate.
 
-    Raises KltuiError for different tokenizers, missing or changed files, imported vectors, or a
-    workspace that is not writable.
+    Raises KltuiError for different tokenizers, missing or changed files, imported vectors, a workspace that is
+    not writable, or an installation that cannot score.
     """
     from kltui.jobs.messages import Setup
     from kltui.threads import usable_cores
 
+    check_scoring()
     check(asked)
     with _writing(store.folder):
         pass  # fails now instead of after the computation, whose result could not be stored

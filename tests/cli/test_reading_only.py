@@ -34,6 +34,20 @@ def test_scoring_says_what_to_install(
         assert "scoring needs torch and transformers, not installed here" in said and "pip install ." in said
 
 
+@pytest.mark.parametrize("command", [["--demo"], ["--bench"], ["--bench", "70m"], ["--bench", "native"]])
+def test_models_are_neither_made_nor_measured(
+    without_torch: None,
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command) == 1
+    assert "scoring needs torch and transformers, not installed here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_doctor_calls_it_reading_only(
     without_torch: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "importers",
         "analysis.interpolation",
     },
-    "workspace": DATA | {"analysis", "jobs", "kernels.native", "scoring.centring", "store"},
+    "workspace": DATA | {"analysis", "environment", "jobs", "kernels.native", "scoring.centring", "store"},
     "view": DATA | {"workspace", "analysis", "kernels", "store"},
     "tui": DATA | {"figures", "workspace", "view", "jobs", "analysis", "store", "kernels.native"},
     "figures": DATA | {"view", "workspace", "store", "analysis", "importers"},

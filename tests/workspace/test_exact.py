@@ -130,6 +130,17 @@ def test_it_is_worked_out_once_whichever_way_round(workspace: Path, here) -> Non
         assert set(ws.exact_pairs()[0]) == {"one", "two"}
 
 
+def test_without_torch_it_says_what_to_install_and_what_is_stored_is_read(
+    workspace: Path, here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with kltui.open(workspace) as ws:
+        found = ws.exact_kl("one", "two")
+        monkeypatch.setattr("kltui.environment.find_spec", lambda _: None)
+        assert ws.exact_kl("one", "two") == found
+        with pytest.raises(KltuiError, match="scoring needs torch and transformers"):
+            ws.exact_kl("one", "one")
+
+
 def test_a_model_is_no_distance_from_itself(workspace: Path, here) -> None:
     with kltui.open(workspace) as ws:
         found = ws.exact_kl("one", "one")
