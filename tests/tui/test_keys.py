@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from terminal import HERE
-from test_tmux import Pane, leave, new_interface
+from test_tmux import leave, new_interface
 from test_tmux import panes as panes
+from tmux_pane import Pane
 
 from kltui.tui.actions import ACTIONS, PLOTS, SCREENS
 

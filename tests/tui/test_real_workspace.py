@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from running_jobs import LONG, job_row, wait_for
 from terminal import Terminal
-from test_tmux import Pane
 from tiny_models import write_run
+from tmux_pane import Pane
 
 import kltui
 from kltui.analysis.diffusion import Exponent
