@@ -103,15 +103,16 @@ class KltuiApp(AppCore):
         from kltui.tui.keymap import key_label
 
         actions = self.keymap.everywhere(self.screen_name, writing=not self.read_only)
-        options = [
+        words = [
             (
-                a.name.replace("_", " "),
-                f"{' '.join(map(key_label, self.keymap.keys(a.name)))}  "
-                + ("" if a.on(self.screen_name) else f"{' and '.join(map(str.capitalize, a.screens))}: ")
+                " ".join(map(key_label, self.keymap.keys(a.name))),
+                ("" if a.on(self.screen_name) else f"{' and '.join(map(str.capitalize, a.screens))}: ")
                 + a.help,
             )
             for a in actions
         ]
+        names = [a.name.replace("_", " ") for a in actions]
+        options = list(zip(names, prompts.aligned(words, self.look), strict=True))
 
         def chosen(index: int | None) -> None:
             if index is not None:

@@ -210,7 +210,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("Enter", ("half of it lies in",)),
     ],
     "compare": [
-        ("7", ("A against B", "half of it lies in", "published: ", "no token log-probabilities stored")),
+        ("7", ("A against B", "half of it lies in", "published: size < KL < 4-bit", "no token log-probabilities stored")),
         ("I", ("this terminal does not support",)),
         ("n", ("text ",)),
         ("N", ("text ",)),

@@ -17,7 +17,7 @@ from screen_text import lines_of, text_of
 from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
 from kltui.errors import StoreError
-from kltui.tui.actions import SCREENS
+from kltui.tui.actions import ACTIONS, SCREENS
 from kltui.tui.app import KltuiApp
 from kltui.tui.export import rows_of, write_csv
 from kltui.tui.ui_state import Memory
@@ -541,6 +541,22 @@ async def test_help_and_palette(make_app: MakeApp, until) -> None:
         assert "nothing matches" not in text_of(app)
         await pilot.press(*"screen matrix", "enter")
         await until(pilot, lambda: app.screen_name == "matrix")
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+async def test_the_palette_s_keys_and_help_are_columns(make_app: MakeApp, until, ascii_only: bool) -> None:
+    app = make_app(ascii_only=ascii_only)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press(":")
+        words = dict(app.screen.list.options)
+        helps = {
+            a.name.replace("_", " "): a.help for a in ACTIONS if a.on("registry") and a.name != "palette"
+        }
+        assert len({len(words[name].removesuffix(text)) for name, text in helps.items()}) == 1
+        line = next(line for line in lines_of(app) if "suspend to the shell" in line)
+        next_line = next(line for line in lines_of(app) if "quit; jobs continue" in line)
+        assert line.index("suspend to the shell") == next_line.index("quit; jobs continue")
 
 
 async def test_ascii_has_nothing_but_ascii(make_app: MakeApp, until, monkeypatch) -> None:

@@ -29,13 +29,9 @@ async def choose_corpus(app: WorkspaceSession) -> None:
     if len(found) < 2:
         app.say("all vectors are on the same corpus")
         return
-    options = [
-        (
-            f"{row.sha256[:12]}{' (shown)' if row.sha256 == shown else ''}",
-            f"{row.n} texts, {n} vectors, {safe_text(row.source, 60)}",
-        )
-        for row, n in found
-    ]
+    names = [f"{row.sha256[:12]}{' (shown)' if row.sha256 == shown else ''}" for row, _ in found]
+    words = [(f"{row.n} texts", f"{n} vectors", safe_text(row.source, 60)) for row, n in found]
+    options = list(zip(names, prompts.aligned(words, app.look), strict=True))
 
     def chosen(index: int | None) -> None:
         if index is not None:

@@ -479,7 +479,8 @@ def _ask_preset(app: WorkspaceSession) -> None:
     from kltui.registry.presets import PRESETS
 
     presets = list(PRESETS.values())
-    options = [(p.name, f"{p.repo}  {p.note}") for p in presets]
+    words = prompts.aligned([(p.repo, p.note) for p in presets], app.look)
+    options = [(p.name, text) for p, text in zip(presets, words, strict=True)]
 
     def chosen(index: int | None) -> None:
         if index is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kltui.sanitize import short_name
-from kltui.tui.dialogs.prompts import ChoiceDialog
+from kltui.tui.dialogs.prompts import ChoiceDialog, aligned
 
 if TYPE_CHECKING:
     from kltui.tui.session import Session
@@ -20,10 +20,8 @@ def ask_pair(app: Session) -> None:
     if not pairs:
         app.say("mark two checkpoints first: a marks A, b marks B", "warning")
         return
-    wide = min(NAME_CELLS, max(len(pair.a) for pair in pairs))
-    options = [
-        (pair.kind, f"{short_name(pair.a, wide):<{wide}}  {short_name(pair.b, NAME_CELLS)}") for pair in pairs
-    ]
+    names = [(short_name(pair.a, NAME_CELLS), short_name(pair.b, NAME_CELLS)) for pair in pairs]
+    options = list(zip((pair.kind for pair in pairs), aligned(names, app.look), strict=True))
 
     def chosen(index: int | None) -> None:
         if index is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from rich.cells import cell_len
 from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
@@ -265,6 +266,18 @@ def matching(options: Sequence[tuple[str, str]], needle: str) -> list[int]:
     names = [name.lower() for name, _ in options]
     near = get_close_matches(needle.lower(), names, n=3, cutoff=0.6)
     return [names.index(name) for name in near]
+
+
+def aligned(rows: Sequence[Sequence[str]], look: Theme) -> list[str]:
+    """The words of options in columns: each row's parts padded to the widest of their column, two blanks apart."""
+    shown = [[spelled([(part, look())], look)[0][0] for part in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
+    return [
+        "  ".join(
+            part + " " * (width - cell_len(part)) for part, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in shown
+    ]
 
 
 class ChoiceList(Pane):
