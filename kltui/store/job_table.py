@@ -47,7 +47,9 @@ class Jobs:
         self._db.executemany(
             "INSERT INTO job_item (job_id, checkpoint_id, ordinal, status) VALUES (?, ?, ?, 'queued')"
             " ON CONFLICT (job_id, checkpoint_id) DO UPDATE SET ordinal = excluded.ordinal,"
-            " status = CASE WHEN status = 'done' THEN 'done' ELSE 'queued' END, stage = '', error = '', hint = ''",
+            " status = CASE WHEN status = 'done' THEN 'done' ELSE 'queued' END, stage = '', error = '', hint = '',"
+            " texts_done = CASE WHEN status = 'done' THEN texts_done ELSE 0 END,"
+            " tokens_done = CASE WHEN status = 'done' THEN tokens_done ELSE 0 END",
             ((job_id, cid, ordinal) for ordinal, cid in enumerate(checkpoint_ids)),
         )
         return int(job_id)

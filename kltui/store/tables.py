@@ -409,6 +409,17 @@ class Vectors:
         return {int(id_): (float(mean), int(gaps), int(vector)) for id_, mean, gaps, vector in rows}
 
     @decoded
+    def n_layers(self, corpus_id: int) -> dict[int, int]:
+        """{checkpoint id: number of lens vectors of its present weights over a corpus}, without those that have none."""
+        self._checks.require("checkpoint", "vector")
+        query = (
+            f"SELECT v.checkpoint_id, COUNT(DISTINCT v.layer) FROM vector v {self._checks.facts}"
+            " JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights"
+            " WHERE v.corpus_id = ? AND v.layer >= 0 GROUP BY v.checkpoint_id"
+        )
+        return {int(id_): int(count) for id_, count in self._db.execute(query, (corpus_id,))}
+
+    @decoded
     def stored_layers(
         self, checkpoint_id: int, corpus_id: int, settings: str, weights: str
     ) -> dict[int | None, str]:

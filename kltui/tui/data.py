@@ -60,6 +60,27 @@ class RunFacts(NamedTuple):
     last_step: int | None
 
 
+class StoppedItem(NamedTuple):
+    """A checkpoint that was being scored when its job ended, and the share of its texts that it had reached."""
+
+    job: JobRow
+    share: float
+
+    @property
+    def words(self) -> str:
+        """How its scoring ended, and the keys that continue the job."""
+        how = "its process has ended" if self.job.status == "lost" else f"it has the status {self.job.status}"
+        return (
+            f"Job {self.job.id} stopped at {self.share:.0%} of it: {how}. Press 2, then R, to run the rest."
+        )
+
+
+def stopped_share(job: JobRow, item: JobItemRow) -> float | None:
+    """The share of its texts that a checkpoint had reached when its job ended; None if it was not being scored then."""
+    begun = item.status == "running" or (item.status == "queued" and item.texts_done > 0)
+    return item.texts_done / max(1, item.texts_total) if begun and job.status not in ACTIVE else None
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The state of a workspace at one moment. `problem` is the error message if it could not be read.
@@ -264,6 +285,17 @@ class Snapshot:
         return tuple(i.name for i in items if i.status == "done" and i.name in self.by_name)
 
     @cached_property
+    def stopped(self) -> dict[str, StoppedItem]:
+        """{name: how far its scoring was when its job ended}, of the jobs whose items are known; the newest job counts."""
+        ended = (job for job in reversed(self.jobs) if job.status not in ACTIVE)
+        return {
+            item.name: StoppedItem(job, share)
+            for job in ended
+            for item in self.items.get(job.id, ())
+            if (share := stopped_share(job, item)) is not None
+        }
+
+    @cached_property
     def active_jobs(self) -> tuple[JobRow, ...]:
         """Jobs that are queued, running or paused."""
         return tuple(job for job in self.jobs if job.status in ACTIVE)
@@ -426,7 +458,7 @@ def _snapshot(ws: Workspace, path: Path | None, job: int | None) -> Snapshot:
     return Snapshot(
         path=path,
         generation=generation,
-        rows=tuple(ws.checkpoints()),
+        rows=tuple(ws.checkpoints_on_corpus()),
         jobs=jobs,
         items={i: tuple(ws.job_items(i)) for i in wanted if i in known},
         loaded=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kltui.errors import TryAgainError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.store import Store
+    from kltui.store.rows import CheckpointRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,20 @@ def stored_losses(means: Mapping[int, tuple[float, int, int]], mean_bytes: float
         return {}
     nats = mean_bytes * math.log(2.0)
     return {id_: StoredLoss(-mean / nats, gaps == 0, vector) for id_, (mean, gaps, vector) in means.items()}
+
+
+def on_corpus(
+    rows: Sequence[CheckpointRow], means: Mapping[int, tuple[float, int, int]], n_layers: Mapping[int, int]
+) -> list[CheckpointRow]:
+    """The rows with the vectors of one corpus only; `means` as for `stored_losses`, `n_layers` {checkpoint id: lens vectors}."""
+    return [_on_corpus(row, means.get(row.id), n_layers.get(row.id, 0)) for row in rows]
+
+
+def _on_corpus(row: CheckpointRow, found: tuple[float, int, int] | None, layers: int) -> CheckpointRow:
+    if found is not None:
+        return replace(row, layers=layers, mean_loglik=found[0])
+    status = "elsewhere" if row.status == "scored" else row.status
+    return replace(row, scored=False, layers=layers, mean_loglik=math.nan, status=status)
 
 
 def read_losses(

@@ -30,7 +30,7 @@ from kltui.store.saved_maps import Preparation, SavedMap
 from kltui.store.side_tables import TOKENS, TOKENS_ALONE
 from kltui.store.tables import replaced_meanwhile
 from kltui.workspace.choice import listing, one_group, wanted
-from kltui.workspace.losses import StoredLoss, read_losses, stored_losses
+from kltui.workspace.losses import StoredLoss, on_corpus, read_losses, stored_losses
 from kltui.workspace.map_device import gram_on, nothing_scored
 from kltui.workspace.one_moment import at_one_moment, at_one_moment_if_wal
 from kltui.workspace.weight_distances import StoredDistances, WeightProgress
@@ -134,6 +134,15 @@ class Workspace(StoredDistances):
         rows = [kept if (kept := known.get(row.id)) == row else row for row in self._store.checkpoints.all()]
         self._last_checkpoints = generation, rows
         return list(rows)
+
+    @at_one_moment
+    def checkpoints_on_corpus(self) -> list[CheckpointRow]:
+        """`checkpoints`, of whose vectors only those on the default corpus count."""
+        rows = self.checkpoints()
+        if len(self.corpora()) < 2:
+            return rows
+        vectors, corpus = self._store.vectors, self.corpus()
+        return on_corpus(rows, vectors.means(corpus.id), vectors.n_layers(corpus.id))
 
     @at_one_moment
     def beginning(self, n: int) -> Beginning | None:

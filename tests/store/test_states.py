@@ -10,6 +10,7 @@ import pytest
 
 from kltui.corpus import Corpus
 from kltui.registry import Checkpoint, LocalSource
+from kltui.scoring.settings import Progress
 from kltui.store import Store
 
 N = 3
@@ -64,6 +65,21 @@ def test_what_a_lost_job_was_at_is_neither_running_nor_queued(tmp_path: Path) ->
     assert [job.status for job in reader.jobs.all()] == ["lost"]
     assert states(reader) == ["new"] * N
     reader.close()
+    store.close()
+
+
+def test_a_checkpoint_that_a_job_will_score_again_has_no_progress(tmp_path: Path) -> None:
+    store, ids, (job,) = make(tmp_path, "one")
+    with store.atomic():
+        store.jobs.start(job)
+        score(store, ids[0], job)
+        store.jobs.item_started(job, ids[1])
+        store.jobs.item_progress(job, ids[1], Progress("score", 1, 2, 30, 60))
+        store.jobs.finish(job, "stopped")
+    assert [i.texts_done for i in store.jobs.items(job)] == [2, 1, 0]
+    with store.atomic():
+        store.jobs.register("one", "", ids, None)
+    assert [(i.texts_done, i.tokens_done) for i in store.jobs.items(job)] == [(2, 0), (0, 0), (0, 0)]
     store.close()
 
 

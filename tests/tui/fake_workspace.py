@@ -104,6 +104,9 @@ class FakeWorkspace:
             )
         return rows
 
+    def checkpoints_on_corpus(self) -> list[CheckpointRow]:
+        return self.checkpoints()
+
     def beginning(self, n: int) -> Beginning | None:
         return None
 

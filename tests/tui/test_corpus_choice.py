@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
-from screen_text import text_of
+from screen_text import lines_of, text_of
 
 from kltui.corpus.corpus import Corpus
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
 from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis
+from kltui.view.export import export
+from kltui.view.sections.context import Context, ReportChoice
+from kltui.view.sections.overview import overview
+from kltui.view.summary import summary
 from kltui.workspace import Workspace
 
 
@@ -46,6 +51,43 @@ async def test_another_corpus_is_chosen_and_shown_on_every_screen(folder: Path, 
         await until(pilot, lambda: "of 50 texts" in text_of(app))
         await pilot.press("6")
         await until(pilot, lambda: "2 checkpoints" in text_of(app))
+
+
+async def test_the_registry_says_what_is_scored_on_the_corpus_shown(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=(150, 40)) as pilot:
+        await until(pilot, lambda: "3 checkpoints  3 scored" in text_of(app))
+        await pilot.press("O", "down", "enter")
+        await until(pilot, lambda: "3 checkpoints  2 scored" in text_of(app))
+        (line,) = (line for line in lines_of(app) if "not here" in line)
+        assert "○ not here" in line and "other  corpus" in line
+        assert app.snapshot.by_name["three"].status == "elsewhere"
+        one = app.snapshot.by_name["one"]
+        assert one.mean_loglik == pytest.approx(-app.snapshot.losses[one.id].bits_per_byte * np.log(2) * 12.8)
+        app.set_cursor("three")
+        await until(pilot, lambda: "not scored on this corpus" in text_of(app))
+        said = " ".join(" ".join(line.partition("│")[2].split()) for line in lines_of(app))
+        assert "Scored on another corpus only; O selects the corpus that is shown." in said
+        await pilot.press("O", "up", "enter")
+        await until(pilot, lambda: "3 checkpoints  3 scored" in text_of(app))
+        assert "not here" not in text_of(app)
+
+
+def test_reports_and_exports_count_what_is_scored_on_their_corpus(folder: Path, tmp_path: Path) -> None:
+    with Workspace.open(folder, over=Workspace.open(folder).corpora()[1].sha256) as ws:
+        rows = {row.name: row for row in ws.checkpoints_on_corpus()}
+        assert [row.scored for row in rows.values()] == [True, False, True]
+        assert np.isnan(rows["three"].mean_loglik) and not rows["three"].layers
+        means = dict(zip(ws.map().names, ws.map().mean_loglik.tolist(), strict=True))
+        assert {n: r.mean_loglik for n, r in rows.items() if r.scored} == pytest.approx(means)
+        ctx = Context(ws, ReportChoice())
+        assert "2 of 3 checkpoints over 50 texts" in summary(ctx, with_plot=False)._repr_html_()
+        assert "1 scored on another corpus only, 2 scored" in overview(ctx)._repr_html_()
+        export(ws, tmp_path / "out")
+    with (tmp_path / "out" / "checkpoints.csv").open(encoding="utf-8", newline="") as file:
+        table = {r["name"]: r for r in csv.DictReader(file)}
+    assert table["three"]["status"] == "elsewhere" and table["three"]["mean_loglik_nats"] == ""
+    assert float(table["one"]["mean_loglik_nats"]) == pytest.approx(means["one"])
 
 
 async def test_the_interface_begins_on_the_corpus_asked_for(folder: Path, until) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from fake_workspace import FakeWorkspace
-from screen_text import text_of
+from screen_text import lines_of, text_of
 
 from kltui.store.rows import JobRow
 from kltui.tui import app_session
 from kltui.tui.job_watch import JobWatch
-from kltui.tui.views.jobs import way_out
+from kltui.tui.views.jobs import job_share, way_out
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -70,6 +70,36 @@ async def test_the_key_that_runs_the_rest_is_named_where_no_log_is_shown(
         await pilot.press("2")
         await until(pilot, lambda: "R runs the rest: 6 of 9" in text_of(app))
         assert ("its process ended" in text_of(app)) == (status == "lost")
+
+
+@pytest.mark.parametrize("status", ["lost", "stopped"])
+async def test_what_a_job_was_scoring_when_it_ended_is_neither_scored_nor_being_scored(
+    make_app, until, status: str
+) -> None:
+    workspace = FakeWorkspace(scored=3)
+    workspace.job_rows = [replace(workspace.job_rows[0], status=status)]
+    name = workspace.all[3].name
+    if status == "stopped":
+        items = workspace.item_rows[2]
+        workspace.item_rows[2] = [
+            replace(i, status="queued" if i.status == "running" else i.status) for i in items
+        ]
+    app = make_app(workspace)
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.set_cursor(name)
+        await until(pilot, lambda: "state       not scored" in text_of(app))
+        (line,) = (line for line in lines_of(app) if f"@{workspace.all[3].step} " in line and "◌" in line)
+        assert "◌ stopped" in line
+        said = " ".join(" ".join(line.partition("│")[2].split()) for line in lines_of(app))
+        assert "Job 2 stopped at 42% of it" in said and "Press 2, then R, to run the rest." in said
+        await pilot.press("2")
+        await until(pilot, lambda: "at 42%" in text_of(app))
+        (line,) = (line for line in lines_of(app) if "at 42%" in line)
+        assert line.split()[:4] == [name, "stopped", "at", "42%"] and "/s" not in line
+        assert "score" not in line.partition("│")[0]
+        ended, items = app.snapshot.jobs[0], app.snapshot.items[2]
+        assert job_share(ended, items) == (ended.done + ended.failed) / ended.total
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no process descriptors")

@@ -14,6 +14,7 @@ from textual.strip import Strip
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
+from kltui.tui.data import ACTIVE, stopped_share
 from kltui.tui.dialogs import jobs_start, prompts
 from kltui.tui.gpu import GpuUse, read_gpus, said
 from kltui.tui.views.base import WIDE, ColumnOfPanes, View
@@ -225,6 +226,15 @@ class JobItems(Table):
 
     def cells(self, index: int) -> Sequence[Cell]:
         item = self.rows[index]
+        view = self.kl.view
+        job = view.list.job if isinstance(view, JobsView) else None
+        if job is not None and (share := stopped_share(job, item)) is not None:
+            return [
+                Cell(item.name, "muted"),
+                Cell("stopped", "warning"),
+                Cell(f"at {share:.0%}", "warning"),
+                *[Cell("")] * 3,
+            ]
         ink = {"done": "good", "failed": "bad", "running": "accent"}.get(item.status, "muted")
         stage = item.stage if item.status == "running" else "kept" if is_kept(item) else item.status
         cells = [Cell(item.name, "text" if item.status in ("running", "done") else "muted"), Cell(stage, ink)]
@@ -276,8 +286,9 @@ class JobItems(Table):
 
 
 def job_share(job: JobRow, items: Sequence[JobItemRow]) -> float:
-    """The completed fraction of a job, 0 to 1, with the current checkpoint counted by its texts."""
-    part = sum(i.texts_done / i.texts_total for i in items if i.status == "running" and i.texts_total)
+    """The completed fraction of a job, 0 to 1, with the current checkpoint counted by its texts while the job exists."""
+    current = [i for i in items if i.status == "running" and i.texts_total and job.status in ACTIVE]
+    part = sum(i.texts_done / i.texts_total for i in current)
     return min(1.0, (job.done + job.failed + part) / job.total) if job.total else 0.0
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from kltui.workspace.losses import StoredLoss
 
 NAMED = 12
+STATES = {"new": "new: not scored", "elsewhere": "not scored on this corpus", "stopped": "not scored"}
+ELSEWHERE = "Scored on another corpus only; O selects the corpus that is shown."
 ERRORS_AT_ONCE = 32  # vectors read in one go
 REST_SECONDS = 1.0  # without a key, after which vectors out of view are read
 
@@ -136,7 +138,7 @@ class RegistryView(View):
         c, look = row.checkpoint, self.look
         facts = [
             ("name", row.name),
-            ("state", "new: not scored" if row.status == "new" else row.status),
+            ("state", STATES.get(state := self.runs.state_of(row), state)),
             ("run", c.run),
             ("step", "" if c.step is None else f"{c.step:,}"),
             ("variant", "" if c.quantization == "none" else c.quantization),
@@ -153,6 +155,7 @@ class RegistryView(View):
         if same := self.same.get(row.name):
             lines += [[], [("the same weights as", look("warning"))]]
             lines += [[(part, look("text"))] for part in wrapped(_listed(same), max(8, width))]
+        lines += self._why_not_scored(row, width)
         kinds = {LocalSource: "on this machine", ServedSource: "served"}
         kind = kinds.get(type(c.source), "hub")
         lines += [[], [(kind, look("muted"))]]
@@ -162,6 +165,14 @@ class RegistryView(View):
             lines += [[(part, look("text"))] for part in wrapped(row.error, max(8, width))]
             lines += [[(part, look("muted"))] for part in wrapped(row.hint, max(8, width))]
         return lines
+
+    def _why_not_scored(self, row: CheckpointRow, width: int) -> list[list[Span]]:
+        """Lines on a checkpoint that was being scored when its job ended, or is scored on another corpus only."""
+        said = ELSEWHERE if row.status == "elsewhere" else ""
+        if self.runs.state_of(row) == "stopped":
+            said = self.kl.snapshot.stopped[row.name].words
+        look = self.look
+        return [[], *([(part, look("warning"))] for part in wrapped(said, max(8, width)))] if said else []
 
     def _facts(self, facts: Sequence[tuple[str, str]]) -> list[list[Span]]:
         look = self.look

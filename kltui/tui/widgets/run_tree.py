@@ -29,7 +29,10 @@ STATUS = {
     "queued": ("◌", ":", "muted"),
     "running": ("◐", "~", "accent"),
     "failed": ("✗", "x", "bad"),
+    "elsewhere": ("○", ".", "muted"),
+    "stopped": ("◌", ":", "warning"),
 }
+WORDS = {"elsewhere": "not here"}  # for states whose names are too long for their column
 
 
 SORTS: dict[str, Callable[[CheckpointRow, Snapshot], Any]] = {
@@ -231,6 +234,7 @@ class RunTree(Table):
             self.order.column,
             self.widths()[0],
             self._loss_of(line.row),
+            self.state_of(line.row),
             name == chosen.a,
             name == chosen.b,
             name in chosen.selected,
@@ -264,7 +268,8 @@ class RunTree(Table):
     def _checkpoint_cells(self, row: CheckpointRow) -> list[Cell]:
         checkpoint = row.checkpoint
         step = "" if checkpoint.step is None else f"@{checkpoint.step}"
-        fancy, plain, ink = STATUS.get(row.status, ("?", "?", "text"))
+        state = self.state_of(row)
+        fancy, plain, ink = STATUS.get(state, ("?", "?", "text"))
         number = self.kl.snapshot.run_number.get(label_of_row(row), 0)
         variant = "" if checkpoint.quantization == "none" else checkpoint.quantization
         shown = row.name if self.order.column else step or checkpoint.name
@@ -276,7 +281,7 @@ class RunTree(Table):
         name = f"  {self.look.marker(number)} {shown}" if self.order.column else f"      {shown}"
         return [
             Cell(name, "text" if row.scored else "muted"),
-            Cell(f"{self.look.glyph(fancy, plain)} {row.status}", ink),
+            Cell(f"{self.look.glyph(fancy, plain)} {WORDS.get(state, state)}", ink),
             *self._loss_cells(row),
             Cell(str(row.layers) if row.layers else "", "muted"),
             Cell(checkpoint.size, "muted"),
@@ -284,8 +289,14 @@ class RunTree(Table):
             Cell(row.error or str(checkpoint.source), "bad" if row.error else "faint"),
         ]
 
+    def state_of(self, row: CheckpointRow) -> str:
+        """The checkpoint's status, or "stopped" if it is new and a job that has ended was scoring it."""
+        return "stopped" if row.status == "new" and row.name in self.kl.snapshot.stopped else row.status
+
     def _loss_cells(self, row: CheckpointRow) -> list[Cell]:
-        """The cells of the loss and of its standard error."""
+        """The cells of the loss and of its standard error, or instead that it is scored on another corpus only."""
+        if row.status == "elsewhere":
+            return [Cell("other", "faint"), Cell("corpus", "faint")]
         value, _, error = self.loss_words(row).partition(" ± ")
         return [Cell(value), Cell(error, "muted")]
 

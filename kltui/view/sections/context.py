@@ -127,8 +127,8 @@ class Context:
 
     @cached_property
     def rows(self) -> list[CheckpointRow]:
-        """Every registered checkpoint."""
-        return self.ws.checkpoints()
+        """Every registered checkpoint, with what is scored of it on the corpus of this report."""
+        return self.ws.checkpoints_on_corpus()
 
     @cached_property
     def raw(self) -> Map:
@@ -194,7 +194,7 @@ class Context:
 
     def _refuse_other_settings(self) -> None:
         """Raises UsageError that names the differing setting if both checkpoints of the pair are scored but share no map."""
-        asked, known = self.choice.pair or (), {row.name for row in self.rows if row.scored}
+        asked, known = self.choice.pair or (), {row.name for row in self.ws.checkpoints() if row.scored}
         if known.issuperset(asked):
             self.ws.map(names=list(asked), corpus=str(self.whole.record["corpus"]))
 

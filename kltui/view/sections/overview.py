@@ -24,6 +24,7 @@ from kltui.workspace.workspace import VectorGroup
 FAILURES_SHOWN = 12
 VALUES_SHOWN = 3
 RUNS_SHOWN = 40
+STATES = {"elsewhere": "scored on another corpus only"}
 # Fields of the key that differ only by variant or layer, which are visible in the names.
 _HARMLESS = {"file", "source", "declared", "lens", "bitsandbytes", "torchao", "accelerate", "gguf"}
 _COUNTED = re.compile(r"\d+ (?=packed)")  # numbers of layers, which differ between model sizes
@@ -186,7 +187,7 @@ def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
             )
         )
     status = Counter(r.status for r in ctx.rows)
-    states = ", ".join(f"{n} {state}" for state, n in sorted(status.items()))
+    states = ", ".join(f"{n} {STATES.get(state, state)}" for state, n in sorted(status.items()))
     blocks.append(words(f"{count(len(ctx.rows), 'checkpoint')}: {states or 'none yet'}"))
     if key:
         shown = ", ".join(f"{k} {_value(v)}" for k, v in key.items() if v != "")
