@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +28,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Only the beginning of the name, which may already have the maximum length.
-    aside = path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}{_SUFFIX}")
+    aside = path.with_name(f".{_stem(path)}.{os.urandom(8).hex()}{_SUFFIX}")
     try:
         # Inside the try block, because a signal handler may raise as soon as the file exists.
         handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -57,7 +56,7 @@ def replacing_together(folder: Path, obsolete: Iterable[str] = ()) -> Iterator[P
     All are replaced or none: on failure, existing files are unchanged, and `folder` is deleted if it was created here.
     The files `obsolete` in `folder` are deleted on success. Raises OSError.
     """
-    aside = folder / f"{_ASIDE}{secrets.token_hex(8)}"
+    aside = folder / f"{_ASIDE}{os.urandom(8).hex()}"
     made = [f for f in (folder, *folder.parents) if not f.exists()]
     # Entered twice, because a signal may arrive while the first is being entered.
     with _removed(aside, made), _removed(aside, made):

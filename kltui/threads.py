@@ -130,7 +130,8 @@ class _OneBlasThread(ContextDecorator):
     def __enter__(self) -> None:
         with self._lock:
             self._depth += 1
-            if self._depth == 1 or _loaded_with_blas() != self._seen:
+            # Without such a library there is nothing to limit, and importing threadpoolctl would delay the first frame.
+            if (loaded := _loaded_with_blas()) and (self._depth == 1 or loaded != self._seen):
                 self._limits.enter_context(self._found().limit(limits=1, user_api="blas"))
                 self._by = self._by or threading.get_ident()
 
@@ -147,7 +148,7 @@ class _OneBlasThread(ContextDecorator):
         with self._lock:
             self._depth -= 1
             if self._depth == 0:
-                if self._by != threading.get_ident():
+                if self._by not in (0, threading.get_ident()):
                     self._let_any_thread_restore()
                 self._limits.close()
                 self._by = 0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
 from kltui.errors import StoreError
+from kltui.store.damage import RESTORE as RESTORE
+from kltui.store.damage import DamageError as DamageError
 from kltui.store.filesystem import file_system, is_network
 
 BUSY_TIMEOUT_S = 30.0
@@ -24,21 +25,8 @@ _OURS = (
 )  # mistakes of the program, which are raised as they are
 
 
-RESTORE = (
-    "kltui --check WORKSPACE lists everything that is damaged and what to do: restore it from a copy, or remove the damaged"
-    " parts (--check --mend) and score them again."
-)
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
 class DiskError(StoreError):
     """Raised for a full or failing disk: acknowledged writes are stored, others are not."""
-
-
-class DamageError(StoreError):
-    """Raised for a store whose bytes were altered: no number from it can be trusted."""
 
 
 class Cursor(sqlite3.Cursor):
@@ -115,21 +103,6 @@ class _Explained:
         if not isinstance(error, sqlite3.OperationalError):
             raise DamageError(f"{self._path} is damaged: {error}", RESTORE) from error
         raise _operational(self._path, str(error)) from error
-
-
-def decoded(read: Callable[P, R]) -> Callable[P, R]:
-    """Decorator for functions that parse stored values: raises DamageError if a value is invalid."""
-
-    @functools.wraps(read)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return read(*args, **kwargs)
-        except (ValueError, TypeError, KeyError) as error:
-            raise DamageError(
-                f"the workspace is damaged: a stored value is invalid ({error})", RESTORE
-            ) from error
-
-    return checked
 
 
 def _operational(path: Path, error: str) -> StoreError:

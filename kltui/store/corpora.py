@@ -11,7 +11,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, cast
 
 from kltui.store.checksums import Checks, row_checksum, settle
-from kltui.store.connection import RESTORE, DamageError, decoded
+from kltui.store.damage import RESTORE, DamageError, decoded
 from kltui.store.rows import CorpusRow
 from kltui.store.side_tables import Records
 

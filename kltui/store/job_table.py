@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kltui.store.checksums import Checks
-from kltui.store.connection import decoded
+from kltui.store.damage import decoded
 from kltui.store.rows import JobItemRow, JobRow, JobStatus
 from kltui.store.writer_lock import Writer, current_writer
 

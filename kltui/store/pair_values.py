@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from kltui.errors import StoreError, UsageError
-from kltui.registry.checkpoint import layer_name
 from kltui.store import comparable
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ def matched(
 
     Raises KltuiError if no vector has one.
     """
+    from kltui.registry.checkpoint import layer_name  # --help needs no checkpoints
+
     alone = {
         (v.corpus_id, v.checkpoint_id, v.layer, v.weights, v.settings): v
         for v in rows

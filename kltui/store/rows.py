@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from kltui.registry.checkpoint import Checkpoint
-from kltui.store.connection import decoded
+from kltui.store.damage import decoded
 
 JobStatus = Literal["queued", "running", "paused", "done", "failed", "stopped", "lost"]
 ItemStatus = Literal["queued", "running", "done", "failed"]

@@ -14,7 +14,7 @@ from typing import Any
 from kltui.errors import UsageError
 from kltui.registry.checkpoint import Checkpoint
 from kltui.store import Store, VectorRow
-from kltui.store.connection import decoded
+from kltui.store.damage import decoded
 from kltui.version import __version__
 
 KIND = "map"

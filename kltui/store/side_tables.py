@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kltui.errors import StoreError
 from kltui.store.checksums import Checks
-from kltui.store.connection import decoded
+from kltui.store.damage import decoded
 
 
 class WeightDistances:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import StoreError
+from kltui.store import FILE_NAME as FILE_NAME
 from kltui.store import lock_file, writer_lock
 from kltui.store.checksums import TABLES, Checks, check_commits, check_indexes, count_commit, keep_checksums
 from kltui.store.connection import (
@@ -41,7 +42,6 @@ from kltui.store.tables import Checkpoints, Vectors
 if TYPE_CHECKING:
     from kltui.scoring.settings import Progress
 
-FILE_NAME = "kltui.sqlite"
 _PATIENCE_S = 10.0
 # Tables that jobs do not need: they are verified only when they are read.
 _NOT_FOR_JOBS = ("text", "weight_distance", "benchmark_score", "record")

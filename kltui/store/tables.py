@@ -28,7 +28,7 @@ from kltui.registry.checkpoint import (
 )
 from kltui.sanitize import safe_text
 from kltui.store.checksums import Checks, VectorReader, vector_reader
-from kltui.store.connection import RESTORE, DamageError, decoded
+from kltui.store.damage import RESTORE, DamageError, decoded
 from kltui.store.job_table import Jobs
 from kltui.store.rows import Beginning, CheckpointRow, CheckpointStatus, VectorRow
 from kltui.store.side_tables import Records

@@ -19,7 +19,7 @@ from kltui.errors import KltuiError, StoreError, TryAgainError, UsageError
 from kltui.registry.checkpoint import LocalSource, ServedSource
 from kltui.scoring.settings import ExactKL, Progress, ScoringSettings
 from kltui.store import CheckpointRow, CorpusRow, Store, VectorRow, comparable
-from kltui.store.connection import decoded
+from kltui.store.damage import decoded
 from kltui.version import __version__
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kltui.errors import TryAgainError
-from kltui.store.connection import DamageError
+from kltui.store.damage import DamageError
 
 if TYPE_CHECKING:
     import numpy as np

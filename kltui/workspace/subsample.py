@@ -22,7 +22,7 @@ from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError, UsageError
 from kltui.store import Store, comparable
 from kltui.store.atomic_write import write_atomic
-from kltui.store.connection import decoded
+from kltui.store.damage import decoded
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
