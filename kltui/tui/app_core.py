@@ -92,6 +92,7 @@ class AppCore(AppSession, inherit_bindings=False):
 
     def text_of(self, update: CompositorUpdate) -> str:
         """The escape sequences and text that change what the terminal shows into the update."""
+        self._drawn.set()  # Textual itself says so only one or two frames later
         return self._frame.write(update, *self.size)
 
     def draw_all_again(self) -> None:

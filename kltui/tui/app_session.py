@@ -105,6 +105,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.look = self._make_look()
         system = ColorSystem.EIGHT_BIT if self._use_color else None
         self._frame = ScreenFrame(system, ascii_only=ascii_only)
+        self._drawn = asyncio.Event()  # the first frame
         self._closely_until = 0.0
         self._read_seconds = 0.0
         # When the last key came, when the workspace was last read, and when all garbage was last collected.
@@ -229,9 +230,8 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     async def _watch(self) -> None:
         """Reads the workspace whenever it has changed; checks every BUSY_SECONDS while a job runs, else IDLE_SECONDS."""
-        drawn = asyncio.Event()
-        self.main.call_after_refresh(drawn.set)
-        await drawn.wait()  # reading would compete with the first frame for the interpreter
+        self.main.call_after_refresh(self._drawn.set)
+        await self._drawn.wait()  # reading would compete with the first frame for the interpreter
         await self.outlived(self._show_beginning())
         await self.outlived(self.reload())
         await asyncio.sleep(SETTLED_SECONDS)
@@ -254,9 +254,19 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             gc.collect()
 
     async def _show_beginning(self) -> None:
-        """Before a large workspace is read: lists its first checkpoints and the number of checkpoints of each run."""
-        found = await self.reader.beginning() if self.screen_name == SCREENS[0] else None
-        if found is not None and not self.snapshot.loaded:
+        """Before the workspace is read here: shows what was read ahead, or lists the first checkpoints of a large one.
+
+        A large one's are listed with the number of checkpoints of each run, and only on the first screen.
+        """
+        found = await self.reader.beginning() if self.reader.ahead or self.screen_name == SCREENS[0] else None
+        if found is None or self.snapshot.loaded:
+            return
+        if found.loaded:
+            self._drawn.clear()
+            self.main.call_after_refresh(self._drawn.set)
+            self.reader.after = self._drawn
+            self._take(found)
+        elif self.screen_name == SCREENS[0]:
             self.snapshot = found
             if self.view is not None:
                 self.view.update_data()
@@ -274,10 +284,12 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         begun = asyncio.get_running_loop().time()
         new = await self.reader.snapshot(jobs.job_id if jobs is not None else None)
         self._read_seconds = asyncio.get_running_loop().time() - begun
-        old = self.snapshot
-        if new == old:
-            return
-        self.snapshot = new
+        if new != self.snapshot:
+            self._take(new, ids_before)
+
+    def _take(self, new: Snapshot, ids_before: Mapping[str, int] | None = None) -> None:
+        """Makes the workspace as read the present state, and shows it."""
+        old, self.snapshot = self.snapshot, new
         self._read_at = asyncio.get_running_loop().time()
         if not old.loaded:
             self._restore_selection()

@@ -21,6 +21,7 @@ from kltui.tui.filter import Columns, Filter
 if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint
     from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
+    from kltui.tui.read_ahead import ReadAhead
     from kltui.tui.suggested_pairs import SuggestedPair
     from kltui.workspace import Workspace
     from kltui.workspace.losses import StoredLoss
@@ -331,6 +332,10 @@ class SnapshotReader:
         self.forgotten = ""  # why the basis of the last session could not be restored
         self._from_before = False  # whether the basis is that of the last session and has not been checked
         self.values = USUAL_VALUES  # which values of pairs maps are made of
+        self.ahead: ReadAhead | None = None  # another process that reads what is shown first
+        self.after: asyncio.Event | None = (
+            None  # what is read waits for it, to leave the interpreter to a frame
+        )
         self._opener = opener
         self._last = Snapshot()
         self._workspace: Workspace | None = None
@@ -340,6 +345,8 @@ class SnapshotReader:
 
     async def read(self, question: Callable[[Workspace], Result]) -> Result:
         """The result of `question`, run in the reader's thread. Raises KltuiError if there is no workspace."""
+        if self.after is not None:
+            await self.after.wait()
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, lambda: at_one_moment(question, self._opened())
         )
@@ -387,11 +394,33 @@ class SnapshotReader:
             return Snapshot(path=self.path, problem=error.message, hint=error.hint, loaded=True)
 
     async def beginning(self) -> Snapshot | None:
-        """The first rows of a large workspace, to be listed while it is read; None for a small one or without a workspace."""
+        """What is shown while the workspace is read here.
+
+        What another process has read ahead, if it was started; else the first rows of a large workspace, and None for a
+        small one or without a workspace.
+        """
+        if (found := await self._read_ahead()) is not None:
+            return found
         try:
             return await self.read(lambda ws: _beginning(ws, self.path))
         except KltuiError:
             return None
+
+    async def _read_ahead(self) -> Snapshot | None:
+        ahead, self.ahead = self.ahead, None
+        if ahead is None:
+            return None
+        found: Snapshot | None = await asyncio.get_running_loop().run_in_executor(self._thread, ahead.result)
+        if found is not None and found.loaded:
+            self._last = found
+        return found
+
+    def first(self) -> Snapshot:
+        """What `beginning` is to show, read in this thread: all of a small workspace. Raises KltuiError."""
+        return at_one_moment(
+            lambda ws: _beginning(ws, self.path) or replace(_snapshot(ws, self.path, None), generation=-1),
+            self._opened(),
+        )
 
     async def generation(self) -> int:
         """The workspace's change counter; -1 without a workspace."""
@@ -429,6 +458,8 @@ class SnapshotReader:
 
     def close(self) -> None:
         """Closes the workspace and ends the threads."""
+        if self.ahead is not None:
+            self._thread.submit(self.ahead.close)
         workspace = self._workspace
         if workspace is not None:
             self._thread.submit(workspace.close)

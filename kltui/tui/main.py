@@ -20,6 +20,9 @@ from kltui.tui.terminal.guard import guarded
 if TYPE_CHECKING:
     from kltui.tui.app import KltuiApp
     from kltui.tui.basis import Basis
+    from kltui.tui.data import Snapshot
+    from kltui.tui.read_ahead import ReadAhead
+    from kltui.tui.ui_state import Memory
 
 SSH_FPS = "10"
 # After a key the threads of the interface acquire Python's lock about ten times. Python lets another thread that computes
@@ -70,23 +73,26 @@ def _run(
     values: str,
     begin: Callable[[KltuiApp], None] | None,
 ) -> int:
+    from kltui.tui.ui_state import Memory
+
+    memory = Memory(_state_folder() / "view.json")
+    ahead = _read_ahead(path, basis, values, memory) if path is not None else None
     prepare_environment()
     color = "NO_COLOR" not in os.environ
     from kltui.tui.app import KltuiApp
     from kltui.tui.keymap import keys_path, load_keymap
-    from kltui.tui.ui_state import Memory
 
     app = KltuiApp(
         path,
         read_only=read_only,
         ascii_only=ascii or not _unicode(),
         keymap=load_keymap(keys_path()),
-        memory=Memory(_state_folder() / "view.json"),
+        memory=memory,
         color=color,
         basis=basis,
         begin=begin,
     )
-    app.reader.values = values
+    app.reader.values, app.reader.ahead = values, ahead
     # Coroutines that have not started when the user quits are no error.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = app.run(mouse=not no_mouse)
@@ -95,6 +101,25 @@ def _run(
         return _ended(1)
     _say_what_goes_on(app.left_running, app.reader.path)
     return _ended(1 if code is None else code)
+
+
+def _read_ahead(path: Path, basis: Basis | None, values: str, memory: Memory) -> ReadAhead:
+    """Another process that reads the workspace as the session will; it is forked before there are any threads."""
+    from kltui.tui.read_ahead import ReadAhead
+
+    def question() -> Snapshot:
+        from kltui.tui.basis import basis_of
+        from kltui.tui.data import SnapshotReader
+
+        reader = SnapshotReader(path)
+        reader.values = values
+        if basis is not None:
+            reader.basis = basis
+        else:
+            reader.restore(basis_of(memory.load(path).get("basis")))
+        return reader.first()
+
+    return ReadAhead(question)
 
 
 def prepare_environment() -> None:

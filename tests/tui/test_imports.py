@@ -14,12 +14,17 @@ SCREENS = ("registry", "jobs", "map", "diffusion", "matrix", "compare", "layers"
 PACKAGE = Path(kltui.__file__).resolve().parent.parent
 
 
-def loaded_after(*steps: str) -> list[set[str]]:
-    """Top-level names of all modules that are loaded after each step, in one new interpreter."""
+def modules_after(*steps: str) -> list[set[str]]:
+    """Names of all modules that are loaded after each step, in one new interpreter."""
     code = f"import sys; sys.path.insert(0, {str(PACKAGE)!r})\n"
-    code += "\n".join(f"{step}\nprint(*{{name.partition('.')[0] for name in sys.modules}})" for step in steps)
+    code += "\n".join(f"{step}\nprint(*sys.modules)" for step in steps)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     return [set(line.split()) for line in done.stdout.splitlines()]
+
+
+def loaded_after(*steps: str) -> list[set[str]]:
+    """The same, with the names of top-level packages only."""
+    return [{name.partition(".")[0] for name in names} for names in modules_after(*steps)]
 
 
 def test_the_first_frame_needs_no_numpy_and_no_screen_torch() -> None:
@@ -55,3 +60,37 @@ def test_textual_s_own_palette_is_not_loaded_with_it_and_can_be_had_afterwards()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout.split("\n")[:2] == ["[]", "SystemModalScreen"]
+
+
+# What the command line does before Textual is imported, and then what is there when the first frame is drawn.
+COMMAND = (
+    "from pathlib import Path\nimport kltui.cli as cli\nfolder = Path({folder!r})\n"
+    "cli.check_options(cli.build_parser(), cli._parsed(['ws']))\ncli.one_blas_thread.__enter__()\n"
+    "from kltui.tui import main, opening, read_ahead, ui_state\nmain._state_folder(), opening.target_of({folder!r}, Path('/'))"
+)
+FRAME = (
+    "main.prepare_environment()\nimport kltui.tui.app, kltui.tui.keymap, kltui.tui.views.registry, kltui.tui.terminal.driver\n"
+    "app = kltui.tui.app.KltuiApp(Path('/none'))"
+)
+
+
+def test_neither_the_command_line_nor_the_first_frame_waits_for_the_store(tmp_path: Path) -> None:
+    fill(tmp_path)
+    command, frame = modules_after(COMMAND.format(folder=str(tmp_path)), FRAME)
+    for store in ("kltui.store.rows", "kltui.store.store", "kltui.workspace", "kltui.registry", "kltui.jobs"):
+        assert store not in command | frame
+    assert not (command | frame) & {"sqlite3", "_sqlite3", "threadpoolctl", "secrets", "hmac", "_hashlib"}
+    assert not command & {"asyncio", "textual", "rich"}
+    own = {name for name in frame if name.startswith("kltui")}
+    assert len(own) <= 68, f"{len(own)} modules of kltui are imported before the first frame: {sorted(own)}"
+
+
+def test_what_was_read_ahead_needs_no_store(tmp_path: Path) -> None:
+    fill(tmp_path)
+    frame, told = modules_after(
+        f"{COMMAND.format(folder=str(tmp_path))}\nread_ahead.usable_cores = lambda _: 2\n"
+        f"ahead = main._read_ahead(folder, None, 'conditional', ui_state.Memory(None))\n{FRAME}",
+        "read = ahead.result()\nassert len(read.rows) == len(read.losses) == 3, read",
+    )
+    assert "kltui.store.rows" in told - frame
+    assert not told & {"sqlite3", "_sqlite3", "kltui.store.store", "kltui.workspace.workspace"}

@@ -46,7 +46,7 @@ def guarded(run: Callable[[], int]) -> int:
     pid = os.fork()
     if pid == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _end_with(parent)
+        end_with(parent)
         return run()
     try:
         status = _watched(pid)
@@ -56,7 +56,7 @@ def guarded(run: Callable[[], int]) -> int:
     return _code(status)
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """On Linux, makes the kernel send this process SIGHUP when its parent ends."""
     if sys.platform != "linux":
         return
