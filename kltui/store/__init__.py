@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointRow", "CorpusRow", "JobItemRow", "JobRow", "Store", "VectorRow"]
 
-FILE_NAME = "kltui.sqlite"
-
 
 def __getattr__(name: str) -> Any:
     """Imports what is asked for: the command line needs only names from here, and SQLite would delay the first frame."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import StoreError
-from kltui.store import FILE_NAME as FILE_NAME
 from kltui.store import lock_file, writer_lock
 from kltui.store.checksums import TABLES, Checks, check_commits, check_indexes, count_commit, keep_checksums
 from kltui.store.connection import (
@@ -25,6 +24,7 @@ from kltui.store.connection import (
     left_by_writer,
 )
 from kltui.store.corpora import Corpora
+from kltui.store.file_name import FILE_NAME as FILE_NAME
 from kltui.store.filesystem import file_system, is_network
 from kltui.store.job_table import Jobs
 from kltui.store.lock_file import LockFile

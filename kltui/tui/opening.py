@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError, UsageError
 from kltui.sanitize import expanded, safe_text
-from kltui.store import FILE_NAME
+from kltui.store.file_name import FILE_NAME
 from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:

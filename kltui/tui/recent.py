@@ -30,7 +30,7 @@ class Recent:
 
 def recent_in(memory: Memory) -> list[Recent]:
     """The workspaces opened before, the latest first; checks on the disk whether each exists."""
-    from kltui.store import FILE_NAME
+    from kltui.store.file_name import FILE_NAME
 
     return [Recent(path, _is_file(path / FILE_NAME)) for path in memory.workspaces()]
 
