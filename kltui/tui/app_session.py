@@ -80,9 +80,8 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.filter = Filter("")
         self.undo = Undo()
         self.removed: list[Removed] = []
-        self.loss_errors: dict[
-            StoredLoss, tuple[float, float]
-        ] = {}  # (loss in bits/byte, standard error) of the vectors read so far
+        #: (loss in bits/byte, standard error) of the vectors read so far
+        self.loss_errors: dict[StoredLoss, tuple[float, float]] = {}
         self.read_only, self.ascii_only = read_only, ascii_only
         self.keymap = keymap or Keymap()
         self.memory = memory or Memory(None)
