@@ -166,7 +166,7 @@ def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[
         y = [v for v in c.values if v > 0]
         colour = slot_colour(ctx.slots.get(c.run, 0))
         step, between = settled_words(s)
-        said = "" if between == "-" else f" ({between})"
+        said = "" if between in ("-", step) else f" ({between})"
         notes.append(f"{c.run} settled at step {step}{said}: KL to previous ≤ {s.level:g} bits/byte since")
         layers.append(
             Layer(

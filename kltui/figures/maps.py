@@ -9,7 +9,6 @@ from dataclasses import replace
 from kltui.analysis.embed import Picture, complete_texts
 from kltui.analysis.lineage import parent_pairs, variant_pairs
 from kltui.analysis.map import Map
-from kltui.analysis.point import Point, label_of
 from kltui.analysis.uncertainty import Ellipse
 from kltui.errors import KltuiError
 from kltui.figures.groups import Colouring, colouring
@@ -29,7 +28,7 @@ from kltui.figures.picture import (
 from kltui.view.provenance import version_words
 from kltui.view.sections.benchmark import scored
 from kltui.view.sections.context import PERPLEXITY, Context, complete_words, finals
-from kltui.view.sections.layers import Thread, threads
+from kltui.view.sections.layers import Thread, model_slots, of_model, threads
 from kltui.view.sections.section import MissingError
 from kltui.view.sections.uncertainty import DRAWS, MINIMUM, POINTS_MAX, SHARE, outline
 from kltui.view.tables import count
@@ -250,7 +249,7 @@ def layers(ctx: Context) -> PaperFigure:
         raise MissingError("no model has lens vectors of two layers", 'score with layers = "all"')
     held = list(dict.fromkeys(t.model for t in found))
     whole = ctx.layered
-    slots = _model_slots(ctx, held)
+    slots = model_slots(ctx, held)
     rows = [k for k, p in enumerate(whole.points) if of_model(p) in held or p.name in held]
     part = whole.select(rows)
     curve = Panel(
@@ -266,14 +265,6 @@ def layers(ctx: Context) -> PaperFigure:
         f"made with {version_words()}",
     )
     return PaperFigure("layers", "Layers", panels, notes)
-
-
-def _model_slots(ctx: Context, models: Sequence[str]) -> dict[str, int]:
-    """{model: its number, for colour and marker}: those of their runs, as on every screen, if all of these differ."""
-    runs = {of_model(p): label_of(p) for p in ctx.layered.points if p.layer is not None}
-    numbers = [ctx.slots.get(runs[m], -1) for m in models]
-    apart = len(set(numbers)) == len(numbers) and min(numbers, default=0) >= 0
-    return dict(zip(models, numbers if apart else range(len(models)), strict=True))
 
 
 def _layer_curves(found: Sequence[Thread], slots: Mapping[str, int]) -> tuple[Layer, ...]:
@@ -318,8 +309,3 @@ def layer_map(
     return Panel(
         title or name, FigureAxis(f"axis 1{unit}"), FigureAxis(f"axis 2{unit}"), tuple(made), equal=True
     )
-
-
-def of_model(point: Point) -> str:
-    """The name of the model or checkpoint to which a lens vector belongs."""
-    return point.name.rpartition("#")[0]

@@ -7,7 +7,7 @@ from functools import lru_cache
 from rich.color import Color
 from rich.style import Style
 
-from kltui.view.palette import DARK, LETTERS, MARKERS, MARKERS_ASCII, Palette, shades
+from kltui.view.palette import DARK, LETTERS, Palette, marker_of, shades
 
 
 class Theme:
@@ -17,11 +17,6 @@ class Theme:
         self.palette = palette
         self.color = color
         self.ascii_only = ascii_only
-        # When the colours repeat, the markers are shifted by one, so that series of one colour have different markers.
-        shapes, colours = MARKERS_ASCII if ascii_only else MARKERS, len(palette.series)
-        count = colours * len(shapes)
-        shaped = "".join(shapes[(n + n // colours) % len(shapes)] for n in range(count))
-        self.markers = shaped if color else LETTERS
         self._style = lru_cache(maxsize=4096)(self._make)
 
     def __call__(
@@ -61,7 +56,9 @@ class Theme:
 
     def marker(self, number: int) -> str:
         """The marker of a series, which also distinguishes series of the same colour."""
-        return self.markers[number % len(self.markers)]
+        if not self.color:
+            return LETTERS[number % len(LETTERS)]
+        return marker_of(number, ascii_only=self.ascii_only)
 
     def glyph(self, fancy: str, plain: str) -> str:
         """The one-cell character `fancy`, or `plain` if only ASCII may be shown."""

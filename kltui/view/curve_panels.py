@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kltui.analysis import curves
 from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, Exponent
+from kltui.analysis.number_text import figure
 from kltui.analysis.scale import PUBLISHED
 from kltui.analysis.spikes import Spike, run_figures, spikes
 from kltui.view.curve_content import Content, Settled
@@ -110,7 +111,7 @@ def label_at(shown: Map, name: str) -> str:
 
 def published(*settings: str) -> tuple[tuple[float, str], ...]:
     """(median in bits/byte, label) of settings of the published scale."""
-    return tuple((s.median, f"{s.name} {s.median:g}") for s in PUBLISHED if s.name in settings)
+    return tuple((s.median, f"{s.name} {figure(s.median, 2)}") for s in PUBLISHED if s.name in settings)
 
 
 def published_exponents(shown: Map) -> tuple[tuple[float, str], ...]:
@@ -118,7 +119,9 @@ def published_exponents(shown: Map) -> tuple[tuple[float, str], ...]:
     sizes = {p.size for p in shown.points} & set(PUBLISHED_EXPONENTS)
     ordered = sorted(PUBLISHED_EXPONENTS, key=lambda size: PUBLISHED_EXPONENTS[size][1])
     chosen = [s for s in ordered if s in sizes] or [ordered[0], ordered[-1]]
-    return tuple((PUBLISHED_EXPONENTS[s][1], f"Pythia {s} {PUBLISHED_EXPONENTS[s][1]:g}") for s in chosen)
+    return tuple(
+        (PUBLISHED_EXPONENTS[s][1], f"Pythia {s} {figure(PUBLISHED_EXPONENTS[s][1], 2)}") for s in chosen
+    )
 
 
 def only(content: Content, hidden: frozenset[str]) -> list[Curve]:

@@ -17,8 +17,10 @@ SHADES = 4
 PALEST = 0.55  # chroma of a run's first step relative to its last
 READABLE, VISIBLE = 4.5, 3.0  # contrasts of text and of dots and lines (WCAG 2.1, 1.4.3 and 1.4.11)
 
-MARKERS = "●▲■◆★▼○△"
-MARKERS_ASCII = "ox#*+^%&"
+MARKERS = "●▲■◆★▼○△□☆▽▷"
+MARKERS_ASCII = "ox#*+^%&@=sv"
+# The shapes are twelve and the colours eight, so a pair of them repeats after 24 series; then the shapes are shifted.
+_PAIRS = math.lcm(len(MARKERS), 8)
 # Without colour, runs are distinguished by letters; A and B are reserved for the marked pair.
 LETTERS = "abcdefghijklmnopqrstuvwxyzCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -139,6 +141,12 @@ def contrast(one: int, two: int) -> float:
     """
     low, high = sorted((luminance(one), luminance(two)))
     return (high + 0.05) / (low + 0.05)
+
+
+def marker_of(number: int, *, ascii_only: bool = False) -> str:
+    """The marker of series `number`; with its colour, `series[number % 8]`, it is of one series alone among the first 96."""
+    shapes = MARKERS_ASCII if ascii_only else MARKERS
+    return shapes[(number + number // _PAIRS) % len(shapes)]
 
 
 @cache

@@ -92,6 +92,8 @@ def headline(section: Section) -> str:
     """One line about a section: why it is missing, or the text that it begins with; "" if it begins with a table or a plot."""
     if section.status != "shown":
         return section.message
+    if section.headline is not None:
+        return section.headline
     first = section.blocks[0] if section.blocks else None
     return first.plain.split("\n")[0] if isinstance(first, Text) else ""
 

@@ -150,7 +150,10 @@ def _exponents(ctx: Context) -> Iterator[Finding]:
     of_q = [row[1] for row in PUBLISHED_EXPONENTS.values()]
     if said:
         spaces = "likelihood / weights; " if " / " in "".join(said) else ""
-        yield "exponent c", f"{_first_few(said)} ({spaces}Pythia {min(of_q):g} to {max(of_q):g})"
+        yield (
+            "exponent c",
+            f"{_first_few(said)} ({spaces}Pythia {figure(min(of_q), 2)} to {figure(max(of_q), 2)})",
+        )
 
 
 def _failures(ctx: Context, n_lines: int) -> list[Finding]:

@@ -23,9 +23,6 @@ from kltui.view.ticks import axis_name
 
 Floats = NDArray[np.float64]
 
-# the palette's eight markers, and more for reports, which may have no colours
-MARKERS = palette.MARKERS + "□◇☆▽"
-ASCII_MARKERS = palette.MARKERS_ASCII + "@=svznuw"
 _FRAME_TO_ASCII = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
 _SEGMENTS_AT_ONCE = 4096
 _MARKS_PER_THREAD = 9
@@ -225,15 +222,14 @@ class _Canvas:
 
 
 def marker_of(slot: int, ascii_only: bool = False) -> str:
-    """The marker of series number `slot`, one cell wide; the same in plot and legend."""
-    markers = ASCII_MARKERS if ascii_only else MARKERS
-    return markers[slot % len(markers)]
+    """The marker of series number `slot`, one cell wide; the same in plot and legend, and on every screen."""
+    return palette.marker_of(slot, ascii_only=ascii_only)
 
 
 def colour_of(slot: int) -> int:
-    """The xterm-256 colour of series number `slot`; combinations of colour and marker are unique far beyond eight series."""
+    """The xterm-256 colour of series number `slot`, the same as on every screen."""
     colours = palette.DARK.series
-    return colours[(slot + slot // len(colours)) % len(colours)]
+    return colours[slot % len(colours)]
 
 
 def clip_segments(segments_m4: Floats) -> Floats:

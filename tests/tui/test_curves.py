@@ -157,6 +157,16 @@ async def test_a_panel_is_enlarged_and_esc_goes_back(make_app: MakeApp, until) -
         assert not app.filter.text
 
 
+async def test_a_panel_names_what_all_its_curves_are_compared_with(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until)
+        assert "KL between, against tiny, bits/byte, log" in text_of(app)
+        app.view.focus_on(panel(app, "between"))
+        await pilot.press("enter")
+        await until(pilot, lambda: "KL between runs at equal steps, against tiny, bits/byte" in text_of(app))
+
+
 async def test_filter_hidden_runs_and_marks(make_app: MakeApp, until, tmp_path: Path) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:

@@ -7,8 +7,12 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
+from kltui.tui.theme import Theme
+from kltui.view import textplot
 from kltui.view.palette import (
+    DARK,
     HEAT,
     PALETTES,
     SHADES,
@@ -149,3 +153,13 @@ def test_shades_lead_from_the_ground_to_the_base(palette: Palette) -> None:
 def test_shade_of_runs_from_first_to_last() -> None:
     assert shades_of(8).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert shades_of(1).tolist() == [SHADES - 1] and not len(shades_of(0))
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_a_run_looks_the_same_on_every_screen_and_in_reports(ascii_only: bool) -> None:
+    look = Theme(DARK, ascii_only=ascii_only)
+    seen = [(look.marker(n), look.series(n)) for n in range(96)]
+    assert seen == [(textplot.marker_of(n, ascii_only), textplot.colour_of(n)) for n in range(96)]
+    assert len(set(seen)) == 96
+    assert len({marker for marker, _ in seen[:12]}) == 12
+    assert all(cell_len(marker) == 1 for marker, _ in seen)

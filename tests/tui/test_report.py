@@ -105,6 +105,16 @@ async def test_the_list_says_what_sections_say(folder: Path, until) -> None:
         assert view.said_of("kl") == ("", WORDS["kl"])
 
 
+async def test_a_list_that_does_not_fit_says_where_it_is(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("0", "j")
+        await until(pilot, lambda: f"2/{len(WORDS)}" in text_of(app))
+        await pilot.resize_terminal(160, 40)
+        await until(pilot, lambda: f"2/{len(WORDS)}" not in text_of(app))
+
+
 async def test_a_section_is_written_as_text_and_data(folder: Path, until) -> None:
     app = KltuiApp(folder)
     async with app.run_test(size=(140, 50)) as pilot:

@@ -17,6 +17,7 @@ from small_workspace import STEPS, Builder
 
 from kltui.analysis.kl import kl_pair
 from kltui.analysis.loss import bits_per_byte
+from kltui.analysis.stability import stabilisation as settle
 from kltui.errors import KltuiError, UsageError
 from kltui.view.report import (
     Report,
@@ -31,6 +32,7 @@ from kltui.view.report import (
 )
 from kltui.view.sections import catalogue
 from kltui.view.sections.section import Section
+from kltui.view.sections.stabilisation import settled_words
 from kltui.view.tables import table, words
 from kltui.workspace import Workspace
 
@@ -326,3 +328,32 @@ def test_the_line_about_a_section_is_no_part_of_a_table_or_a_plot() -> None:
     assert headline(Section("where", "Where", (words("a against b: 0.1"), rows))) == "a against b: 0.1"
     assert headline(Section("exact", "Exact", status="missing", message="not stored")) == "not stored"
     assert headline(Section("empty", "Empty")) == ""
+    named = Section(
+        "diffusion", "Diffusion", (words("likelihood space: a title of the table"), rows), headline=""
+    )
+    assert headline(named) == ""
+
+
+def test_the_line_about_the_workspace_counts_its_checkpoints(builder: Builder) -> None:
+    builder.run("r", STEPS[:3])
+    with builder.open() as ws:
+        (found,) = report(ws, ["overview"]).sections
+        assert headline(found) == "3 checkpoints: 3 scored"
+
+
+def test_published_exponents_have_two_digits(builder: Builder) -> None:
+    builder.run("r", STEPS)
+    with builder.open() as ws:
+        (found,) = report(ws, ["diffusion"]).sections
+        said = next(note for note in found.notes if note.startswith("published for Pythia"))
+        assert "1b 0.20/0.83/0.24" in said and "2.8b 0.26/0.90/0.29" in said
+
+
+def test_where_a_run_settled_is_a_step_with_its_range() -> None:
+    def of(kl: list[float], se: list[float], level: float) -> tuple[str, str]:
+        return settled_words(settle("r", [0, 1, 2, 3], kl, se, level))
+
+    assert of([9.0, 0.1, 0.01], [0.1, 0.01, 0.001], 0.2) == ("1", "1")
+    assert of([9.0, 0.1, 0.01], [0.1, 0.1, 0.001], 0.2) == ("1", "1 to 2")
+    assert of([9.0, 1.0, 1.0], [0.1, 0.1, 0.1], 0.2) == ("not yet", "not yet")
+    assert of([9.0, 0.1, 0.01], [0.1, math.nan, 0.001], 0.2) == ("1", "-")

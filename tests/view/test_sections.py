@@ -28,7 +28,9 @@ from kltui.view.report import Report, print_report, report, section_names, write
 from kltui.view.sections import kl as kl_section
 from kltui.view.sections import neighbours, overview, where
 from kltui.view.sections.context import Context, ReportChoice, finals, thinned
+from kltui.view.sections.layers import layers, model_slots
 from kltui.view.sections.neighbours import tree_lines
+from kltui.view.sections.section import Plot
 from kltui.workspace import Workspace
 from kltui.workspace.subsample import draw_texts, text_draws
 
@@ -189,6 +191,13 @@ def test_a_kl_that_is_mostly_lengths_of_texts_is_told(full: Workspace) -> None:
     assert note.startswith(
         f"94% of the largest KL is due to the lengths of the texts ({m.text_bytes_N.min()} to"
     )
+
+
+def test_a_run_has_its_own_marker_among_layers(full: Workspace) -> None:
+    ctx = Context(full)
+    (plot,) = [block for block in layers(ctx).blocks if isinstance(block, Plot)]
+    assert [(s.label, s.slot) for s in plot.series] == [(f"tiny@{STEPS[-1]}", ctx.slots["tiny"])]
+    assert model_slots(ctx, ["tiny@0", "tiny@1"]) == {"tiny@0": 0, "tiny@1": 1}
 
 
 def test_numbers_of_layers_are_no_difference_between_vectors() -> None:

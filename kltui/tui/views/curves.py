@@ -332,7 +332,7 @@ class CurvesView(View):
             )
             return [[(words, look("warning"))] for words in ways]
         step, between = settled_words(s)
-        said = "" if between == "-" else f" ({between})"
+        said = "" if between in ("-", step) else f" ({between})"
         settled = (f" settled at step {step}{said}", look("good", bold=True))
         ways = (f": KL to previous ≤ {s.level:g} bits/byte since", f": KL ≤ {s.level:g} bits/byte since")
         return [*([settled, (words, look("muted"))] for words in ways), [settled]]

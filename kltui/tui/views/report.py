@@ -52,6 +52,13 @@ class SectionList(Table):
     def row_count(self) -> int:
         return len(self.names)
 
+    def header_right(self) -> list[Span]:
+        """The number of the section under the cursor and of all sections, if they do not fit."""
+        count = self.row_count()
+        if count < self.body_height:
+            return []
+        return [(f"{self.cursor + 1}/{count}", self.look("faint"))]
+
     def _empty_line(self, y: int) -> list[Span]:
         return empty_line(self, y)
 
@@ -66,7 +73,8 @@ class SectionList(Table):
         ]
 
     def moved(self) -> None:
-        """Shows the section."""
+        """Shows the section, and its number."""
+        self.redraw_focus()
         names = self.names
         if names and isinstance(self.kl.view, ReportView):
             self.kl.view.look_at(names[self.cursor])

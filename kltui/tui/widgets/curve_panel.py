@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from rich.cells import cell_len
 from rich.style import Style
 
 from kltui.analysis.number_text import with_error
@@ -142,10 +143,23 @@ class CurvePanel(PlotPane):
         style = look("accent" if self.has_focus else "muted", bold=self.has_focus)
         scale = ", log" if self.y_scale == "log" else ""
         unit = f", {self.panel.unit}" if self.panel.unit else ""
-        for title in (self.panel.title + unit, self.panel.short + unit, self.panel.short):
-            if len(title + scale) <= room:
+        for title in (
+            *self._titles_against(unit),
+            self.panel.title + unit,
+            self.panel.short + unit,
+            self.panel.short,
+        ):
+            if cell_len(title + scale) <= room:
                 return [(title + scale, style)]
         return [((self.panel.short + scale)[: max(room, 8)], style)]
+
+    def _titles_against(self, unit: str) -> tuple[str, ...]:
+        """A long and a short title that name what all curves are compared with; none if that differs."""
+        against = {c.against for c in self.content.curves}
+        if len(against) != 1 or "" in against:
+            return ()
+        name = safe_text(against.pop(), 60)
+        return f"{self.panel.title}, against {name}{unit}", f"{self.panel.short}, against {name}{unit}"
 
     def header_right(self) -> list[Span]:
         """The value under the cursor with its standard error."""

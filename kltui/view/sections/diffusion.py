@@ -52,12 +52,15 @@ def diffusion(ctx: Context) -> Section:
     else:
         notes.append("no weight distances: c_w and alpha need the weight files of the runs (safetensors)")
     notes += [f"weights: {problem}" for problem in ctx.weight_problems]
-    published = ", ".join(f"{k} {v[1]}/{v[0]}/{v[2]}" for k, v in PUBLISHED_EXPONENTS.items())
+    published = ", ".join(
+        f"{size} {figure(c_q, 2)}/{figure(c_w, 2)}/{figure(alpha, 2)}"
+        for size, (c_w, c_q, alpha) in PUBLISHED_EXPONENTS.items()
+    )
     notes.append(f"published for Pythia, c_q/c_w/alpha: {published}")
     data = _data(summaries, exponents, window)
     if ctx.choice.noise_corrected:
         data["noise_floors"] = [{"run": run, **asdict(floor)} for run, floor in _floors(exponents).items()]
-    return Section("diffusion", "Diffusion exponents", tuple(blocks), tuple(notes), data)
+    return Section("diffusion", "Diffusion exponents", tuple(blocks), tuple(notes), data, headline="")
 
 
 def _floors(exponents: list[Exponent]) -> dict[str, NoiseFloor]:

@@ -59,7 +59,9 @@ def directions(ctx: Context) -> Section:
     data: dict[str, object] = {"unit": "bits/byte", "steps": [_step_data(step) for step in found]}
     if not ctx.choice.pair:
         data["between_neighbours"] = [_step_data(step) for step in _between(ctx, domains)]
-    return Section("directions", "Domains that training moved towards", tuple(blocks), notes, data)
+    return Section(
+        "directions", "Domains that training moved towards", tuple(blocks), notes, data, headline=""
+    )
 
 
 def _steps(ctx: Context) -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from kltui.analysis.kl import KL
 from kltui.analysis.map import Map
+from kltui.analysis.point import Point, label_of
 from kltui.view.sections.context import Context, corpus_words
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import figure, table, with_error
@@ -50,6 +52,19 @@ def _thread(shown: Map, rows: dict[int, int]) -> Thread:
     return Thread(model, steps, shown.pair_rows(rows[order[-1]], shown.row(model)) if known else None)
 
 
+def of_model(point: Point) -> str:
+    """The name of the model or checkpoint to which a lens vector belongs."""
+    return point.name.rpartition("#")[0]
+
+
+def model_slots(ctx: Context, models: Sequence[str]) -> dict[str, int]:
+    """{model: its number, for colour and marker}: those of their runs, as on every screen, if all of these differ."""
+    runs = {of_model(p): label_of(p) for p in ctx.layered.points if p.layer is not None}
+    numbers = [ctx.slots.get(runs[m], -1) for m in models]
+    apart = len(set(numbers)) == len(numbers) and min(numbers, default=0) >= 0
+    return dict(zip(models, numbers if apart else range(len(models)), strict=True))
+
+
 def layers(ctx: Context) -> Section:
     """KL between adjacent layers of every run's last checkpoint with lens vectors, or of the requested pair."""
     if not any(row.layers for row in ctx.rows):
@@ -61,9 +76,11 @@ def layers(ctx: Context) -> Section:
     every = [t for t in threads(shown, every=True) if t.steps]
     asked = [t for t in every if t.model in (ctx.choice.pair or ())]
     listed = asked or found
+    drawn = listed[:CURVES_SHOWN]
+    slots = model_slots(ctx, [t.model for t in drawn])
     series = [
-        Series(t.model, [b for _, b, _ in t.steps], [kl.value for _, _, kl in t.steps])
-        for t in listed[:CURVES_SHOWN]
+        Series(t.model, [b for _, b, _ in t.steps], [k.value for _, _, k in t.steps], slot=slots[t.model])
+        for t in drawn
     ]
     blocks = (
         table(["model", "pairs", "first", "median", "largest", "last", "± se"], [_row(t) for t in listed]),

@@ -78,7 +78,9 @@ def overview(ctx: Context) -> Section:
     if key:
         data["mean_bytes_of_pairs"] = dict(zip(("least", "greatest"), ctx.raw.pair_mean_bytes, strict=True))
         data["noise_floor_bits_per_byte"] = ctx.floor
-    return Section("overview", "Workspace", tuple(_blocks(ctx, key)), tuple(notes), data)
+    return Section(
+        "overview", "Workspace", tuple(_blocks(ctx, key)), tuple(notes), data, headline=_states(ctx.rows)
+    )
 
 
 def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
@@ -175,6 +177,13 @@ def _run_data(run: str, members: list[CheckpointRow]) -> dict[str, object]:
     }
 
 
+def _states(rows: list[CheckpointRow]) -> str:
+    """The number of checkpoints, and of those in each state."""
+    status = Counter(r.status for r in rows)
+    states = ", ".join(f"{n} {STATES.get(state, state)}" for state, n in sorted(status.items()))
+    return f"{count(len(rows), 'checkpoint')}: {states or 'none yet'}"
+
+
 def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
     blocks: list[RenderableType] = [words(str(ctx.ws.path))]
     for corpus in ctx.ws.corpora():
@@ -186,9 +195,7 @@ def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
                 f" bytes on average, from {corpus.source}"
             )
         )
-    status = Counter(r.status for r in ctx.rows)
-    states = ", ".join(f"{n} {STATES.get(state, state)}" for state, n in sorted(status.items()))
-    blocks.append(words(f"{count(len(ctx.rows), 'checkpoint')}: {states or 'none yet'}"))
+    blocks.append(words(_states(ctx.rows)))
     if key:
         shown = ", ".join(f"{k} {_value(v)}" for k, v in key.items() if v != "")
         blocks.append(words(f"scored with {shown}"))

@@ -27,7 +27,8 @@ class Section:
     """One section: rich renderables for terminals, plain `data` for machines (numbers, NaN where undefined).
 
     `notes` state the vectors, units and exclusions that it is based on. A "missing" section has a message on what the
-    workspace lacks; a "failed" one has an error and its hint.
+    workspace lacks; a "failed" one has an error and its hint. `headline` is one line about what it shows; None: the text
+    that it begins with.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Section:
     status: Status = "shown"
     message: str = ""
     hint: str = ""
+    headline: str | None = None
 
     def __repr__(self) -> str:
         return f"Section({self.name!r}, {self.status})"

@@ -35,7 +35,7 @@ def stabilisation(ctx: Context) -> Section:
     headings = ["run", "level", "settled at", "range", "last step", "its KL"]
     notes = (
         "settled at: step from which the KL between neighbouring checkpoints stays at or below the level (bits/byte);"
-        f" range: the same with every KL lowered or raised by {CONFIDENT} standard errors",
+        f" range: the same with every KL lowered and raised by {CONFIDENT} standard errors, -: errors unknown",
         "--level sets another level; 0.067 and 0.011 are"
         " the published medians early and late in training, for neighbours 1000 steps apart, so other save intervals"
         " are only roughly comparable",
@@ -56,12 +56,11 @@ def _settled(run: str, pairs: list[ConsecutiveKL], level: float) -> Stabilisatio
 
 
 def settled_words(s: Stabilisation) -> tuple[str, str]:
-    """(step, its range) as text; "not yet" if the last KL is above the level."""
-    step = "not yet" if s.step is None else str(s.step)
-    if s.earliest == s.latest or not s.range_known:
+    """(step, its range) as text: "not yet" if the last KL is above the level; a range that is one step is this; "-" if unknown."""
+    step, early, late = ("not yet" if v is None else str(v) for v in (s.step, s.earliest, s.latest))
+    if not s.range_known:
         return step, "-"
-    early, late = ("-" if v is None else str(v) for v in (s.earliest, s.latest))
-    return step, f"{early} to {late if late != '-' else 'not yet'}"
+    return step, early if early == late else f"{early} to {late}"
 
 
 def _last(s: Stabilisation) -> tuple[str, str]:

@@ -39,7 +39,8 @@ def tree(ctx: Context) -> Section:
         blocks.append(_descents(found.leaves, shown))
     notes = (
         BRANCHES,
-        "KL adds up along branches that move independently; neighbour joining (Saitou and Nei 1987) is unrooted: its top"
+        "KL adds up along branches that move independently; where it does not, a branch of neighbour joining (Saitou and"
+        " Nei 1987) can be below 0; it is unrooted: its top"
         f" is not an ancestor. Support: share of {found.trees.n_draws} draws of the texts, with replacement, that have the"
         " fork too",
         "P(u descends from p) = share of draws in which KL(u, p) is the smallest among the candidates (the models of other"
@@ -48,7 +49,9 @@ def tree(ctx: Context) -> Section:
         " itself, half of KL(u, p) if both are equally far from a common ancestor",
         ctx.basis,
     )
-    return Section("tree", "A tree of models, with errors", tuple(blocks), notes, _data(found, descents))
+    return Section(
+        "tree", "A tree of models, with errors", tuple(blocks), notes, _data(found, descents), headline=""
+    )
 
 
 def _first(lines: list[str]) -> list[str]:
