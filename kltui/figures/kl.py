@@ -46,7 +46,7 @@ def scale(ctx: Context) -> PaperFigure:
     below = sum(0 < v < _floor(ctx) for r in rows for v in r.values)
     if below:
         notes.append(
-            f"{count(below, 'pair')} below the noise floor of {_floor(ctx):.1g} bits/byte: only in the CSV"
+            f"{count(below, 'pair')} below the noise floor of {_floor(ctx):.1g} bits/byte: not drawn, but in the CSV of the figure"
         )
     return PaperFigure(
         "scale",
@@ -119,7 +119,7 @@ def matrix(ctx: Context) -> PaperFigure:
         )
     ends = ctx.map.select(rows)
     shown = ends.select(thinned(ends, MATRIX_MAX)[:MATRIX_MAX]) if len(ends) > MATRIX_MAX else ends
-    notes = [f"{ctx.basis}; low and high in the CSV: one standard error over texts"]
+    notes = [f"{ctx.basis}; ±, and low and high in the CSV: one standard error over texts"]
     if len(shown) < len(ends):
         notes.append(f"{len(shown)} of {len(ends)} models; kltui --export has all pairs")
     panel = matrix_panel(shown, floor=_floor(ctx))
@@ -133,7 +133,7 @@ def matrix_of(ctx: Context, names: Sequence[str]) -> PaperFigure:
     if len(shown) < 2:
         raise MissingError("a KL needs two or more models", "select two or more that are scored")
     panel = matrix_panel(shown, "KL between checkpoints", kept_order=True, floor=_floor(ctx))
-    notes = (f"{ctx.basis}; low and high in the CSV: one standard error over texts",)
+    notes = (f"{ctx.basis}; ±, and low and high in the CSV: one standard error over texts",)
     return PaperFigure("matrix", "KL between models", (panel,), notes, columns=1)
 
 

@@ -123,6 +123,21 @@ def test_a_panel_is_drawn_at_its_own_numbers() -> None:
     assert len(set(trace["marker"]["color"])) == 3 and trace["name"] == "run"
 
 
+def test_an_unknown_error_is_left_out_beside_the_mouse() -> None:
+    x, y, none = values([1]), values([0.20612]), values([np.nan])
+    layer = Layer("run", x, y, low=none, high=none, names=("a",))
+    (trace,) = panel_json(Panel("p", FigureAxis("step"), FigureAxis("norm"), (layer,)))["traces"]  # type: ignore[attr-defined]
+    assert trace["hovertext"] == ["a<br>step: 1<br>norm: 0.206"]
+
+
+def test_names_of_a_matrix_stand_beside_its_cells() -> None:
+    cells = Layer(
+        "", values([0, 1]), values([0, 0]), "cells", names=("a | a", "a | b"), value=values([np.nan, 0.5])
+    )
+    layout: Any = panel_json(Panel("m", FigureAxis(""), FigureAxis(""), (cells,)))["layout"]  # type: ignore[index]
+    assert [layout[f"{w}axis"]["constrain"] for w in "xy"] == ["domain", "domain"]
+
+
 def test_three_axes_have_equal_units_in_a_box_that_the_camera_sees_whole() -> None:
     line = Layer("run", values([0, 4, 8]), values([0, 1, 2]), z=values([0, 1, 0]), names=("a", "b", "c"))
     panel = Panel("map", FigureAxis("1"), FigureAxis("2"), (line,), FigureAxis("3"), equal=True)

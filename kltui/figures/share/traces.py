@@ -51,6 +51,8 @@ def panel_json(panel: Panel) -> Json:
             layout["yaxis"]["scaleanchor"] = "x"  # type: ignore[index]
         if any(layer.kind == "cells" for layer in panel.layers):
             layout["yaxis"]["autorange"] = "reversed"  # type: ignore[index]
+            # The axes end where the cells do, so that the names stand beside them.
+            layout["xaxis"]["constrain"] = layout["yaxis"]["constrain"] = "domain"  # type: ignore[index]
     else:
         axes = zip("xyz", (panel.x, panel.y, panel.z), strict=True)
         middle, half = solid_box(panel)
@@ -178,9 +180,10 @@ def _said(layer: Layer, panel: Panel, k: int) -> str:
         lines.append(f"{plain(panel.x.label)}: {f'{x:.0f}' if x.is_integer() else figure(x, 6)}")
     if layer.low is not None and layer.high is not None:
         se = float(layer.high[k] - layer.low[k]) / 2
-        lines.append(f"{plain(panel.y.label)}: {with_error(float(layer.y[k]), se)}")
+        said = with_error(float(layer.y[k]), se).removesuffix(" ± -")
+        lines.append(f"{plain(panel.y.label)}: {said}")
     elif not panel.y.ticks:
-        lines.append(f"{plain(panel.y.label)}: {figure(float(layer.y[k]), 4)}")
+        lines.append(f"{plain(panel.y.label)}: {figure(float(layer.y[k]))}")
     return "<br>".join(lines)
 
 
