@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 class CoveringPicture(Protocol):
-    """A pixel image that covers a pane."""
+    """A pixel image that covers one pane or all."""
 
     def take_away(self) -> None:
-        """Shows the pane again."""
+        """Shows the panes again."""
 
 
 class ShownView(Protocol):

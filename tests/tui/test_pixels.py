@@ -14,8 +14,10 @@ import pytest
 from terminal import Terminal
 
 from kltui.errors import KltuiError
+from kltui.figures.picture import FigureAxis, Panel, PaperFigure
 from kltui.tui.terminal import pixels
 from kltui.tui.terminal.pixels import Ability, Place, TerminalReplies
+from kltui.tui.widgets.picture_pane import fitted
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "view"))  # small_workspace
 
@@ -136,3 +138,31 @@ def test_a_terminal_that_answers_is_shown_the_figure_until_the_next_key(folder: 
     assert "\x1b_Ga=d" in back and "╲" in back  # the diagonal
     terminal.press("q", quiet=0.3)
     assert terminal.wait() == 0
+
+
+def a_figure(columns: int, *titles: str) -> PaperFigure:
+    return PaperFigure(
+        "f", "F", tuple(Panel(t, FigureAxis(""), FigureAxis(""), ()) for t in titles), columns=columns
+    )
+
+
+def test_a_figure_takes_the_pane_if_its_panels_are_readable_there_and_all_panes_if_not() -> None:
+    pane, view = Place(0, 3, 80, 14), Place(0, 3, 120, 36)
+    curves = a_figure(3, "KL", "Loss", "KL to last", "KL between runs, against tiny")
+    assert fitted(a_figure(1, "Map"), (Place(0, 3, 60, 20), view), "", alone=False)[1].width == 60
+    assert fitted(a_figure(1, "Scale"), (pane, view), "", alone=False)[1] is view, (
+        "too flat for names below it"
+    )
+    assert fitted(a_figure(3, "q", "w", "c"), (Place(0, 3, 74, 17), view), "", alone=False) == (
+        a_figure(3, "q", "w", "c"),
+        view,
+    )
+    assert fitted(curves, (pane, view), "KL between", alone=False) == (curves, view)
+    small = Place(0, 3, 80, 19)
+    (only,) = fitted(curves, (Place(0, 3, 39, 8), small), "KL between", alone=False)[0].panels
+    assert only.title == "KL between runs, against tiny", "of panels that do not fit, the focused one"
+    assert len(fitted(curves, (view, view), "Loss", alone=True)[0].panels) == 1, "one that is enlarged"
+    many = a_figure(3, *(f"p{k}" for k in range(7)))
+    assert fitted(many, (pane, Place(0, 3, 200, 56)), "p3", alone=False)[0].columns == 3
+    assert fitted(many, (pane, Place(0, 3, 200, 36)), "p3", alone=False)[0].columns == 4
+    assert not fitted(a_figure(2), (pane, view), "", alone=False)[0].panels

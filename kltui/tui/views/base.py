@@ -166,6 +166,10 @@ class View(SessionWidget):
         """The figure of what is shown; None while there is nothing to draw."""
         return None
 
+    def figure_panel(self) -> tuple[str, bool]:
+        """(start of the title of the figure's panel that matters most, whether it alone is shown); "" if there is none."""
+        return "", False
+
     def csv_rows(self) -> Iterable[list[object]]:
         """The rows of what is shown, titles first; empty if there are none."""
         return []

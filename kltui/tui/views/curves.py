@@ -517,6 +517,11 @@ class CurvesView(View):
         )
         return ShownSubject("curves", window=self.window, curves=shown)
 
+    def figure_panel(self) -> tuple[str, bool]:
+        """The focused panel (otherwise the first), and whether it is enlarged."""
+        pane = self.focus_pane if isinstance(self.focus_pane, CurvePanel) else self.panels[0]
+        return pane.panel.title, [p for p in self.panels if p.display] == [pane]
+
 
 def _new_source(map_cache: MapCache, reader: SnapshotReader) -> CurveSource:
     from kltui.tui.curve_source import CurveSource

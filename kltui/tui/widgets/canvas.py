@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -192,8 +192,8 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
     title = ""
     #: whether a vertical line separates it from the pane on its left
     barred = False
-    #: whether a pixel image covers its body
-    covered = False
+    #: what a pixel image covers
+    covered: Literal["", "body", "whole"] = ""
 
     def __init__(self, id: str | None = None) -> None:
         self._kept_lines: dict[int, Strip] = {}
@@ -260,7 +260,8 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
 
     def render_line(self, y: int) -> Strip:
         """Line `y` of the widget; line 0 is the header."""
-        line = self._header() if y == 0 else [] if self.covered else self.body_line(y - 1)
+        shown = self.covered != "whole" if y == 0 else not self.covered
+        line = (self._header() if y == 0 else self.body_line(y - 1)) if shown else []
         if not isinstance(line, Strip):
             return self._strip_of(line)
         if not self.barred:
