@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import pytest
 from rich.cells import cell_len
@@ -15,14 +16,15 @@ from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
 
+from kltui.tui.terminal import style_codes
 from kltui.tui.terminal.row_diff import ScreenFrame
 
 WIDTH, HEIGHT = 12, 4
-CSI = re.compile(r"\x1b\[([\d;]*)([HGm])")
+CSI = re.compile(r"\x1b\[([\d;]*)([A-DGHm])")
 
 
 class Replay:
-    """Cells as (character, style codes), moved by CUP, CHA and SGR."""
+    """Cells as (character, style codes), moved by CUP, CHA, CUU, CUD, CUF, CUB and SGR."""
 
     def __init__(self, width: int = WIDTH, height: int = HEIGHT) -> None:
         self.cells = [[(" ", "")] * width for _ in range(height)]
@@ -33,21 +35,26 @@ class Replay:
         at = 0
         while at < len(data):
             match = CSI.match(data, at)
-            if match and match[2] == "H":
-                y, x = (int(v) - 1 for v in match[1].split(";"))
-            elif match and match[2] == "G":
-                x = int(match[1]) - 1
-            elif match:
+            if match and match[2] == "m":
                 pen = sgr(match[1], pen)
+            elif match:
+                y, x = moved(y, x, match[1], match[2], len(self.cells[0]))
             else:
                 assert data[at] != "\x1b"
-                x += self.put(y, x, data[at], repr(sorted(pen.items())))
+                x += self.put(y, x, data[at], pen)
             at = match.end() if match else at + 1
         assert not pen
 
-    def put(self, y: int, x: int, char: str, style: str) -> int:
+    def put(self, y: int, x: int, char: str, pen: dict[str, str]) -> int:
         """Writes a character and returns its cells; of a wide one that it covers half of, nothing stays."""
         row, cells = self.cells[y], cell_len(char)
+        style = repr(sorted((k, v) for k, v in pen.items() if char != " " or k in ON_SPACES))
+        if not cells:
+            head, own = row[x - 1]
+            row[x - 1] = head + char, own
+            if grown := cell_len(head + char) - 1:  # by a variation selector
+                row[x : x + 2] = [(TAIL, own), *[BROKEN if c[0] == TAIL else c for c in row[x + 1 : x + 2]]]
+            return grown
         if row[x][0] == TAIL:
             row[x - 1] = BROKEN
         if x + cells < len(row) and row[x + cells][0] == TAIL:
@@ -56,8 +63,23 @@ class Replay:
         return cells
 
 
+def moved(y: int, x: int, numbers: str, how: str, width: int) -> tuple[int, int]:
+    """The row and column after a move."""
+    count, _, column = numbers.partition(";")
+    number = int(count or 1)
+    if how == "H":
+        return number - 1, int(column or 1) - 1
+    if how == "G":
+        return y, number - 1
+    assert 0 <= x < width, "in the last column, terminals differ in where a relative move leads"
+    y, x = y + {"A": -number, "B": number}.get(how, 0), x + {"C": number, "D": -number}.get(how, 0)
+    assert y >= 0 and 0 <= x < width
+    return y, x
+
+
+ON_SPACES = {"48", "a4", "a7", "a9"}  # the ground, underlined, reversed, struck through
 TAIL, BROKEN = "tail of a wide character", ("half a wide character", "")
-ENDS = {"22": "12", "23": "3", "24": "4", "27": "7"}
+ENDS = {"22": "12", "23": "3", "24": "4", "27": "7", "29": "9"}
 
 
 def sgr(codes: str, pen: dict[str, str]) -> dict[str, str]:
@@ -86,7 +108,11 @@ STYLES = [
     Style(underline=True),
     Style(bold=True, dim=True),
     Style(dim=True, reverse=True),
+    Style(color=Color.from_ansi(39), bgcolor=Color.from_ansi(234), italic=True),
+    Style(color=Color.from_ansi(39), bgcolor=Color.from_ansi(234), strike=True),
 ]
+INKS = [Style(color=Color.from_ansi(100 + i), bgcolor=Color.from_ansi(234)) for i in range(8)]
+GROUNDS = [Style(color=Color.from_ansi(16), bgcolor=Color.from_ansi(100 + i)) for i in range(24)]
 
 
 def row_of(rng: random.Random, letters: str = "ab ") -> Strip:
@@ -118,6 +144,26 @@ def part_of(rng: random.Random, screen: list[Strip], letters: str) -> ChopsUpdat
 
 def full(screen: list[Strip]) -> LayoutUpdate:
     return LayoutUpdate([[row] for row in screen], Region(0, 0, WIDTH, HEIGHT))
+
+
+@lru_cache
+def picture(rows: tuple[tuple[tuple[str, Style], ...], ...]) -> LayoutUpdate:
+    strips = [Strip([Segment(text, style) for text, style in row]) for row in rows]
+    return LayoutUpdate([[strip] for strip in strips], Region(0, 0, strips[0].cell_length, len(strips)))
+
+
+def sizes(*pictures: list[list[tuple[str, Style]]]) -> list[int]:
+    """Bytes that each picture takes after the one before; the last is compared with what it should be."""
+    frame, found = ScreenFrame(), []
+    by_steps, whole = Replay(200, 60), Replay(200, 60)
+    for rows in pictures:
+        update = picture(tuple(map(tuple, rows)))
+        text = frame.write(update, 200, 60)
+        found.append(len(text.encode()))
+        by_steps.feed(text)
+    whole.feed(ScreenFrame().write(update, 200, 60))
+    assert by_steps.cells == whole.cells
+    return found
 
 
 def each_of_sixty(check: Callable[[random.Random], None]) -> Callable[[], None]:
@@ -223,10 +269,97 @@ def test_no_control_of_the_data_gets_through(evil: str) -> None:
 def test_without_colours_only_attributes_are_written() -> None:
     row = Strip([Segment("ab", STYLES[1]), Segment("cd", STYLES[3])])
     written = ScreenFrame(None).write(LayoutUpdate([[row]], Region(0, 0, 4, 1)), 4, 1)
-    assert written == "\x1b[1;1H\x1b[1mab\x1b[22;4mcd\x1b[0m"
+    assert written == "\x1b[1H\x1b[1mab\x1b[22;4mcd\x1b[0m"
 
 
 def test_wide_characters_keep_their_place() -> None:
     frame = ScreenFrame(ColorSystem.EIGHT_BIT)
     frame.write(LayoutUpdate([[Strip([Segment("日本 a")])]], Region(0, 0, 6, 1)), 6, 1)
     assert frame.write(LayoutUpdate([[Strip([Segment("日本 b")])]], Region(0, 0, 6, 1)), 6, 1).endswith("b")
+
+
+def test_the_ink_of_spaces_is_not_written() -> None:
+    empty = [[(" " * 200, STYLES[0])]] * 60
+    other = [[(" " * 100, INKS[1]), (" " * 100, INKS[2])]] * 60
+    assert sizes(empty, other)[1] == 0
+
+
+def test_a_space_whose_ink_is_visible_is_written() -> None:
+    for seen in (STYLES[3], STYLES[5], STYLES[7]):
+        row = [[("ab", STYLES[0]), (" ", seen), ("cd", STYLES[0])]]
+        assert sizes([[("ab cd", STYLES[0])]], row, [[("ab cd", STYLES[0])]])[1] > 0
+
+
+def test_colours_that_alternate_are_written_one_after_the_other() -> None:
+    row = [("⣿", INKS[i % 2]) for i in range(200)]
+    assert sizes([row] * 60)[0] <= 62_000
+
+
+def test_a_plot_of_eight_runs_keeps_its_budget_however_they_are_mixed() -> None:
+    rng = random.Random(5)
+    for share in (0.1, 0.3):
+        rows = [
+            [
+                (rng.choice("⠁⠂⠄⣿"), rng.choice(INKS)) if rng.random() < share else (" ", INKS[0])
+                for _ in range(140)
+            ]
+            for _ in range(56)
+        ]
+        assert sizes(rows)[0] <= 35_000
+
+
+def test_a_matrix_of_two_cells_a_pair_keeps_its_budget() -> None:
+    rng = random.Random(6)
+    heat = [[("  ", GROUNDS[max(0, min(23, int(rng.gauss(12, 5))))]) for _ in range(64)] for _ in range(55)]
+    crossed = [[*row[:30], ("··" if y % 2 else "..", row[30][1]), *row[31:]] for y, row in enumerate(heat)]
+    first, second, back = sizes(heat, crossed, heat)
+    assert first <= 35_000 and second <= 2000 and back <= 2000
+
+
+def test_a_few_letters_that_change_in_many_places_are_reached_by_short_moves() -> None:
+    def screen(letter: str) -> list[list[tuple[str, Style]]]:
+        return [[("x" * 20 + letter + "x" * 30 + letter + "x" * 148, INKS[y % 3])] for y in range(60)]
+
+    assert sizes(screen("a"), screen("b"))[1] <= 60 * 16 + 20
+
+
+@each_of_sixty
+def test_marks_over_letters_and_wide_characters_stay_together(rng: random.Random) -> None:
+    letters = ["a", "e\u0301", "日", " ", "❤\ufe0f", "⣿"]
+    rows = [[(rng.choice(letters), rng.choice(STYLES)) for _ in range(5)] for _ in range(2)]
+    screens = [Strip([Segment(t, s) for t, s in row]).adjust_cell_length(WIDTH) for row in rows]
+    by_steps, whole, frame = Replay(), Replay(), ScreenFrame()
+    for strip in screens:
+        update = LayoutUpdate([[strip]], Region(0, 0, WIDTH, 1))
+        by_steps.feed(frame.write(update, WIDTH, 1))
+    whole.feed(ScreenFrame().write(update, WIDTH, 1))
+    assert by_steps.cells == whole.cells
+
+
+@pytest.mark.parametrize("system", [None, ColorSystem.EIGHT_BIT])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_without_colours_and_in_ascii_the_screen_is_the_same_as_written_whole(
+    system: ColorSystem | None, ascii_only: bool
+) -> None:
+    for seed in range(30):
+        rng, letters = random.Random(seed), "ab é⠃" if ascii_only else "ab é⠃日"
+        screen = screen_of(rng, letters)
+        by_steps, whole = Replay(), Replay()
+        frame = ScreenFrame(system, ascii_only=ascii_only)
+        by_steps.feed(frame.write(full(screen), WIDTH, HEIGHT))
+        for _ in range(6):
+            text = frame.write(part_of(rng, screen, letters), WIDTH, HEIGHT)
+            assert text.isascii() or not ascii_only
+            by_steps.feed(text)
+        whole.feed(ScreenFrame(system, ascii_only=ascii_only).write(full(screen), WIDTH, HEIGHT))
+        assert by_steps.cells == whole.cells
+
+
+def test_more_styles_than_a_table_holds_start_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style_codes, "MOST", 5)
+    frame, replay, whole = ScreenFrame(), Replay(), Replay()
+    for style in INKS:
+        update = LayoutUpdate([[Strip([Segment("x" * WIDTH, style)])]] * HEIGHT, Region(0, 0, WIDTH, HEIGHT))
+        replay.feed(frame.write(update, WIDTH, HEIGHT))
+    whole.feed(ScreenFrame().write(update, WIDTH, HEIGHT))
+    assert replay.cells == whole.cells

@@ -30,7 +30,7 @@ def test_budgets_with_two_thousand_checkpoints() -> None:
     terminal = Terminal.of_fake(2000, 200, 60, "50")
     try:
         first_frame, _ = terminal.until("Registry")
-        terminal.until("@10 ")
+        terminal.until("501/501")
         terminal.read(1.0)
         milliseconds, size = press_all(terminal, ["j", "j", "k"] * 3)
         assert size <= 2000 and milliseconds <= 30 * SLOW

@@ -1,53 +1,60 @@
 """Tracks what the terminal shows, and writes a short text that updates it.
 
 Textual repaints whole widgets; a terminal at the far end of an SSH line should get only what changed.
-`ScreenFrame` stores every row as written and writes only the differences, with as few style codes as possible. It
-also writes no control characters but its own, and in ASCII mode only ASCII.
+`ScreenFrame` stores every cell as written and writes only those that differ, with as few codes as possible. It also
+writes no control characters but its own, and in ASCII mode only ASCII.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.color import ColorSystem
 from rich.segment import Segment
-from rich.style import Style
 from textual.strip import Strip
 
 from kltui.sanitize import ascii_cells, safe_text
+from kltui.tui.terminal.cell_writer import Changed, Part, written
+from kltui.tui.terminal.style_codes import UNKNOWN, StyleTable
 from kltui.tui.terminal.textual_private import ChopsUpdate, CompositorUpdate, LayoutUpdate
 
-Codes = tuple[str, str, str]
-Run = tuple[str, Codes]  # text in one style
+MAX_KEPT = 1000  # pieces of rows whose cells are kept
+TAIL = "\0"  # the second cell of a wide character
+CLUSTERS = range(0xF0000, 0xFFFFE)  # private characters, which `safe_text` lets nobody else use
 
-OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "7": "27", "9": "29"}
-MIN_JUMP = 7  # cells; a cursor movement takes about as many bytes as fewer unchanged cells
-MAX_STYLES = 4096  # in the cache of style codes
+_one_cell = set(map(chr, range(0x20, 0x7F)))  # the characters met so far that take exactly one cell
+_LETTERS = dict.fromkeys(range(0x21, 0x7F), UNKNOWN)
+_SPACES_OR_NOT = re.compile(" +|[^ ]+")
+_ALIKE = re.compile(r"(.)\1*", re.DOTALL)
+# Cells that differ: with gaps that take as many bytes as a move, of ASCII and of other characters
+_NEAR, _TOGETHER = re.compile(rb"[^\0]+(?:\0{1,4}[^\0]+)*"), re.compile(rb"[^\0]+(?:\0[^\0]+)*")
 
-_PLAIN: Codes = ("", "39", "49")
-_NONE: Codes = ("", "", "")  # of cells whose content is unknown
 
+class CellRow(NamedTuple):
+    """One character for each cell of a row, and the name of its style."""
 
-class ScreenRow(NamedTuple):
-    """A row as runs of text, neighbours in different styles; `starts` are the cells where they start, then the row's width."""
-
-    runs: list[Run]
-    starts: list[int]
+    cells: str
+    styles: str
 
 
 class ScreenFrame:
-    """The rows as last written to the terminal. Call `forget` after something else may have written to it."""
+    """The cells as last written to the terminal. Call `forget` after something else may have written to it."""
 
     def __init__(
         self, system: ColorSystem | None = ColorSystem.EIGHT_BIT, *, ascii_only: bool = False
     ) -> None:
-        self._codes = _StyleCodes(system, ascii_only)
-        self._rows: list[ScreenRow] = []
+        self._system = system
+        self._table = StyleTable(system)
+        self._ascii_only = ascii_only
+        self._clusters = _Clusters()
+        self._rows: list[CellRow] = []
+        self._kept: dict[
+            tuple[int, int], tuple[list[Segment], CellRow]
+        ] = {}  # {(row, column): (drawn, its cells)}
         self._width = 0
 
     def forget(self) -> None:
@@ -56,56 +63,172 @@ class ScreenFrame:
 
     def write(self, update: CompositorUpdate, width: int, height: int) -> str:
         """The text that changes what the terminal shows to what `update` has; "" if nothing changed."""
+        if self._table.is_full:
+            self._table = StyleTable(self._system)
+            self._kept.clear()
+            self.forget()
         if width != self._width or len(self._rows) != height:
-            self._rows, self._width = [_unknown(width) for _ in range(height)], width
-        out: list[str] = []
-        writer = _StyleWriter()
-        for y, x, cells, segments in _pieces(update):
-            if 0 <= y < height and cells:
-                self._piece(out, writer, y, x, cells, _row(self._codes.runs(segments)))
-        if out:
-            out.append(writer.reset())
-        return "".join(out)
+            self._rows, self._width = [CellRow(" " * width, UNKNOWN * width)] * height, width
+        before: dict[int, CellRow] = {}
+        for y, x, segments in _pieces(update):
+            if 0 <= y < height and 0 <= x < width:
+                before.setdefault(y, self._rows[y])
+                self._rows[y] = self._with(self._rows[y], x, self._made(y, x, list(segments)))
+        changed = [self._changed(y, old, self._rows[y]) for y, old in before.items() if old != self._rows[y]]
+        return written(changed, self._table, width) if changed else ""
 
-    def _piece(
-        self, out: list[str], writer: _StyleWriter, y: int, x: int, cells: int, new: ScreenRow
-    ) -> None:
-        if x == 0 and cells >= self._width:
-            old, self._rows[y] = self._rows[y], new
-        else:
-            x, old, new = self._put(y, x, cells, new)
-        if old.runs == new.runs:
-            return
-        for i, (skipped, middle) in enumerate(_differences(old, new)):
-            column = x + skipped + 1
-            out.append(f"\x1b[{column}G" if i else f"\x1b[{y + 1};{column}H")
-            out.extend(map(writer.text, middle))
+    def _made(self, y: int, x: int, segments: list[Segment]) -> CellRow:
+        """The cells of segments; those of the last ones at this place are kept, because most are drawn again as they were."""
+        kept = self._kept.get((y, x))
+        if kept is not None and kept[0] == segments:
+            return kept[1]
+        if len(self._kept) > MAX_KEPT:
+            self._kept.clear()
+        found = self._row(segments)
+        self._kept[y, x] = segments, found
+        return found
 
-    def _put(self, y: int, x: int, cells: int, new: ScreenRow) -> tuple[int, ScreenRow, ScreenRow]:
-        """Puts a piece into a row; returns (its first cell, the cells there before, the piece).
+    def _row(self, segments: Iterable[Segment]) -> CellRow:
+        """The cells of segments, without control segments; text is made safe."""
+        cells: list[str] = []
+        styles: list[str] = []
+        known, names = self._table.known, self._table.names
+        is_plain = frozenset().issuperset if self._ascii_only else _one_cell.issuperset
+        for text, style, control in segments:
+            if control or not text:
+                continue
+            if not (text.isprintable() if text.isascii() else is_plain(text)):
+                text = self._safe(text)
+            cells.append(text)
+            _, own, blank = known.get(id(style)) or names(style)
+            if blank == own or " " not in text:
+                styles.append(own * len(text))
+            elif text.isspace():
+                styles.append(blank * len(text))
+            elif text.isascii():
+                styles.append(text.translate(_LETTERS).replace(" ", blank).replace(UNKNOWN, own))
+            else:
+                styles += [
+                    (blank if part[0] == " " else own) * len(part) for part in _SPACES_OR_NOT.findall(text)
+                ]
+        return CellRow("".join(cells), "".join(styles))
 
-        If it covers one half of a wide character, it is extended by a space over the other half.
-        """
-        row, end = self._rows[y], x + cells
-        if codes := _halved(row, x):
-            x, new = x - 1, _joined(_row([(" ", codes)]), new)
-        if codes := _halved(row, end):
-            end, new = end + 1, _joined(new, _row([(" ", codes)]))
-        width = row.starts[-1]
-        self._rows[y] = _joined(_between(row, 0, x), new, _between(row, end, width))
-        return x, _between(row, x, end), new
+    def _safe(self, text: str) -> str:
+        """A text without control characters, one character for each cell."""
+        text = text if text.isprintable() else safe_text(text)
+        text = ascii_cells(text) if self._ascii_only else text
+        _one_cell.update(char for char in text if cell_len(char) == 1)
+        return text if _one_cell.issuperset(text) else self._clusters.cells(text)
+
+    def _with(self, row: CellRow, x: int, piece: CellRow) -> CellRow:
+        """A row with a piece put into it; of a wide character that it covers one half of, a space is left."""
+        end = min(self._width, x + len(piece.cells))
+        if x == 0 and end == self._width == len(piece.cells):
+            return piece
+        cells = row.cells[:x] + piece.cells[: end - x] + row.cells[end:]
+        styles = row.styles[:x] + piece.styles[: end - x] + row.styles[end:]
+        at_edge = {x - 1} if x < end and row.cells[x] == TAIL else set()
+        if x < end < self._width and row.cells[end] == TAIL:
+            at_edge.add(end)
+        if piece.cells[end - x : end - x + 1] == TAIL:
+            at_edge.add(end - 1)
+        for at in at_edge:
+            cells = f"{cells[:at]} {cells[at + 1 :]}"
+            styles = styles[:at] + self._table.blank[styles[at]] + styles[at + 1 :]
+        return CellRow(cells, styles)
+
+    def _changed(self, y: int, old: CellRow, new: CellRow) -> Changed:
+        """What is to be written of a row; of a wide character both cells are, or none."""
+        differs = bytearray(_different(old, new))
+        odd = not (new.cells.isprintable() and old.cells.isprintable())
+        if odd:
+            for tail in re.finditer(TAIL, new.cells):
+                at = tail.start()
+                differs[at - 1] = differs[at] = differs[at - 1] | differs[at]
+        cells = self._clusters.spelled(new.cells) if odd else new.cells
+        return Changed(y, cells, new.styles, _parts(differs, new, self._table), odd)
 
 
-Piece = tuple[int, int, int, Iterable[Segment]]
+class _Clusters:
+    """Characters that are written over others, as accents are, make one cell with them: one private character stands for both."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._texts = {TAIL: ""}
+
+    def cells(self, text: str) -> str:
+        """One character for each cell; TAIL after a wide one."""
+        cells: list[str] = []
+        cluster = ""
+        for char in text:
+            if cell_len(char):
+                cells.append(self._named(cluster))
+                cluster = char
+            elif cluster:
+                cluster += char
+        return "".join([*cells, self._named(cluster)])
+
+    def _named(self, cluster: str) -> str:
+        name = cluster
+        if len(cluster) > 1:
+            if cluster not in self._names and len(self._names) == len(CLUSTERS):
+                return self._named(cluster[0])
+            name = self._names.setdefault(cluster, chr(CLUSTERS[len(self._names)]))
+            self._texts[name] = cluster
+        return name + TAIL * (cell_len(cluster) - 1)
+
+    def spelled(self, cells: str) -> list[str]:
+        """What is written for each cell."""
+        return [self._texts.get(cell, cell) for cell in cells]
+
+
+def _different(old: CellRow, new: CellRow) -> bytes:
+    """For each cell 0 if it is the same in both rows.
+
+    Both rows are compared as one large number each, with 32 bits for a cell.
+    """
+    bits = _bits(old.cells) ^ _bits(new.cells) | _bits(old.styles) ^ _bits(new.styles)
+    bits |= bits >> 16
+    bits |= bits >> 8
+    return bits.to_bytes(4 * len(new.cells), "little")[::4]
+
+
+def _bits(characters: str) -> int:
+    return int.from_bytes(characters.encode("utf-32-le"), "little")
+
+
+def _parts(differs: bytes | bytearray, row: CellRow, table: StyleTable) -> list[Part]:
+    """The cells to write, from left to right, with the few between; spaces belong to a neighbour of the same ground."""
+    found: list[Part] = []
+    blank, styles = table.blank, row.styles
+    mostly_ascii = len(row.cells.encode()) < 1.3 * len(row.cells)
+    for stretch in (_NEAR if mostly_ascii else _TOGETHER).finditer(differs):
+        begin, stop = stretch.span()
+        start, end, style = begin, begin, ""
+        has_gaps = differs.count(0, begin, stop) > 0
+        for run in _ALIKE.finditer(styles, begin, stop):
+            own, (first, last) = run[1], run.span()
+            if has_gaps and last - first <= 4 and differs.count(0, first, last) == last - first:
+                continue  # between two that differ, but in a style of its own
+            if first == end and style and style == blank[own]:
+                style = own
+            elif first != end or not style or own != blank[style]:
+                if style:
+                    found.append((start, end, style))
+                start, style = first, own
+            end = last
+        found.append((start, end, style))
+    return found
+
+
+Piece = tuple[int, int, Iterable[Segment]]
 
 
 def _pieces(update: CompositorUpdate) -> Iterator[Piece]:
-    """(row, column, number of cells, segments) of all parts of an update; adjacent parts are joined."""
+    """(row, column, segments) of all parts of an update."""
     if isinstance(update, LayoutUpdate):
         for y, line in enumerate(update.strips, update.region.y):
-            strips = list(line)
-            cells = sum(strip.cell_length for strip in strips)
-            yield y, update.region.x, cells, chain.from_iterable(strips)
+            yield y, update.region.x, chain.from_iterable(line)
     elif isinstance(update, ChopsUpdate):
         for y, x1, x2 in update.spans:
             yield from _chops(y, x1, x2, update)
@@ -121,238 +244,11 @@ def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[Piece]:
         if (left, right) != (x, end) or strip.cell_length != right - left:
             strip = strip.crop(left - x, right - x)
         if joined and left != reached:
-            yield y, begun, reached - begun, chain.from_iterable(joined)
+            yield y, begun, chain.from_iterable(joined)
             joined = []
         if not joined:
             begun = left
         joined.append(strip)
         reached = left + strip.cell_length
     if joined:
-        yield y, begun, reached - begun, chain.from_iterable(joined)
-
-
-def _unknown(width: int) -> ScreenRow:
-    """A row that differs from every other row in every cell."""
-    return ScreenRow([("\0" * width, _NONE)], [0, width])
-
-
-def _halved(row: ScreenRow, at: int) -> Codes | None:
-    """The style of the wide character whose second half is at cell `at`; None if there is none."""
-    runs, starts = row
-    if at >= starts[-1]:
-        return None
-    i = bisect_right(starts, at) - 1
-    text, codes = runs[i]
-    if text.isascii():
-        return None
-    one, two = _split(text, at - starts[i])
-    return codes if one + two != text else None
-
-
-def _between(row: ScreenRow, begin: int, end: int) -> ScreenRow:
-    """The cells of a row from `begin` to `end`, which must not cut a wide character."""
-    runs, starts = row
-    end = min(end, starts[-1])
-    if begin >= end:
-        return ScreenRow([], [0])
-    i, j = bisect_right(starts, begin) - 1, bisect_left(starts, end)
-    part, places = runs[i:j], [start - begin for start in starts[i : j + 1]]
-    if places[-1] > end - begin:
-        text, codes = part[-1]
-        part[-1] = _split(text, end - starts[j - 1])[0], codes
-        places[-1] = end - begin
-    if places[0] < 0:
-        text, codes = part[0]
-        part[0] = _split(text, begin - starts[i])[1], codes
-        places[0] = 0
-    return ScreenRow(part, places)
-
-
-def _split(text: str, at: int) -> tuple[str, str]:
-    if text.isascii():
-        return text[:at], text[at:]
-    one, two = Segment(text).split_cells(at)
-    return one.text, two.text
-
-
-def _joined(*rows: ScreenRow) -> ScreenRow:
-    """The rows joined end to end."""
-    runs: list[Run] = []
-    starts = [0]
-    for more, places in rows:
-        if not more:
-            continue
-        at, taken = starts[-1], 0
-        if runs and runs[-1][1] is more[0][1]:
-            runs[-1] = runs[-1][0] + more[0][0], more[0][1]
-            starts[-1] = at + places[1]
-            taken = 1
-        runs += more[taken:]
-        starts += [at + place for place in places[taken + 1 :]]
-    return ScreenRow(runs, starts)
-
-
-def _row(runs: Iterable[Run]) -> ScreenRow:
-    """The row of these runs; adjacent runs of equal style are joined."""
-    merged: list[Run] = []
-    starts = [0]
-    at, last = 0, None
-    for run in runs:
-        text, codes = run
-        at += len(text) if text.isascii() else cell_len(text)
-        if codes is last:
-            merged[-1] = merged[-1][0] + text, codes
-            starts[-1] = at
-        else:
-            merged.append(run)
-            starts.append(at)
-            last = codes
-    return ScreenRow(merged, starts)
-
-
-def _differences(old: ScreenRow, new: ScreenRow) -> list[tuple[int, list[Run]]]:
-    """(first cell, runs) of every part of `new` that differs from `old`."""
-    (olds, old_starts), (news, new_starts) = old, new
-    if old_starts[-1] != new_starts[-1]:
-        return [(0, news)]
-    found = []
-    i = j = 0  # index in `olds` and `news` at which the present difference starts
-    places = dict(zip(old_starts, range(len(olds)), strict=False))
-    for at in range(len(news)):
-        start = new_starts[at]
-        if new_starts[at + 1] - start < MIN_JUMP:
-            continue
-        there = places.get(start, -1)
-        # An unchanged run that is long enough to jump over ends the difference.
-        if there >= 0 and olds[there] == news[at]:
-            if at > j and (stretch := _trimmed(old, new, i, there, j, at)):
-                found.append(stretch)
-            i, j = there + 1, at + 1
-    if len(news) > j and (stretch := _trimmed(old, new, i, len(olds), j, len(news))):
-        found.append(stretch)
-    return found
-
-
-def _trimmed(
-    old: ScreenRow, new: ScreenRow, i: int, i_end: int, j: int, j_end: int
-) -> tuple[int, list[Run]] | None:
-    """(first cell, runs) of news[j:j_end] without the start and end that it shares with olds[i:i_end]; None if equal."""
-    olds, news = old.runs, new.runs
-    while i < i_end and j < j_end and olds[i] == news[j]:
-        i, j = i + 1, j + 1
-    while i < i_end and j < j_end and olds[i_end - 1] == news[j_end - 1]:
-        i_end, j_end = i_end - 1, j_end - 1
-    if j == j_end:
-        return None
-    skipped, middle = new.starts[j], news[j:j_end]
-    if i == i_end:
-        return skipped, middle
-    first, last = olds[i], olds[i_end - 1]
-    if shared := _shared(first, middle[0], 1):
-        skipped += shared
-        middle[:1] = _rest(middle[0], shared)
-        if i == i_end - 1:
-            last = last[0][shared:], last[1]
-    if middle and (shared := _shared(last, middle[-1], -1)):
-        middle[-1:] = _rest(middle[-1], 0, -shared)
-    return (skipped, middle) if middle else None
-
-
-def _rest(run: Run, start: int, stop: int | None = None) -> list[Run]:
-    text = run[0][start:stop]
-    return [(text, run[1])] if text else []
-
-
-def _shared(one: Run, two: Run, step: int) -> int:
-    """The number of cells that two runs of one style share at their start (`step` 1) or end (-1)."""
-    (a, style), (b, other) = one, two
-    end = 0 if step > 0 else -1
-    if not a or a[end] != b[end] or style != other or not (_narrow(a) and _narrow(b)):
-        return 0
-    minimum = min(len(a), len(b))
-    if step < 0:
-        a, b = a[-minimum:][::-1], b[-minimum:][::-1]
-    return next((i for i in range(minimum) if a[i] != b[i]), minimum)
-
-
-@lru_cache(maxsize=8192)
-def _narrow(text: str) -> bool:
-    """Whether every character takes exactly one cell, so that cells can be counted as characters."""
-    return text.isascii() or (cell_len(text) == len(text) and all(cell_len(c) == 1 for c in text))
-
-
-class _StyleCodes:
-    """The codes of style objects, cached by identity, because computing a style's hash is slower than everything else."""
-
-    def __init__(self, system: ColorSystem | None, ascii_only: bool) -> None:
-        self._system = system
-        self._ascii_only = ascii_only
-        # The cache refers to the styles, so that none is freed and its id reused.
-        self._known: dict[int, tuple[Style | None, Codes]] = {}
-        self._same: dict[Codes, Codes] = {_PLAIN: _PLAIN}
-
-    def runs(self, segments: Iterable[Segment]) -> Iterator[Run]:
-        """(text, codes) of segments without control segments and empty ones; text is made safe. Equal codes are one object."""
-        known = self._known
-        for text, style, control in segments:
-            if control or not text:
-                continue
-            entry = known.get(id(style)) or self._coded(style)
-            text = text if text.isprintable() else safe_text(text)
-            yield (ascii_cells(text) if self._ascii_only else text), entry[1]
-
-    def _coded(self, style: Style | None) -> tuple[Style | None, Codes]:
-        if len(self._known) >= MAX_STYLES:
-            self._known.clear()
-        codes = _codes(style, self._system) if style else _PLAIN
-        entry = self._known[id(style)] = style, self._same.setdefault(codes, codes)
-        return entry
-
-
-class _StyleWriter:
-    """Writes text with only the style codes that differ from the style last written."""
-
-    def __init__(self) -> None:
-        self._now = _PLAIN
-
-    def text(self, run: Run) -> str:
-        text, codes = run
-        if codes is self._now:
-            return text
-        change = _change(self._now, codes)
-        self._now = codes
-        return change + text
-
-    def reset(self) -> str:
-        return "" if self._now == _PLAIN else "\x1b[0m"
-
-
-@lru_cache(maxsize=8192)
-def _change(before: Codes, after: Codes) -> str:
-    """The shortest escape sequence from one style to another."""
-    if after == before:
-        return ""
-    colors = [new for new, old in zip(after[1:], before[1:], strict=True) if new != old]
-    return f"\x1b[{';'.join([*_attributes(before[0], after[0]), *colors])}m"
-
-
-def _attributes(before: str, after: str) -> list[str]:
-    """The SGR codes that change the attributes `before` to `after`."""
-    had, has = set(before.split(";")) - {""}, set(after.split(";")) - {""}
-    off = {OFF[code] for code in had - has}
-    # One code turns off both bold and dim, so the one that stays must be turned on again.
-    kept = {code for code in had if OFF[code] not in off}
-    return sorted(off) + sorted(has - kept)
-
-
-@lru_cache(maxsize=8192)
-def _codes(style: Style, system: ColorSystem | None) -> Codes:
-    """(attributes, text colour, background) as SGR parameters; default colours without a colour system."""
-    flags = ((style.bold, "1"), (style.dim, "2"), (style.italic, "3"), (style.underline, "4"),
-             (style.reverse, "7"), (style.strike, "9"))  # fmt: skip
-    attributes = ";".join(code for on, code in flags if on)
-    if system is None:
-        return attributes, "39", "49"
-    ink = style.color.downgrade(system).get_ansi_codes() if style.color else ("39",)
-    ground = style.bgcolor.downgrade(system).get_ansi_codes(foreground=False) if style.bgcolor else ("49",)
-    return attributes, ";".join(ink), ";".join(ground)
+        yield y, begun, chain.from_iterable(joined)
