@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
 from functools import lru_cache
 
 import pytest
+from replay import CSI, Replay
 from rich.cells import cell_len
 from rich.color import Color, ColorSystem
 from rich.segment import Segment
@@ -20,85 +20,6 @@ from kltui.tui.terminal import style_codes
 from kltui.tui.terminal.row_diff import ScreenFrame
 
 WIDTH, HEIGHT = 12, 4
-CSI = re.compile(r"\x1b\[([\d;]*)([A-DGHm])")
-
-
-class Replay:
-    """Cells as (character, style codes), moved by CUP, CHA, CUU, CUD, CUF, CUB and SGR."""
-
-    def __init__(self, width: int = WIDTH, height: int = HEIGHT) -> None:
-        self.cells = [[(" ", "")] * width for _ in range(height)]
-
-    def feed(self, data: str) -> None:
-        x = y = 0
-        pen: dict[str, str] = {}
-        at = 0
-        while at < len(data):
-            match = CSI.match(data, at)
-            if match and match[2] == "m":
-                pen = sgr(match[1], pen)
-            elif match:
-                y, x = moved(y, x, match[1], match[2], len(self.cells[0]))
-            else:
-                assert data[at] != "\x1b"
-                x += self.put(y, x, data[at], pen)
-            at = match.end() if match else at + 1
-        assert not pen
-
-    def put(self, y: int, x: int, char: str, pen: dict[str, str]) -> int:
-        """Writes a character and returns its cells; of a wide one that it covers half of, nothing stays."""
-        row, cells = self.cells[y], cell_len(char)
-        style = repr(sorted((k, v) for k, v in pen.items() if char != " " or k in ON_SPACES))
-        if not cells:
-            head, own = row[x - 1]
-            row[x - 1] = head + char, own
-            if grown := cell_len(head + char) - 1:  # by a variation selector
-                row[x : x + 2] = [(TAIL, own), *[BROKEN if c[0] == TAIL else c for c in row[x + 1 : x + 2]]]
-            return grown
-        if row[x][0] == TAIL:
-            row[x - 1] = BROKEN
-        if x + cells < len(row) and row[x + cells][0] == TAIL:
-            row[x + cells] = BROKEN
-        row[x : x + cells] = [(char, style), (TAIL, style)][:cells]
-        return cells
-
-
-def moved(y: int, x: int, numbers: str, how: str, width: int) -> tuple[int, int]:
-    """The row and column after a move."""
-    count, _, column = numbers.partition(";")
-    number = int(count or 1)
-    if how == "H":
-        return number - 1, int(column or 1) - 1
-    if how == "G":
-        return y, number - 1
-    assert 0 <= x < width, "in the last column, terminals differ in where a relative move leads"
-    y, x = y + {"A": -number, "B": number}.get(how, 0), x + {"C": number, "D": -number}.get(how, 0)
-    assert y >= 0 and 0 <= x < width
-    return y, x
-
-
-ON_SPACES = {"48", "a4", "a7", "a9"}  # the ground, underlined, reversed, struck through
-TAIL, BROKEN = "tail of a wide character", ("half a wide character", "")
-ENDS = {"22": "12", "23": "3", "24": "4", "27": "7", "29": "9"}
-
-
-def sgr(codes: str, pen: dict[str, str]) -> dict[str, str]:
-    pen, parts = dict(pen), codes.split(";")
-    while parts:
-        part = parts.pop(0)
-        if part in ("0", ""):
-            pen = {}
-        elif part in ("38", "48"):
-            assert parts.pop(0) == "5"
-            pen[part] = parts.pop(0)
-        elif part in ENDS:
-            for code in ENDS[part]:
-                pen.pop("a" + code, None)
-        elif part in ("39", "49"):
-            pen.pop({"39": "38", "49": "48"}[part], None)
-        else:
-            pen["a" + part] = part
-    return pen
 
 
 STYLES = [
@@ -183,7 +104,7 @@ def each_of_sixty(check: Callable[[random.Random], None]) -> Callable[[], None]:
 @each_of_sixty
 def test_differences_lead_to_the_same_screen_as_writing_it_whole(rng: random.Random) -> None:
     one, two = screen_of(rng), screen_of(rng)
-    by_steps, whole, frame = Replay(), Replay(), ScreenFrame()
+    by_steps, whole, frame = Replay(WIDTH, HEIGHT), Replay(WIDTH, HEIGHT), ScreenFrame()
     by_steps.feed(frame.write(full(one), WIDTH, HEIGHT))
     by_steps.feed(frame.write(full(two), WIDTH, HEIGHT))
     whole.feed(ScreenFrame().write(full(two), WIDTH, HEIGHT))
@@ -221,7 +142,7 @@ def test_two_changed_columns_of_a_table_do_not_write_the_one_between() -> None:
 def test_a_part_of_a_row_changes_only_that_part(rng: random.Random) -> None:
     letters = rng.choice(["ab ", "ab 日本", "日 "])
     screen = screen_of(rng, letters)
-    by_steps, whole, frame = Replay(), Replay(), ScreenFrame()
+    by_steps, whole, frame = Replay(WIDTH, HEIGHT), Replay(WIDTH, HEIGHT), ScreenFrame()
     by_steps.feed(frame.write(full(screen), WIDTH, HEIGHT))
     for _ in range(8):
         by_steps.feed(frame.write(part_of(rng, screen, letters), WIDTH, HEIGHT))
@@ -232,7 +153,7 @@ def test_a_part_of_a_row_changes_only_that_part(rng: random.Random) -> None:
 @each_of_sixty
 def test_what_is_not_known_is_written(rng: random.Random) -> None:
     screen = [Strip([Segment("a" * WIDTH, STYLES[0])])] * HEIGHT
-    by_steps, whole, frame = Replay(), Replay(), ScreenFrame()
+    by_steps, whole, frame = Replay(WIDTH, HEIGHT), Replay(WIDTH, HEIGHT), ScreenFrame()
     frame.write(full(screen), WIDTH, HEIGHT)
     frame.forget()
     for _ in range(3):
@@ -328,7 +249,7 @@ def test_marks_over_letters_and_wide_characters_stay_together(rng: random.Random
     letters = ["a", "e\u0301", "日", " ", "❤\ufe0f", "⣿"]
     rows = [[(rng.choice(letters), rng.choice(STYLES)) for _ in range(5)] for _ in range(2)]
     screens = [Strip([Segment(t, s) for t, s in row]).adjust_cell_length(WIDTH) for row in rows]
-    by_steps, whole, frame = Replay(), Replay(), ScreenFrame()
+    by_steps, whole, frame = Replay(WIDTH, HEIGHT), Replay(WIDTH, HEIGHT), ScreenFrame()
     for strip in screens:
         update = LayoutUpdate([[strip]], Region(0, 0, WIDTH, 1))
         by_steps.feed(frame.write(update, WIDTH, 1))
@@ -344,7 +265,7 @@ def test_without_colours_and_in_ascii_the_screen_is_the_same_as_written_whole(
     for seed in range(30):
         rng, letters = random.Random(seed), "ab é⠃" if ascii_only else "ab é⠃日"
         screen = screen_of(rng, letters)
-        by_steps, whole = Replay(), Replay()
+        by_steps, whole = Replay(WIDTH, HEIGHT), Replay(WIDTH, HEIGHT)
         frame = ScreenFrame(system, ascii_only=ascii_only)
         by_steps.feed(frame.write(full(screen), WIDTH, HEIGHT))
         for _ in range(6):
@@ -357,7 +278,7 @@ def test_without_colours_and_in_ascii_the_screen_is_the_same_as_written_whole(
 
 def test_more_styles_than_a_table_holds_start_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style_codes, "MOST", 5)
-    frame, replay, whole = ScreenFrame(), Replay(), Replay()
+    frame, replay, whole = ScreenFrame(), Replay(WIDTH, HEIGHT), Replay(WIDTH, HEIGHT)
     for style in INKS:
         update = LayoutUpdate([[Strip([Segment("x" * WIDTH, style)])]] * HEIGHT, Region(0, 0, WIDTH, HEIGHT))
         replay.feed(frame.write(update, WIDTH, HEIGHT))

@@ -119,11 +119,11 @@ class Pane:
             self._client.changed(0.2)
 
     def settled(self, seconds: float = 0.5) -> list[str]:
-        """Lines with their colours, once nothing has changed for a while."""
-        before, now = "", self.tmux("capture-pane", "-p", "-e")
+        """Lines with their colours, to the last column, once nothing has changed for a while."""
+        before, now = "", self.tmux("capture-pane", "-p", "-e", "-N")
         while now != before:
             time.sleep(seconds)
-            before, now = now, self.tmux("capture-pane", "-p", "-e")
+            before, now = now, self.tmux("capture-pane", "-p", "-e", "-N")
         return now.splitlines()
 
     def close(self) -> None:
