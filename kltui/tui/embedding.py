@@ -123,9 +123,13 @@ class Helper:
             with suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(results.put_nowait, (event, array))
 
+        def reported(share: float, step: str) -> None:
+            if not unwanted.is_set():  # what the process had sent before it was ended
+                progress(share, step)
+
         self.end()
         unwanted = threading.Event()
-        running = loop.run_in_executor(self._thread, self._run, job, said, progress, unwanted)
+        running = loop.run_in_executor(self._thread, self._run, job, said, reported, unwanted)
         running.add_done_callback(lambda _: results.put_nowait(None))
         try:
             while (found := await results.get()) is not None:

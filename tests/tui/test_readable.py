@@ -322,21 +322,53 @@ async def test_a_picture_that_is_there_is_not_waited_for(make_app: MakeApp, unti
         await opened(app, pilot, until, "1")
         await pilot.press("3")
         view = app.view
-        view.method, go_on, show = "pca", asyncio.Event(), view._show
+        await until(pilot, lambda: view.plot.drawn_method == "pca")  # before the first t-SNE
+        view.method, go_on, show, finals = "pca", asyncio.Event(), view._show, []
 
-        def reported(shown, lines) -> None:
-            show(shown, lines)
+        def reported(shown, *more) -> None:
+            show(shown, *more)
             view._waiting("PCA of 83 100%; t-SNE meanwhile")
+            finals.extend([shown.picture.method] if shown.final else [])
 
-        async def never() -> list[str]:
-            await go_on.wait()
+        async def late() -> list[str]:
+            if finals:
+                await go_on.wait()
             return []
 
-        view._show, app.map_cache.released = reported, never
+        view._show, app.map_cache.released = reported, late
         view._ask()
-        await until(pilot, lambda: view.plot.drawn_method == "pca")
+        await until(pilot, lambda: finals)
+        assert finals == ["pca"] and view.plot.drawn_method == "pca" and view._loading is not None
         assert view.plot.waiting == ""
         go_on.set()
+
+
+async def test_the_progress_of_a_picture_that_is_no_longer_wanted_is_not_shown(
+    make_app: MakeApp, until
+) -> None:
+    """Its process is ended, but what it had reported before may come later."""
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(app, pilot, until, "1")
+        await pilot.press("3")
+        view, asked = app.view, []
+        await until(pilot, lambda: view.plot.drawn_method == "pca")
+
+        def slow(job, said, progress, unwanted) -> None:
+            asked.append(progress)
+            unwanted.wait(60)
+
+        app.map_cache._helper("embedder")._run = slow
+        for number, method in enumerate(("mds", "tsne")):
+            view.method, view.dims = method, 3
+            view._ask()
+            await until(pilot, lambda number=number: len(asked) > number)
+        asked[0](0.4, "the stress")
+        await pilot.pause()
+        assert "the stress" not in view.plot.waiting
+        asked[1](0.4, "the gradient")
+        await pilot.pause()
+        assert view.plot.waiting.startswith("the gradient 40%")
 
 
 def test_a_text_is_broken_between_its_words() -> None:
