@@ -73,7 +73,8 @@ def is_whole(folder: Path, *, allow_bin: bool = False) -> bool:
             return bool(read_json_object(folder / ADAPTER_CONFIG))
         if not is_model_folder(folder) or not read_json_object(folder / CONFIG):
             return False
-        return bool(open_tensors(folder, allow_bin))
+        # An index may name tensors that no file has: what the model lacks is an error when it is loaded.
+        return bool(open_tensors(folder, allow_bin, as_indexed=False))
     except (KltuiError, OSError):
         return False
 

@@ -91,6 +91,24 @@ def test_what_is_not_all_there_is_not_complete(model: Path, tmp_path: Path, dama
     assert not is_whole(folder)
 
 
+def _index(folder: Path, shard: str, *more: str) -> None:
+    names = ["lm_head.weight", *more]
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, shard)}))
+
+
+def test_an_index_that_is_left_over_or_names_too_much_keeps_no_model_waiting(
+    model: Path, tmp_path: Path
+) -> None:
+    """Such models load: transformers reads model.safetensors before an index, and what is in the shards."""
+    folder = shutil.copytree(model, tmp_path / "step5")
+    _index(folder, "model-00001-of-00001.safetensors")
+    assert is_whole(folder)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    _index(folder, "model-00001-of-00001.safetensors", "mtp.fc.weight")
+    assert is_whole(folder)
+
+
 def test_gguf_files_land_one_by_one_and_whole(tmp_path: Path) -> None:
     clock, folder = Clock(), tmp_path / "quantised"
     observer = CheckpointObserver(3.0, clock)
