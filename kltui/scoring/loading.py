@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -156,15 +157,31 @@ def weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], bool]:
 
 
 def context_length(config: Any) -> int | None:
-    """The maximum number of positions of the model; None if it has no such limit."""
+    """The maximum number of positions of the model; None if it has no such limit.
+
+    YaRN's is its factor times the number of positions before it, where that is more: many configurations keep the old number. For
+    linear and dynamic scaling the number may be the one before or after it, so that it is not multiplied: within it,
+    dynamic frequencies are also the same for every length.
+    """
     text = config.get_text_config()
     if text.model_type in _UNBOUNDED or getattr(text, "alibi", False):
         return None
     for name in _CONTEXT_NAMES:
         value = getattr(text, name, None)
         if isinstance(value, int) and value > 0:
-            return value
+            return max(value, _yarn_positions(text))
     return None
+
+
+def _yarn_positions(text: Any) -> int:
+    """The number of positions that YaRN scales to; 0 without it."""
+    rope = getattr(text, "rope_parameters", None)
+    if not isinstance(rope, dict) or rope.get("rope_type") != "yarn":
+        return 0
+    factor, original = rope.get("factor"), rope.get("original_max_position_embeddings")
+    if not isinstance(factor, int | float) or not isinstance(original, int) or not math.isfinite(factor):
+        return 0
+    return int(factor * original)
 
 
 def load_model(

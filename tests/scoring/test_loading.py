@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import build_model, write_model
+from tiny_models import build_config, build_model, write_model
 
 from kltui.errors import KltuiError
 from kltui.scoring import loading
@@ -195,6 +195,22 @@ def test_fp16_on_a_cpu_is_upcast_and_said(folder):
     loaded = load(folder, dtype="float16")
     assert loaded.dtype == torch.float32 and "upcast" in loaded.notes[0]
     assert next(loaded.model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("scaling", "context"),
+    [
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}, 64),
+        ({"rope_type": "yarn", "factor": 2.0}, 128),
+        ({"rope_type": "dynamic", "factor": 4.0}, 64),
+        ({"rope_type": "linear", "factor": 4.0}, 64),
+        ({"rope_type": "default"}, 64),
+    ],
+)
+def test_context_length_of_scaled_rotary_positions(scaling, context):
+    config = build_config("llama", max_position_embeddings=64, rope_scaling={**scaling, "rope_theta": 1e4})
+    assert loading.context_length(config) == context
 
 
 def test_context_length_knows_families_without_one():

@@ -79,6 +79,29 @@ def test_overlong_texts_by_every_policy(folder):
     assert cut.stats["n_overlong"] == 1 and any("longer than" in note for note in cut.notes)
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "context"),
+    [
+        ("yarn", {"factor": 4.0, "original_max_position_embeddings": 32}, 128),
+        ("dynamic", {"factor": 4.0}, 32),
+        ("linear", {"factor": 4.0}, 32),
+        ("llama3", {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8}, 32),
+    ],
+)  # fmt: skip
+def test_scaled_rotary_positions_up_to_the_last_one(tmp_path, kind, more, context):
+    scaling = {"rope_type": kind, "rope_theta": 1e4, **more}
+    folder = write_model(tmp_path / "m", "llama", max_position_embeddings=32, rope_scaling=scaling)
+    tokenizer, words = build_tokenizer(), TEXTS[8] * 5
+    whole = tokenizer.decode(tokenizer(words).input_ids[:context])
+    assert len(tokenizer(whole).input_ids) == context
+    texts = [TEXTS[0], whole, whole[: len(whole) // 2], TEXTS[1]]
+    truth = true_logliks(folder, texts, layers=False)[0]
+    assert np.abs(score(folder, texts).vectors[0].loglik_N - truth).max() < 1e-4
+    with pytest.raises(KltuiError, match=f"context of {context}; text 0"):
+        score(folder, [whole + " x"])
+
+
 def test_tokens_are_kept_in_order_and_add_up(folder):
     result = score(folder, ["x", *TEXTS], tokens=True, overlong="window")
     for text, logp in enumerate(result.token_logprobs):
