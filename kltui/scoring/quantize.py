@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from copy import deepcopy
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 QUANTIZATIONS = ("none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4")
 
-# Methods of which checkpoints with plain weights are in use. Others, as bitnet's "online" mode, quantise these in each pass.
-_OFTEN_PLAIN = ("bitsandbytes", "fp8", "fbgemm_fp8", "mxfp4")
+# Methods whose files always hold codes: plain weights beside them are no longer quantised, as after merging an adapter. Others, as
+# bitnet's "online" mode or compressed-tensors with dynamic activations alone, quantise plain weights or their inputs in each pass.
+_HOLD_CODES = (
+    "bitsandbytes", "fp8", "fbgemm_fp8", "mxfp4", "gptq", "awq", "auto-round", "aqlm", "vptq", "spqr", "eetq",
+)  # fmt: skip
 _NEEDS = {
     "bnb": (("bitsandbytes", "accelerate"), "pip install '.[quant]'"),
     "torchao": (("torchao", "accelerate"), "pip install torchao accelerate"),
@@ -71,8 +75,7 @@ def as_stored(folder: Path, config: Any, quantization: str) -> tuple[Any, tuple[
     if not found:
         return config, ()
     method = found.split()[0]
-    is_named = {"quant_method", "load_in_4bit", "load_in_8bit"} & _fields(config).keys()
-    if is_named and method in _OFTEN_PLAIN and _are_values(folder):
+    if _must_hold_codes(method, _fields(config)) and _are_values(folder):
         said = f"config.json says that the weights are stored quantised ({found}), but the files hold none that are"
         return _without_quantization(config), (f"{said}: they were scored as they are",)
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
@@ -88,6 +91,18 @@ def as_stored(folder: Path, config: Any, quantization: str) -> tuple[Any, tuple[
             'score them with quantization = ["none"], or use the unquantised model',
         )
     return config, (f"the weights are stored quantised ({found}) and were scored in that form",)
+
+
+def _must_hold_codes(method: str, fields: Mapping[str, Any]) -> bool:
+    """Whether the weights of files with this `quantization_config` are stored as codes, so that plain ones are not of its method."""
+    if not {"quant_method", "load_in_4bit", "load_in_8bit"} & fields.keys():
+        return False
+    if method != "compressed-tensors":
+        return method in _HOLD_CODES
+    groups = fields.get("config_groups")
+    every = list(groups.values()) if isinstance(groups, dict) else []
+    weights = bool(every) and all(isinstance(group, dict) and group.get("weights") for group in every)
+    return weights and fields.get("quantization_status") == "compressed" and not fields.get("sparsity_config")
 
 
 def _are_values(folder: Path) -> bool:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import TEXTS, write_model
 
 from kltui.errors import KltuiError
@@ -65,6 +66,10 @@ def test_files_that_are_quantised_themselves_are_scored_so_or_not_at_all(
     folder = write_model(tmp_path / "m", "llama")
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": stated}))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    tensors["model.layers.0.mlp.up_proj.qweight"] = torch.zeros(4, 48, dtype=torch.int32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = loading.load_config(folder)
     with pytest.raises(KltuiError, match=said):
         loading.load_model(folder, config, "float32", quantization, torch.device("cpu"), False)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import VOCAB, WIDTH, build_tokenizer, write_model
 
 from kltui.errors import KltuiError
-from kltui.scoring import loading
+from kltui.scoring import loading, quantize
 
 N_LAYERS = 3  # of the tiny llama
 
@@ -212,6 +212,14 @@ OF_BASES = {
     "bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
     "bitsandbytes 8-bit": {"load_in_8bit": True},
     "mxfp4": {},
+    "gptq": {"bits": 4, "group_size": 128},
+    "awq": {"bits": 4, "group_size": 128, "version": "gemm"},
+    "auto-round": {"bits": 4},
+    "compressed-tensors": {
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 8}}},
+        "quantization_status": "compressed",
+        "format": "int-quantized",
+    },
 }
 
 
@@ -227,6 +235,20 @@ def test_a_quantization_config_beside_plain_weights_is_noted_and_has_no_effect(f
     )
     with torch.no_grad():
         assert torch.equal(loaded.model(ids).logits, plain(ids).logits)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"config_groups": {"a": {"input_activations": {"num_bits": 8}}}, "quantization_status": "compressed"},
+        {"config_groups": {"a": {"weights": {"num_bits": 8}}}, "quantization_status": "frozen"},
+        {},
+    ],
+)
+def test_plain_weights_that_are_quantised_in_each_pass_are_not_taken_as_they_are(folder, config):
+    change_config(folder, quantization_config={"quant_method": "compressed-tensors", **config})
+    config = loading.load_config(folder)
+    assert quantize.as_stored(folder, config, "none")[0] is config
 
 
 def test_beside_plain_weights_it_does_not_hide_that_layers_are_left_out(folder):
