@@ -44,6 +44,7 @@ from kltui.scoring.settings import DtypeCost, Progress, ScoreResult
 from kltui.store import Store
 from kltui.store.same_weights import sentences
 from kltui.store.store import FILE_NAME as STORE
+from kltui.store.tokenizer_changes import change_words
 from kltui.threads import usable_cores
 
 POLL_S = 0.2
@@ -120,6 +121,8 @@ class BatchRun:
         self._expected: list[Task] = []  # admitted while all workers are busy; one of them may be reading it
         self._left = set(range(len(plan.checkpoints)))
         self._devices: dict[str, DeviceInUse] = {}
+        # {(run, variant): (last checkpoint of it that was scored, digest of its tokenizer)}
+        self._tokenizers: dict[tuple[str, str], tuple[str, str]] = {}
         self._retryable = 0
         self._noted = 0.0
         # bytes, measured at each note only, because measuring costs more than the rest of a Moment
@@ -337,7 +340,7 @@ class BatchRun:
             self._writer.store(self._ready[message.index], message.result)
             self._leave(message.index)
             self._tally.done += 1
-            self._report_scored(self._checkpoint(message.index).name, message.result)
+            self._report_scored(self._checkpoint(message.index), message.result)
         elif isinstance(message, Failed):
             self._fail(message)
         elif isinstance(message, Computes):
@@ -351,12 +354,19 @@ class BatchRun:
         elif isinstance(message, Died):
             self._handle_death(message)
 
-    def _report_scored(self, name: str, result: ScoreResult) -> None:
-        self._reporter.ended(
-            name, "done", stats=result.stats, notes=list(result.notes), dtype=result.key.get("dtype")
-        )
-        for note in result.notes:
+    def _report_scored(self, checkpoint: Checkpoint, result: ScoreResult) -> None:
+        name, notes = checkpoint.name, [*result.notes, *self._other_tokenizer(checkpoint, result)]
+        self._reporter.ended(name, "done", stats=result.stats, notes=notes, dtype=result.key.get("dtype"))
+        for note in notes:
             self._reporter.note(name, note)
+
+    def _other_tokenizer(self, checkpoint: Checkpoint, result: ScoreResult) -> list[str]:
+        """A note if the tokenizer is not that of the checkpoint of the same run that the job scored before."""
+        run, tokenizer = (checkpoint.run, checkpoint.quantization), result.key.get("tokenizer", "")
+        before, last = self._tokenizers.get(run, ("", tokenizer))
+        if checkpoint.step is not None:
+            self._tokenizers[run] = checkpoint.name, tokenizer
+        return [change_words(before)] if before and last != tokenizer else []
 
     def _report_device(self, message: Computes) -> None:
         """Reports a worker's device, once for all workers with the same one."""

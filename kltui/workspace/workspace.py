@@ -29,6 +29,7 @@ from kltui.store.same_weights import point_of
 from kltui.store.saved_maps import Preparation, SavedMap
 from kltui.store.side_tables import TOKENS, TOKENS_ALONE
 from kltui.store.tables import replaced_meanwhile
+from kltui.store.tokenizer_changes import changed_tokenizers
 from kltui.workspace.choice import listing, one_group, wanted
 from kltui.workspace.losses import StoredLoss, on_corpus, read_losses, stored_losses
 from kltui.workspace.map_device import gram_on, nothing_scored
@@ -226,6 +227,11 @@ class Workspace(StoredDistances):
     def same_weights(self) -> list[tuple[Point, ...]]:
         """Groups of scored checkpoints that have the same weights."""
         return same_weights.in_store(self._store, self.known_checkpoints(), self._vector_rows())
+
+    @at_one_moment
+    def changed_tokenizers(self) -> dict[str, str]:
+        """{checkpoint: the one before it in its run} of those that were scored with another tokenizer than that."""
+        return changed_tokenizers(self.known_checkpoints(), self._vector_rows())
 
     @at_one_moment
     def domains(self, sha256: str | None = None) -> list[str]:

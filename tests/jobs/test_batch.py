@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from command import Cli, start
 from forked import Started
+from tiny_models import build_tokenizer, write_run
 from undisturbed import Undisturbed
 
 import kltui
@@ -186,3 +187,25 @@ def test_signals_stop_it_with_their_code_and_keep_what_is_done(
 def test_two_workers_give_the_bits_of_one(cli: Cli, job: Path, undisturbed: Undisturbed) -> None:
     assert cli("--batch", str(job), "--set", "engine.workers=2").returncode == 0
     assert vectors(job.parent / "ws") == vectors(undisturbed.workspace)
+
+
+def test_a_tokenizer_that_changes_midway_is_said_where_it_does(cli: Cli, job: Path, tmp_path: Path) -> None:
+    folders = write_run(tmp_path / "gamma", seed=3)
+    for folder in folders[2:]:
+        build_tokenizer(vocab=300).save_pretrained(folder)
+    saved = json.loads((folders[1] / "tokenizer.json").read_text())
+    saved["truncation"] = {"max_length": 9, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    (folders[1] / "tokenizer.json").write_text(json.dumps(saved))  # an earlier use of it, which changes no id
+    job.write_text(
+        f'workspace = "ws"\n[corpus]\nsource = "texts.json"\n[[models]]\npath = "{tmp_path}/gamma"\n'
+    )
+    done = cli("--batch", str(job), "--json")
+    assert done.returncode == 0, done.stderr
+    said = {e["name"]: e["notes"] for e in events(done.stdout) if e.get("status") == "done" and "name" in e}
+    words = "its tokenizer is not that of gamma@1: part of the KL between them comes from that"
+    assert {name: words in notes for name, notes in said.items()} == {
+        f"gamma@{step}": step == 2 for step in (0, 1, 2, 4)
+    }
+    assert f"gamma@2: {words}" in done.stderr
+    with kltui.open(job.parent / "ws") as ws:
+        assert ws.changed_tokenizers() == {"gamma@2": "gamma@1"}

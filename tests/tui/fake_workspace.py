@@ -142,6 +142,9 @@ class FakeWorkspace:
     def same_weights(self) -> list[tuple[Point, ...]]:
         return []
 
+    def changed_tokenizers(self) -> dict[str, str]:
+        return {}
+
     def released_pictures(self, names: list[str]) -> dict[str, np.ndarray]:
         xy = np.array([[k, k % 3] for k in range(len(names))], dtype=float)
         xy[-1:] = np.nan

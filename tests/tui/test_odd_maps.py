@@ -117,3 +117,20 @@ async def test_the_registry_names_checkpoints_with_the_same_weights(make_app: Ma
         await until(
             pilot, lambda: "the same weights as" in text_of(app) and "tiny@0, tiny@1400" in text_of(app)
         )
+
+
+class Retokenised(FakeWorkspace):
+    """A run with another tokenizer from its second checkpoint on."""
+
+    def changed_tokenizers(self) -> dict[str, str]:
+        return {"tiny@1": "tiny@0"}
+
+
+async def test_the_registry_names_a_checkpoint_with_another_tokenizer(make_app: MakeApp, until) -> None:
+    app = make_app(Retokenised())
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.set_cursor("tiny@1")
+        await until(pilot, lambda: "its tokenizer is not that of tiny@0" in text_of(app))
+        app.set_cursor("tiny@2")
+        await until(pilot, lambda: "its tokenizer" not in text_of(app))

@@ -35,6 +35,7 @@ class RegistryView(View):
         self._asked = -1
         self._losses: dict[int, StoredLoss] = {}  # the losses whose errors were last requested
         self.same: dict[str, tuple[str, ...]] = {}  # {name: other checkpoints with the same weights}
+        self.changed: dict[str, str] = {}  # {name: the one before it, which has another tokenizer}
         self.runs = RunTree()
         self.detail = TextPane("Details", self._details)
         return [ColumnOfPanes([self.runs]), ColumnOfPanes([self.detail], width=46, minimum=120)]
@@ -96,7 +97,9 @@ class RegistryView(View):
 
     async def _look_for_same(self) -> None:
         try:
-            groups = await self.kl.reader.read(lambda ws: ws.same_weights())
+            groups, self.changed = await self.kl.reader.read(
+                lambda ws: (ws.same_weights(), ws.changed_tokenizers())
+            )
         except KltuiError as error:
             self.kl.complain(error)
             return
@@ -155,6 +158,11 @@ class RegistryView(View):
         if same := self.same.get(row.name):
             lines += [[], [("the same weights as", look("warning"))]]
             lines += [[(part, look("text"))] for part in wrapped(_listed(same), max(8, width))]
+        if before := self.changed.get(row.name):
+            from kltui.store.tokenizer_changes import change_words
+
+            said = wrapped(change_words(before), max(8, width))
+            lines += [[], *([(part, look("warning"))] for part in said)]
         lines += self._why_not_scored(row, width)
         kinds = {LocalSource: "on this machine", ServedSource: "served"}
         kind = kinds.get(type(c.source), "hub")
