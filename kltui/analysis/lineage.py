@@ -207,12 +207,13 @@ def variant_pairs(points: Sequence[Point]) -> list[Pair]:
 
     The model is the one of the variant's own name; of a GGUF file under another name, its parent.
     """
+    variants = [(row, p) for row, p in enumerate(points) if p.quantization != "none" and p.layer is None]
+    if not variants:  # most maps have none, and 100,000 points take a second to look at
+        return []
     plain = {p.base: row for row, p in enumerate(points) if p.quantization == "none" and p.layer is None}
     parents = {**_final_rows(points), **plain}
     found = []
-    for row, p in enumerate(points):
-        if p.quantization == "none" or p.layer is not None:
-            continue
+    for row, p in variants:
         model = plain.get(p.base)
         if model is None and p.quantization.startswith(GGUF):
             model = parents.get(p.parent)
@@ -240,12 +241,13 @@ def _bits_last(kind: str) -> tuple[float, str]:
 
 def parent_pairs(points: Sequence[Point]) -> Pairs:
     """(parent, child) for every fine-tuned model, the last checkpoint of each; merges are left out."""
-    plain = [(row, p) for row, p in enumerate(points) if _is_plain(p)]
-    final = _final_rows(points)
-    by_name = {**final, **{p.base: row for row, p in plain}}
+    children = [(row, p) for row, p in enumerate(points) if p.parent and _is_plain(p)]
+    final = _final_rows(points) if children else {}
+    plain = {p.base: row for row, p in enumerate(points) if _is_plain(p)} if children else {}
+    by_name = {**final, **plain}
     found, merges = [], 0
-    for row, p in plain:
-        if not p.parent or final[p.run] != row:
+    for row, p in children:
+        if final[p.run] != row:
             continue
         if p.parent in by_name:
             found.append((by_name[p.parent], row))

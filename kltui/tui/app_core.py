@@ -38,11 +38,6 @@ class AppCore(AppSession, inherit_bindings=False):
         """
     MainScreen { background: #1c1c1c; overflow: hidden hidden; }
     App.-light MainScreen { background: #ffffff; }
-    Input { background: #303030; color: #e4e4e4; }
-    App.-light Input { background: #d0d0d0; color: #262626; }
-    Input > .input--cursor { background: #e4e4e4; color: #1c1c1c; }
-    App.-light Input > .input--cursor { background: #262626; color: #ffffff; }
-    App.-plain Input > .input--cursor { text-style: reverse; }
     """
         + styles.CSS
     )

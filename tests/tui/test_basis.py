@@ -72,10 +72,11 @@ async def fill_in(pilot, until, **lines: str) -> None:
     app = pilot.app
     await pilot.press("f")
     await until(pilot, lambda: "Map settings" in text_of(app))
-    form = app.screen
-    for row in form.rows:
-        if (text := lines.get(row.field.name.replace(" ", "_"))) is not None:
-            row.line.value = text
+    form = app.screen.lines
+    for at, field in enumerate(form.fields):
+        if (text := lines.get(field.name.replace(" ", "_"))) is not None:
+            form.go(at)
+            form.line.value = text
     await pilot.press("enter")
 
 

@@ -366,7 +366,7 @@ async def test_paths_are_completed_in_forms_too(make_app: MakeApp, until, tmp_pa
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("A", *"released", "enter")
         await until(pilot, lambda: "Import released vectors" in text_of(app))
-        line = app.screen.rows[0].line
+        line = app.screen.lines.line
         line.value = f"{tmp_path}/rel"
         line.action_end()
         await until(pilot, lambda: "released-vectors.npz" in text_of(app))

@@ -265,7 +265,7 @@ async def test_what_a_line_of_a_form_says_while_it_is_empty_fits(make_app: MakeA
         await until(pilot, lambda: app.snapshot.loaded and not app.map_cache.is_empty)
         for keys in (["1", "f"], ["1", "E"], ["0", "w"]):
             await pilot.press(*keys)
-            await until(pilot, lambda: isinstance(app.screen, Form) and app.screen.rows[0].line.size.width)
+            await until(pilot, lambda: isinstance(app.screen, Form) and app.screen.lines.line.size.width)
             for row in app.screen.rows:
                 assert cell_len(row.line.placeholder) <= row.line.content_size.width, row.field.name
             await pilot.press("escape")

@@ -27,7 +27,7 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.basis import left_out
 from kltui.tui.data import Snapshot
 from kltui.tui.dialogs import prompts
-from kltui.tui.dialogs.forms import FieldName
+from kltui.tui.dialogs.forms import FormLines
 from kltui.tui.dialogs.prompts import Words
 from kltui.tui.export import exports
 from kltui.tui.filter import EVERY, Columns, Filter, parse_filter
@@ -705,7 +705,7 @@ async def test_a_dialog_s_styles_are_found_once(
         apply = Stylesheet.apply
 
         def noted(self: Stylesheet, node: DOMNode, **how: object) -> None:
-            if isinstance(node, FieldName | Words):
+            if isinstance(node, FormLines | Words):
                 found[node] += 1
             apply(self, node, **how)
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from textual import events
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
+from textual.geometry import Offset
 from textual.strip import Strip
+from textual.widgets.input import Selection
 
 from kltui.tui.dialogs.prompts import LineInput, PathSuggester, Title, Words
 from kltui.tui.terminal.textual_private import OverlaidScreen
-from kltui.tui.widgets.canvas import Pane, strip_of
+from kltui.tui.widgets.canvas import Pane, Span, fitted, spelled, strip_of
 
 Answers = Mapping[str, str]
 
@@ -27,28 +29,63 @@ class Field:
     paths: bool = False
 
 
-class FieldName(Pane, can_focus=False):
-    """The name to the left of a line, highlighted while the line has the cursor."""
+class FormLines(Pane, can_focus=False):
+    """The names and values of all lines; a single input line lies over the value that is edited.
 
-    def __init__(self, text: str) -> None:
+    An input line of its own for each would take longer to open than a key may.
+    """
+
+    NAMES = 15  # cells for the names, at the left
+
+    def __init__(self, fields: Sequence[Field]) -> None:
         super().__init__()
-        self.text, self.here = text, False
+        self.fields, self.at = list(fields), 0
+        self._values = [field.value for field in fields]
+        self._selections = [Selection.cursor(len(field.value)) for field in fields]
+        first = self.fields[0]
+        self.line = LineInput(first.value, first.empty, PathSuggester() if first.paths else None)
+        self.line.styles.margin = (0, 0, 0, self.NAMES)
+        self.styles.height = len(self.fields)
+
+    def compose(self) -> ComposeResult:
+        """The input line."""
+        yield self.line
+
+    def values(self) -> list[str]:
+        """The values of all lines as they are now."""
+        return [self.line.value if i == self.at else value for i, value in enumerate(self._values)]
+
+    def go(self, at: int) -> None:
+        """Puts the input line over line `at`, with the cursor where it was there."""
+        self._values[self.at], self._selections[self.at] = self.line.value, self.line.selection
+        moved, self.at, field = at - self.at, at, self.fields[at]
+        self.line.take(self._values[at], self._selections[at], field.empty)
+        self.line.suggester = PathSuggester() if field.paths else None
+        self.line.styles.offset = (0, at)
+        self.app.cursor_position = self.line.cursor_screen_offset + Offset(0, moved)
+        self.refresh()
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Puts the input line over the line under the mouse."""
+        self.go(min(event.y, len(self.fields) - 1))
 
     def render_line(self, y: int) -> Strip:
-        """The name."""
-        look = self.look
-        style = look("text" if self.here else "muted", "raised", bold=self.here)
-        return strip_of([(" " + self.text, style)], self.size.width, look("text", "raised"))
+        """A name, highlighted while its value is edited, and its value."""
+        look, here = self.look, y == self.at
+        if y >= len(self.fields):
+            return strip_of([], self.size.width, look("text", "raised"))
+        name = fitted(f" {self.fields[y].name}", self.NAMES)
+        spans = spelled([(name, look("text" if here else "muted", "raised", bold=here))], look)
+        return strip_of([*spans, *self._value(y)], self.size.width, look("text", self.line.ground))
 
-
-class FormRow(Horizontal):
-    """A name and its input line."""
-
-    def __init__(self, field: Field) -> None:
-        self.field = field
-        self.label = FieldName(field.name)
-        self.line = LineInput(field.value, field.empty, PathSuggester() if field.paths else None)
-        super().__init__(self.label, self.line)
+    def _value(self, y: int) -> list[Span]:
+        """The value of a line that is not edited; without one what its lack means."""
+        look, line, value = self.look, self.line, self._values[y]
+        text, ink = value, look("text", line.ground)
+        if not value:
+            text, ink = line.bracketed(self.fields[y].empty), look(line.faint, line.ground)
+        text = fitted(text, max(0, self.size.width - self.NAMES - 2))
+        return spelled([(f" {text} ", ink)], look)
 
 
 class Form(OverlaidScreen[Answers | None]):
@@ -64,7 +101,7 @@ class Form(OverlaidScreen[Answers | None]):
         super().__init__()
         self.question, self.check = question, check
         self.heading = Title(question)
-        self.rows = [FormRow(field) for field in fields]
+        self.lines = FormLines(fields)
         keys = "tab, arrows: next line   enter: done   esc: leave"
         keys += "   right: complete a path" if any(field.paths for field in fields) else ""
         self.hints = [keys, *hints]
@@ -73,23 +110,16 @@ class Form(OverlaidScreen[Answers | None]):
         """Question, lines, hints."""
         with Vertical(classes="sheet"):
             yield self.heading
-            yield from self.rows
+            yield self.lines
             yield Words(self.hints)
 
     def on_mount(self) -> None:
         """Puts the cursor on the first line."""
-        self._go(0)
+        self.set_focus(self.lines.line)
 
     def answers(self) -> dict[str, str]:
         """{name: text} of all lines as they are now."""
-        return {row.field.name: row.line.value for row in self.rows}
-
-    def _go(self, index: int) -> None:
-        self.at = index % len(self.rows)
-        self.set_focus(self.rows[self.at].line)
-        for i, row in enumerate(self.rows):
-            row.label.here = i == self.at
-            row.label.refresh()
+        return dict(zip([field.name for field in self.lines.fields], self.lines.values(), strict=True))
 
     def _submit(self) -> None:
         """Closes the form with the answers if `check` accepts them, otherwise shows its message."""
@@ -108,12 +138,12 @@ class Form(OverlaidScreen[Answers | None]):
         elif event.key == "enter":
             self._submit()
         elif event.key in moves:
-            self._go(self.at + moves[event.key])
+            self.lines.go((self.lines.at + moves[event.key]) % len(self.lines.fields))
         else:
-            await self.rows[self.at].line.typed(event)
+            await self.lines.line.typed(event)
             self.heading.complain("")
 
     def pasted(self, text: str) -> None:
         """Inserts pasted text into the line."""
-        self.rows[self.at].line.pasted(text)
+        self.lines.line.pasted(text)
         self.heading.complain("")

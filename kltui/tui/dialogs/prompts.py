@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.cells import cell_len
 from rich.style import Style
@@ -18,6 +18,7 @@ from textual.geometry import Size
 from textual.strip import Strip
 from textual.suggester import Suggester
 from textual.widgets import Input
+from textual.widgets.input import Selection
 
 from kltui.sanitize import expanded
 from kltui.tui.terminal.textual_private import OverlaidScreen
@@ -121,8 +122,11 @@ def completed(value: str) -> str | None:
     return f"{head}{slash}{shown[0]}" if shown and shown[0].isprintable() else None
 
 
-class LineInput(Input):
-    """An input line whose screen passes it keys one at a time, so that they are handled in order."""
+class LineInput(Input, inherit_css=False):
+    """An input line whose screen passes it keys one at a time, so that they are handled in order.
+
+    Its styles come from the session's palette: Textual takes longer to find those of an `Input` than to draw it.
+    """
 
     EDITING: ClassVar = {
         key: b.action for b in Input.BINDINGS if isinstance(b, Binding) for key in b.key.split(",")
@@ -132,10 +136,48 @@ class LineInput(Input):
         super().__init__(value, placeholder=placeholder, suggester=suggester, select_on_focus=False)
         self.cursor_blink = False
 
+    @property
+    def look(self) -> Theme:
+        """The styles of the present palette."""
+        return cast("Session", self.app).look
+
+    @property
+    def ground(self) -> int:
+        """The background, as xterm-256 index."""
+        return 236 if self.look.palette.name == "dark" else 252
+
+    @property
+    def faint(self) -> int:
+        """The colour of placeholders and suggestions, as xterm-256 index."""
+        return 248 if self.look.palette.name == "dark" else 239
+
+    def get_component_rich_style(self, *names: str, **how: Any) -> Style:
+        """The style of the cursor, the selected text, the placeholder or the suggestion."""
+        look, dark = self.look, self.look.palette.name == "dark"
+        if not look.color:
+            return Style(reverse=True) if {"input--cursor", "input--selection"} & {*names} else Style()
+        if "input--cursor" in names:
+            return look("ground", 254) if dark else look("ground", 235)
+        if "input--selection" in names:
+            return Style(bgcolor=look("text", "cursor").bgcolor)
+        return Style(color=look(self.faint).color)
+
+    def validate(self, value: str) -> None:
+        """Does nothing: dialogs check their answers themselves. Textual would look for styles of valid lines."""
+
+    def bracketed(self, placeholder: str) -> str:
+        """The placeholder, in brackets without colours, since it would look like an answer."""
+        return f"({placeholder})" if placeholder and not self.look.color else placeholder
+
     def on_mount(self) -> None:
-        """Puts the placeholder in brackets without colours, since it would look like an answer."""
-        if self.placeholder and not cast("Session", self.app).look.color:
-            self.placeholder = f"({self.placeholder})"
+        """Shows the placeholder as the palette wants it."""
+        self.placeholder = self.bracketed(self.placeholder)
+
+    def take(self, value: str, selection: Selection, placeholder: str) -> None:
+        """Edits another value; nothing is suggested before something is typed."""
+        self.suggester = None
+        self.placeholder = self.bracketed(placeholder)
+        self.value, self.selection = value, selection
 
     async def typed(self, event: events.Key) -> None:
         """Inserts a character or runs the key's editing action; enter is handled by the screen."""

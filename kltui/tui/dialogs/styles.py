@@ -4,13 +4,9 @@ CSS = """
 Prompt, ChoiceDialog, Form, TextDialog { background: transparent; align: center bottom; }
 TextDialog { align: center middle; }
 .sheet { width: 100%; height: auto; max-height: 80%; }
-.sheet Input { height: 1; border: none; padding: 0 1; width: 100%; }
-.sheet Input:focus { border: none; }
-Input > .input--placeholder, Input > .input--suggestion { color: #a8a8a8; }
-App.-light Input > .input--placeholder, App.-light Input > .input--suggestion { color: #4e4e4e; }
-.sheet FormRow { width: 100%; height: 1; }
-.sheet FormRow Input { width: 1fr; }
-.sheet FieldName { width: 15; height: 1; }
+.sheet FormLines { overflow: hidden hidden; }
+LineInput { background: #303030; background-tint: #e0e0e0 5%; color: #e4e4e4; width: 1fr; height: 1; padding: 0 1; scrollbar-size-horizontal: 0; }
+App.-light LineInput { background: #d0d0d0; color: #262626; }
 TextDialog > .sheet { width: 90%; max-width: 110; max-height: 85%; border: round #767676; padding: 0 1; background: #1c1c1c; }
 App.-light TextDialog > .sheet { background: #ffffff; border: round #8a8a8a; }
 App.-ascii TextDialog > .sheet { border: ascii #767676; }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import Any, Self
 
 from textual import events
@@ -115,17 +115,31 @@ class OverlaidScreen(ModalScreen[ScreenResultType]):
     """
 
     AUTO_FOCUS = ""  # a dialog gives the focus itself, when it is mounted
-    below: list[Strip] | None = None  # the lines of the screen below, until something of it is refreshed
+    below: dict[int, Strip] | None = None  # lines of the screen below, until something of it is refreshed
     below_size = Size(0, 0)
+    is_drawn = False
+    wanted: Container[int] | None = None  # lines of the present frame; None: all
 
     def _on_screen_resume(self, event: events.ScreenResume) -> None:
         """Leaves the styles as they are: nothing that they depend on changes while a dialog is open or is mounted."""
         event.refresh_styles = False
 
+    async def _on_resize(self, event: events.Resize) -> None:
+        """Lays out this screen and those below only for a size that they do not have yet."""
+        if all(screen.size == event.size for screen in self.app.screen_stack):
+            event.prevent_default()
+
     def _compositor_refresh(self) -> None:
-        """Draws nothing before there are widgets: until then the terminal shows the screen below."""
-        if self._nodes:
-            super()._compositor_refresh()
+        """Draws nothing before there are widgets, then these first: the terminal shows the screen below already."""
+        if not self._nodes:
+            return
+        dirty, whole = self._compositor._dirty_regions, self.size.region
+        if not self.is_drawn:
+            dirty.discard(whole)
+        self.is_drawn = True
+        self.wanted = None if whole in dirty else {y for region in dirty for y in region.line_range}
+        super()._compositor_refresh()
+        self.wanted = None
 
     def refresh(self, *regions: Region, **how: Any) -> Self:
         """Draws again; Textual calls it for changes of the screen below, too."""
@@ -138,12 +152,20 @@ class OverlaidScreen(ModalScreen[ScreenResultType]):
         at = stack.index(self) if self in stack else 0  # it may just have been left
         if not at:
             return super().render_lines(crop)
-        if self.below is None or self.below_size != self.size or len(self.below) < crop.bottom:
-            chops = stack[at - 1]._compositor._render_chops(self.size.region, lambda y: True)
-            self.below, self.below_size = [_line_of(line, self.size.width) for line in chops], self.size
-        # The screen below may not have heard of a new size yet: what it lacks is blank until it has.
-        lines = [*self.below, *[Strip([])] * (crop.bottom - len(self.below))]
-        return [lines[y].crop_extend(*crop.column_span, None) for y in crop.line_range]
+        if self.below is None or self.below_size != self.size:
+            self.below, self.below_size = {}, self.size
+        lines = [y for y in crop.line_range if self.wanted is None or y in self.wanted]
+        self.fetch(stack[at - 1], [y for y in lines if y not in self.below])
+        none = Strip([])  # also of what the screen below has not drawn yet for a new size
+        return [self.below.get(y, none).crop_extend(*crop.column_span, None) for y in crop.line_range]
+
+    def fetch(self, screen: Screen[Any], lines: Collection[int]) -> None:
+        """Adds lines of the screen below to `below`."""
+        if lines and self.below is not None:
+            part = Region(0, min(lines), self.size.width, max(lines) + 1 - min(lines))
+            for y, chops in enumerate(screen._compositor._render_chops(part, set(lines).__contains__)):
+                if y in lines:
+                    self.below[y] = _line_of(chops, self.size.width)
 
 
 def _line_of(chops: Mapping[int, Strip | None], width: int) -> Strip:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from kltui.tui.views.map_colours import BOX, PARENT, VARIANT, PointLabels, labels_of
 from kltui.view.palette import SHADES
@@ -89,8 +90,19 @@ class MapLines:
         return self.lines[line][0] if line >= 0 else ""
 
 
+_LINES: WeakKeyDictionary[Map, MapLines] = WeakKeyDictionary()
+
+
 def lines_of(found: Map) -> MapLines:
-    """The relations between the rows of a map."""
+    """The relations between the rows of a map, computed once."""
+    made = _LINES.get(found)
+    # Keys may replace a picture before it is shown; its map is that of the next one.
+    if made is None:
+        made = _LINES[found] = _made_lines(found)
+    return made
+
+
+def _made_lines(found: Map) -> MapLines:
     import numpy as np
 
     from kltui.analysis.lineage import parent_pairs, variant_pairs

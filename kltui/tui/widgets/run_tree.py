@@ -75,6 +75,7 @@ def size_of(words: str) -> float | None:
 
 VARIANT = 6  # index of the column of variants
 RUN_CELLS = 22  # width of a run's name, after its fold sign and marker
+LOOKED_AT = 12  # rows whose characters are compared before the tree scrolls
 KEPT_COLUMNS = 3  # columns that stay beside long names: state, loss and its error
 
 
@@ -181,9 +182,9 @@ class RunTree(Table):
             self.redraw(1 + before - self.top, 1 + self.cursor - self.top)
 
     def _slide(self) -> None:
-        """If the cursor is out of view, scrolls so that as many rows as possible show the same step as before.
+        """If the cursor is out of view, scrolls so that few characters of the steps change on screen.
 
-        Runs often have the same steps, so few characters on screen change then.
+        Runs often have the same steps; far along a run, the last digits can be those of before.
         """
         rows = self.body_height - 1
         minimum, maximum = max(0, self.cursor - rows + 1), min(self.cursor, len(self.lines) - rows)
@@ -191,9 +192,12 @@ class RunTree(Table):
             return
         shown = [_step_of(line) for line in self.lines[self.top : self.top + rows]]
         steps = [_step_of(line) for line in self.lines[minimum : maximum + rows]]
+        some = range(0, rows, max(1, rows // LOOKED_AT))
 
-        def steadiness(top: int) -> tuple[int, int]:
-            return sum(map(eq, shown, steps[top - minimum :])), -abs(top - self.top)
+        def steadiness(top: int) -> tuple[int, int, int]:
+            below = steps[top - minimum :]
+            kept = sum(sum(map(eq, shown[i], below[i])) for i in some if i < len(shown))
+            return sum(map(eq, shown, below)), kept, -abs(top - self.top)
 
         self.top = max(range(minimum, maximum + 1), key=steadiness)
         self.refresh()
@@ -438,9 +442,10 @@ def _sorted_branch(order: Order, snapshot: Snapshot) -> tuple[Branch, int]:
     return branch, max((len(row.name) for row in branch.rows), default=0)
 
 
-def _step_of(line: TreeLine) -> int | None:
-    """The step of a line's checkpoint; -1 for a run's heading."""
-    return -1 if line.row is None else line.row.checkpoint.step
+def _step_of(line: TreeLine) -> str:
+    """The step of a line's checkpoint; "" without one, and for a run's heading its name."""
+    step = None if line.row is None else line.row.checkpoint.step
+    return line.run if line.row is None else "" if step is None else str(step)
 
 
 def totals(runs: int, checkpoints: int, scored: int) -> str:

@@ -1,0 +1,140 @@
+"""Every key is answered at once: what is shown while more is computed, and how little is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from fake_workspace import FakeWorkspace, checkpoints
+from screen_text import lines_of, text_of
+from textual.screen import Screen
+from textual.widgets.input import Selection
+
+from kltui.analysis import lineage
+from kltui.analysis.point import Point
+from kltui.tui.app import KltuiApp
+from kltui.tui.dialogs.forms import Field, Form
+from kltui.tui.dialogs.prompts import LineInput
+from kltui.tui.terminal.textual_private import OverlaidScreen
+from kltui.tui.views import map_scene
+
+MakeApp = Callable[..., KltuiApp]
+
+
+def test_the_lines_of_a_map_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, looks = FakeWorkspace(12).map(), []
+    make = map_scene._made_lines
+    monkeypatch.setattr(map_scene, "_made_lines", lambda found: looks.append(found) or make(found))
+    assert map_scene.lines_of(found) is map_scene.lines_of(found)
+    assert len(looks) == 1
+
+
+@pytest.mark.parametrize(
+    "related", [lineage.variant_pairs, lambda points: lineage.parent_pairs(points).pairs]
+)
+def test_relatives_are_sought_among_all_points_only_where_one_has_some(
+    related: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [Point(f"a@{step}", "a", step) for step in range(50)]
+    looks = []
+    base = Point.base.fget
+    monkeypatch.setattr(Point, "base", property(lambda p: looks.append(p) or base(p)))
+    assert not related(points) and not looks
+    more = [Point("a@49+4bit", "a", 49, quantization="4bit"), Point("b", "b", parent="a@49")]
+    assert len(list(related([*points, *more]))) == 1
+
+
+async def test_a_form_has_few_widgets_and_lays_out_nothing_below(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.pause()
+        laid_out, layout = [], Screen._refresh_layout
+        monkeypatch.setattr(
+            Screen,
+            "_refresh_layout",
+            lambda self, *how, **more: laid_out.append(self) or layout(self, *how, **more),
+        )
+        for key, said in (
+            ("f", "Map settings"),
+            ("/", "Filter"),
+            ("?", "keys"),
+            (":", "palette"),
+            ("E", "Lineage"),
+        ):
+            laid_out.clear()
+            await pilot.press(key)
+            await until(pilot, lambda: app.is_asking)
+            await pilot.pause()
+            assert app.main not in laid_out, said
+            assert len(laid_out) <= 2 and len(list(app.screen.walk_children())) <= 6, said
+            assert len(app.screen.query(LineInput)) == (key != "?")
+            await pilot.press("escape")
+            await until(pilot, lambda: not app.is_asking)
+
+
+async def test_the_first_frame_of_a_dialog_draws_only_its_own_lines(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.pause()
+        before, fetched, fetch = text_of(app), [], OverlaidScreen.fetch
+        monkeypatch.setattr(
+            OverlaidScreen,
+            "fetch",
+            lambda self, below, lines: fetched.append(list(lines)) or fetch(self, below, lines),
+        )
+        await pilot.press("f")
+        await until(pilot, lambda: app.is_asking)
+        sheet = app.screen.query_one(".sheet").region
+        assert fetched and set(fetched[0]) <= set(sheet.line_range)
+        await pilot.pause()
+        assert text_of(app).splitlines()[: sheet.y] == before.splitlines()[: sheet.y]
+        await pilot.resize_terminal(150, 40)
+        await until(pilot, lambda: app.screen.size == app.main.size == (150, 40))
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.is_asking and "Map settings" not in text_of(app))
+
+
+async def test_lines_of_a_form_keep_their_values_and_cursors(make_app: MakeApp, until) -> None:
+    app, found = make_app(), []
+    fields = [Field("name", "abc"), Field("folder", "", "a folder", paths=True), Field("note", "long " * 60)]
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        form = Form("A form", fields)
+        app.push_screen(form, found.append)
+        await until(pilot, lambda: "A form" in text_of(app))
+        await pilot.press("left", "x", "down", "y", "up")
+        assert form.lines.line.value == "abxc" and form.lines.line.selection == Selection.cursor(3)
+        assert "y" in text_of(app).splitlines()[form.lines.region.y + 1]
+        await pilot.press("z", "up", "backspace")
+        assert form.lines.at == 2 and form.lines.line.region.y == form.lines.region.y + 2
+        await pilot.press("tab", "shift+tab", "tab")
+        await pilot.click("FormLines", offset=(3, 1))
+        assert form.lines.at == 1 and form.lines.line.suggester is not None
+        await pilot.press("backspace")
+        assert "a folder" in text_of(app)
+        await pilot.press("enter")
+        await until(pilot, lambda: found)
+    assert found == [{"name": "abxzc", "folder": "", "note": ("long " * 60)[:-1]}]
+
+
+async def test_far_along_a_run_the_tree_keeps_the_last_digits_in_their_rows(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace(5, names=checkpoints(tuple(range(0, 6000, 10)))))
+    async with app.run_test(size=(120, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        shown = []
+        for name in ("tiny@2530", "tiny@4550"):
+            app.set_cursor(name)
+            await until(pilot, lambda name=name: f"@{name[5:]} " in text_of(app))
+            shown.append(
+                [words[0] for line in lines_of(app) if (words := line.split()) and words[0][:1] == "@"]
+            )
+        before, after = shown
+        assert len(before) == len(after) > 40 and not set(before) & set(after)
+        same = [a[-2:] == b[-2:] for a, b in zip(before, after, strict=True)]
+        assert sum(same) > 0.9 * len(same)
