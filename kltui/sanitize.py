@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from contextlib import suppress
 from functools import lru_cache
+from itertools import dropwhile
 from pathlib import Path
 
 # Unicode categories of characters that are not shown. Some of them control the terminal or reorder a whole line.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+# Variation selectors and the modifiers of emoji: terminals disagree about the cells that a character has with one of them.
+_PRESENTATION = re.compile("[\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]")
 
 # First characters of a cell that a spreadsheet evaluates, full-width forms included (OWASP, "CSV injection").
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
@@ -72,7 +77,7 @@ def safe_text(text: str, limit: int = 0) -> str:
     """Printable one-line form of `text`, without any control sequence for the terminal.
 
     Newlines and tabs show as visible symbols, every other control, format, surrogate or
-    unassigned character as U+FFFD. With `limit` > 0 the result has at most that many
+    unassigned character as U+FFFD; what only changes the look of the character before it is left out. With `limit` > 0 the result has at most that many
     characters and ends in an ellipsis if it was shortened.
 
     >>> safe_text("a\\x1b[31mb\\nc")
@@ -82,7 +87,7 @@ def safe_text(text: str, limit: int = 0) -> str:
         text = text[: limit - 1] + "…"
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_shown(c) for c in text)
+    return "".join(_shown(c) for c in _PRESENTATION.sub("", text))
 
 
 def short_name(name: str, limit: int) -> str:
@@ -98,11 +103,14 @@ def short_name(name: str, limit: int) -> str:
     from rich.cells import cell_len
 
     shown = safe_text(name)
-    if limit < 3 or cell_len(shown) <= limit:
+    if cell_len(shown) <= limit:  # a name with combining marks has more characters than cells
+        return safe_text(name, 4 * limit)
+    if limit < 3:
         return safe_text(name, limit)
     head = _as_many_as_fit(shown, (limit - 1) // 2)
     tail = _as_many_as_fit(shown[::-1], limit // 2)[::-1]
-    return f"{head}…{tail}"
+    # a combining mark at the beginning of the tail belongs to a character that was cut off
+    return f"{head}…{''.join(dropwhile(unicodedata.combining, tail))}"
 
 
 def _as_many_as_fit(text: str, cells: int) -> str:

@@ -45,12 +45,19 @@ def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
     complete = np.ones(L.shape[1], dtype=np.bool_)
     for start in range(0, len(L), BLOCK_ROWS):
         complete &= np.isfinite(L[start : start + BLOCK_ROWS]).all(axis=0)
-    if complete.sum() < 2:
+    if (n := int(complete.sum())) < 2:
         raise KltuiError(
-            f"only {int(complete.sum())} texts were scored for every checkpoint of the map",
-            "coordinates need two or more: exclude checkpoints with unscored texts",
+            f"{'1 text is' if n else 'no text is'} scored for every checkpoint of the map",
+            "Coordinates need two or more: exclude checkpoints with unscored texts (f in the interface, --exclude).",
         )
     return np.flatnonzero(complete)
+
+
+def are_rounding(Q: Array, largest: float, n_vectors: int) -> bool:
+    """Whether centred values are nothing but rounding, so that the vectors are equal; `largest` is their largest value before."""
+    # The sum over the vectors, from which the mean is taken, has an error of up to a rounding for each of them.
+    rounding = float(np.finfo(np.float64).eps) * max(64, n_vectors) * largest
+    return bool(np.abs(Q).max(initial=0.0) <= rounding)
 
 
 class CentredRows:
@@ -73,6 +80,14 @@ class CentredRows:
         self._kept: list[Array] = []
         if self.shape[0] * self.shape[1] <= _IN_MEMORY:
             self._kept = [self._centred(part) for part in self.parts]
+        # Differences of equal vectors are 0 instead of rounding, so that no picture is made of that.
+        self._are_equal = bool(self._kept) and all(map(self._is_rounding, self.parts))
+        if self._are_equal:
+            self._kept = [np.zeros_like(Q) for Q in self._kept]
+
+    def _is_rounding(self, part: slice) -> bool:
+        largest = float(np.abs(self._raw(part)).max(initial=0.0)) / self._unit
+        return are_rounding(self.block(part), largest, self.shape[0])
 
     @classmethod
     def of_vectors(cls, L_KN: ArrayLike, text_bytes_N: ArrayLike) -> CentredRows:
@@ -111,7 +126,7 @@ class CentredRows:
         Q = Q - self._row_mean_K[index, None]
         Q -= self._column_mean_N
         Q /= self._unit
-        return Q
+        return np.zeros_like(Q) if self._are_equal else Q
 
     @property
     def parts(self) -> list[slice]:

@@ -118,10 +118,15 @@ def divergence(shown: Map, run: str, against: str) -> Curve:
 
 
 def seed_family(shown: Map, run: str = "") -> list[str]:
-    """Labels of the runs that differ from `run` only in their seed, including `run`; if there are none, of the first such family."""
-    groups = [[r.name for r in group if r.is_trajectory] for group in seed_groups(shown.points)]
+    """Labels of the runs that differ from `run` only in their seed, including `run`, all with a step.
+
+    If there are none, of the first such family, preferably one with several steps. Runs with several steps come first.
+    """
+    groups = [[r for r in group if r.trajectory.rows] for group in seed_groups(shown.points)]
     families = [g for g in groups if len(g) > 1]
-    return next((g for g in families if run in g), families[0] if families else [])
+    families.sort(key=lambda g: sum(r.is_trajectory for r in g) < 2)
+    names = [[r.name for r in sorted(g, key=lambda r: not r.is_trajectory)] for g in families]
+    return next((g for g in names if run in g), names[0] if names else [])
 
 
 def seed_divergence(shown: Map, family: Sequence[str]) -> list[Curve]:

@@ -15,7 +15,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui.analysis.axes import Axes, CentredRows, Progress, complete_texts, leading_axes, oriented
+from kltui.analysis.axes import (
+    Axes,
+    CentredRows,
+    Progress,
+    are_rounding,
+    complete_texts,
+    leading_axes,
+    oriented,
+)
 from kltui.analysis.kl import LN2, CentredGram, centred_gram, double_centre
 from kltui.analysis.placing import beside_neighbours, by_distances, drawn_rows
 from kltui.errors import KltuiError
@@ -81,6 +89,8 @@ class Picture:
         if any(self.axis_share):  # a single point has no spread
             shares = ", ".join(f"{share:.1%}" for share in self.axis_share)
             phrases.append(f"axes keep {shares}")
+        if self.method in ("pca", "mds") and len(self.xyz_Kd) > 1 and not self.xyz_Kd.any():
+            phrases.append("all vectors are equal")
         if self.residual > _EXACT:
             phrases.append(f"axes accurate to {self.residual:.0e}")
         if not math.isnan(self.stress):
@@ -153,7 +163,12 @@ def _scaled(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None) 
     chosen = L if len(used) == L.shape[1] else L[:, used]
     Q, products = (double_centre(chosen), None) if gram is None else centred_gram(chosen, gram)
     square = 2.0 * len(used) * float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean()) * LN2
-    Q /= math.sqrt(square)  # q = Q / sqrt(2 N B ln 2), so that |q_i - q_j|^2 = KL(i, j) (arXiv 2502.16173)
+    unit = math.sqrt(square)
+    Q /= unit  # q = Q / sqrt(2 N B ln 2), so that |q_i - q_j|^2 = KL(i, j) (arXiv 2502.16173)
+    if are_rounding(Q[:1], np.abs(chosen[:1]).max(initial=0.0) / unit, len(Q)) and are_rounding(
+        Q, np.abs(chosen).max(initial=0.0) / unit, len(Q)
+    ):  # the first row alone tells most maps
+        return np.zeros_like(Q), None if products is None else np.zeros_like(products)
     return Q, None if products is None else products / square
 
 
@@ -418,7 +433,7 @@ def _in_reach(scores: Array) -> Array:
     if not spread > 1e-9 * size:
         raise KltuiError(
             "t-SNE needs vectors that differ, and all vectors of the map are the same",
-            "score different checkpoints, or more texts",
+            "Score different checkpoints, or more texts.",
         )
     return scores if _FLOAT32[0] < size < _FLOAT32[1] else scores / size
 

@@ -32,7 +32,7 @@ def figure(value: float, digits: int = 3) -> str:
 def with_error(value: float, se: float, digits: int = 3) -> str:
     """`value ± se`: two digits of the error, the value to the same place; "undefined" for NaN.
 
-    An unknown error (NaN) is shown as "-"; an error below the rounding of the value counts as none.
+    An unknown error (NaN) is shown as "-"; an error below the rounding of the value counts as none, as does that of 0.
 
     >>> with_error(0.123456, 0.00456), with_error(0.5, 0.0996), with_error(0.5, 2e-5), with_error(2.534e-9, 1.2e-10)
     ('0.1235 ± 0.0046', '0.50 ± 0.10', '0.500000 ± 0.000020', '2.53e-09 ± 1.2e-10')
@@ -41,7 +41,7 @@ def with_error(value: float, se: float, digits: int = 3) -> str:
     """
     if math.isnan(value):
         return UNDEFINED
-    if math.isnan(se):
+    if math.isnan(se) and value:
         return f"{figure(value, digits)} ± -"
     if not math.isfinite(se) or se <= ROUNDING * abs(value):
         return figure(value, digits)

@@ -160,6 +160,9 @@ def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[
     notes: list[str] = []
     for c in only(curve_panels.consecutive(ctx.map), shown.hidden):
         s = settled.of(c.run, shown.level)
+        if s is not None and math.isnan(s.last_kl):
+            notes.append(f"{c.run}: the last KL is undefined, so where it settled is too")
+            continue
         if s is None or s.step is None:
             notes.append(f"{c.run} has not settled at {levels[0] if s is None else s.level:g} bits/byte")
             continue

@@ -136,7 +136,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     def complain(self, error: KltuiError) -> None:
         """Shows the error's message and hint on the status line."""
-        self.say(f"{error.message}. {error.hint}" if error.hint else error.message, "bad")
+        self.say(error.in_one_line, "bad")
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
         """Runs a coroutine in the background; exceptions in it do not end the interface."""

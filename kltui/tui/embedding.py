@@ -34,7 +34,7 @@ Task = Literal["picture", "covariances"]
 Progress = Callable[[float, str], None]
 
 _BLOCK_ROWS = 256
-_AGAIN = "select the plot again (v, or r) to start a new process"
+AGAIN = "select the plot again (v, or r) to start a new process"
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +206,9 @@ def _ended(returncode: int, complaint: str) -> KltuiError:
     if returncode < 0:
         name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else str(-returncode)
         why = "; the system may be short of memory" if name == "SIGKILL" else ""
-        return KltuiError(f"the process that computes the embedding was ended by {name}{why}", _AGAIN)
+        return KltuiError(f"the process that computes the embedding was ended by {name}{why}", AGAIN)
     said = f": {message}" if message else ""
-    return KltuiError(f"the process that computes the embedding ended early{said}", _AGAIN)
+    return KltuiError(f"the process that computes the embedding ended early{said}", AGAIN)
 
 
 def picture_of(event: dict[str, Any], xyz_Kd: Array) -> Picture:

@@ -50,12 +50,12 @@ async def compute_weights(kl: WorkspaceSession) -> Weights | None:
     if path is None:
         return None
 
-    def work() -> tuple[Weights, list[str]]:
+    def work() -> tuple[Weights, list[str], bool]:
         from kltui.workspace import Workspace
 
         with Workspace.open(path) as ws:
             found = ws.weight_distances(compute=True, progress=progress)
-            return unstored(ws, found), ws.weight_problems
+            return unstored(ws, found), ws.weight_problems, bool(found)
 
     left = threading.Event()  # whoever has quit is not kept waiting: the interpreter ends after its threads
 
@@ -65,7 +65,7 @@ async def compute_weights(kl: WorkspaceSession) -> Weights | None:
         kl.call_from_thread(kl.say, f"weight distances: {what} {done}/{total}")
 
     try:
-        computed, problems = await asyncio.to_thread(work)
+        computed, problems, any_found = await asyncio.to_thread(work)
     except KltuiError as error:
         kl.complain(error)
         return None
@@ -73,6 +73,8 @@ async def compute_weights(kl: WorkspaceSession) -> Weights | None:
         left.set()
     if problems:
         kl.say(f"weights: {'; '.join(problems)}", "warning")
+    elif not any_found:
+        kl.say("no run has two scored steps with weights, so there is no weight distance", "warning")
     elif computed:
         kl.say("weight distances are shown but not stored: the workspace is not writable now", "warning")
     else:

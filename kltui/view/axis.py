@@ -81,16 +81,24 @@ class Axis:
             return decade_ticks(self.low, self.high, maximum)
         if self.low > 0.3:  # log10(1 + 1): from 1 on, like an axis without 0
             ends = math.log10(10**self.low - 1), math.log10(10**self.high - 1)
-            return [Tick(math.log10(1 + 10**t.at), t.label) for t in decade_ticks(*ends, maximum)]
+            return _at_whole([Tick(math.log10(1 + 10**t.at), t.label) for t in decade_ticks(*ends, maximum)])
         zero = [Tick(0.0, "0")] if self.low <= 0 else []
         every = decade_ticks(0.0, math.log10(10 ** max(self.high, 0.31) - 1), maximum - 1)
         decades = [t for t in every if t.at > 0 or maximum > 2] or every
-        return zero + [Tick(math.log10(1 + 10**t.at), t.label) for t in decades]
+        return _at_whole([*zero, *(Tick(math.log10(1 + 10**t.at), t.label) for t in decades)])
 
     def _plain_label(self, place: float) -> str:
         if self.scale == "linear":
             return f"{place:.2e}"
         return f"1e{place:.1f}"
+
+
+def _at_whole(ticks: list[Tick]) -> list[Tick]:
+    """The ticks of a log10(1 + step) axis at whole steps; all of them if fewer than two are, which would show no scale."""
+    steps = [(round(10**t.at - 1), t) for t in ticks]
+    whole = [(step, t) for step, t in steps if math.isclose(math.log10(1 + step), t.at, abs_tol=1e-9)]
+    named = [replace(t, label=str(step)) if step < 1000 else t for step, t in whole]
+    return named if len(named) > 1 else ticks
 
 
 def _are_whole(values: Floats) -> bool:

@@ -14,6 +14,12 @@ NEAR_FACTOR, NEAR_SHARE = (
     3.0,
     0.5,
 )  # limits beyond the curves within which a published line is shown: on a log scale, on a linear one
+TOO_FEW_TEXTS = "undefined at every step: a KL needs two or more texts that both checkpoints are scored on"
+WINDOWS = (
+    10,
+    20,
+    5,
+)  # checkpoints of a window of diffusion exponents, in the order in which a key shows them
 
 
 class PanelKind(NamedTuple):

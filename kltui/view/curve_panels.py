@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kltui.analysis import curves
-from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, Exponent
+from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, Exponent, auto_from_step, windows
 from kltui.analysis.number_text import figure
 from kltui.analysis.scale import PUBLISHED
 from kltui.analysis.spikes import Spike, run_figures, spikes
-from kltui.view.curve_content import Content, Settled
+from kltui.view.curve_content import WINDOWS, Content, Settled
 from kltui.view.sections.stabilisation import LEVELS
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
 
 NO_RUN = "no run has two scored checkpoints with steps: press 1, then s to score more"
+EQUAL = "no run has two scored steps that differ: all vectors of a run are equal, so every KL is 0"
 
 
 def settled(shown: Map, levels: Sequence[float] = LEVELS) -> Settled:
@@ -41,7 +42,12 @@ def consecutive(shown: Map) -> Content:
     """KL to the previous checkpoint, with the published medians early and late in training."""
     made = curves.consecutive_curves(shown)
     lines = published("early pretraining", "later pretraining")
-    return Content(tuple(made), lines, missing="" if made else NO_RUN)
+    return Content(tuple(made), lines, missing="" if made else no_run(shown))
+
+
+def no_run(shown: Map) -> str:
+    """Why no run of the map has two steps to compare, and what to press."""
+    return EQUAL if shown.repeats.left_out else NO_RUN
 
 
 def loss(raw: Map) -> Content:
@@ -54,7 +60,7 @@ def loss(raw: Map) -> Content:
 def to_last(shown: Map) -> Content:
     """KL to the last checkpoint of each run."""
     made = curves.curves_to_last(shown)
-    return Content(tuple(made), missing="" if made else NO_RUN)
+    return Content(tuple(made), missing="" if made else no_run(shown))
 
 
 def pair_of_runs(shown: Map, a: str, b: str) -> tuple[str, str] | None:
@@ -73,8 +79,12 @@ def between_two(shown: Map, run: str, other: str) -> Content:
 
 def between_seeds(shown: Map, family: Sequence[str]) -> Content:
     """KL between the first of a family of seeds and each other one at equal steps."""
-    made = curves.seed_divergence(shown, family)
-    why = "no run is scored with two seeds: mark two runs to compare with a and b"
+    made = [curve for curve in curves.seed_divergence(shown, family) if len(curve)]
+    why = (
+        f"{family[0]} has no step in common with another seed: mark two other runs with a and b"
+        if family
+        else "no run is scored with two seeds: mark two runs to compare with a and b"
+    )
     return Content(tuple(made), published("seed"), missing="" if made else why)
 
 
@@ -85,14 +95,30 @@ def to_marked(shown: Map, a: str) -> Content:
     if not shown.rows_of([a]):
         return Content(missing=f"{a} is not scored: mark another with a")
     made = curves.curves_to(shown, a)
-    return Content(tuple(made), missing="" if made else NO_RUN)
+    return Content(tuple(made), missing="" if made else "no other scored checkpoint has a step")
 
 
 def exponents(shown: Map, fits: Sequence[Exponent], window: int) -> Content:
     """Diffusion exponents in likelihood space, with those published for the runs' sizes."""
     made = curves.exponent_curves(fits)
-    why = f"needs a run with {window + 1} or more scored checkpoints; press w for a shorter window"
-    return Content(tuple(made), published_exponents(shown), missing="" if made else why)
+    why = "" if made else no_window(shown, window)
+    return Content(tuple(made), published_exponents(shown), missing=why)
+
+
+def no_window(shown: Map, window: int) -> str:
+    """Why no run has an exponent over `window` checkpoints, and what helps: a shorter window, or more scored steps."""
+    runs = [t.steps for t in shown.trajectories()]
+    others = [w for w in WINDOWS if any(windows(steps, w, auto_from_step(steps, w)) for steps in runs)]
+    need = f"needs a run with {window + 1} or more scored steps"
+    if others:
+        return f"{need}: press w until the window is {max(others)}"
+    longest = max(map(len, runs), default=0)
+    if longest > min(WINDOWS):
+        return f"{need} from the step on from which it is saved evenly: press 1, then s to score more"
+    shortest = f", or {min(WINDOWS) + 1} with the shortest window (w)" if window > min(WINDOWS) else ""
+    once = " (equal vectors count once)" if shown.repeats.left_out else ""
+    here = f"the longest here has {longest}{once}" if longest else "no scored checkpoint has a step"
+    return f"{need}{shortest}; {here}"
 
 
 def updates(shown: Map, weight_sqdist: Mapping[tuple[str, str], float]) -> Content:

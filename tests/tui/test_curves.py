@@ -214,7 +214,7 @@ async def test_what_is_missing_is_said_with_its_key(make_app: MakeApp, until) ->
         assert "mark it with a" in text_of(app) and "press W to compute them" in text_of(app)
         text = " ".join([*(p.note for p in app.view.panels), *lines_of(app)])
         for words in ("no run has two scored checkpoints", "mark it with a", "press W to compute them", "no run is scored with two seeds",
-                      "shorter window", "settling is undefined"):  # fmt: skip
+                      "shortest window", "settling is undefined"):  # fmt: skip
             assert words in text, words
         assert panel(app, "loss").drawn  # one point is a point
 

@@ -15,6 +15,7 @@ from screen_text import text_of
 from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
+from kltui.registry.checkpoint import Checkpoint
 from kltui.tui.app import KltuiApp
 
 MakeApp = Callable[..., KltuiApp]
@@ -23,8 +24,10 @@ MakeApp = Callable[..., KltuiApp]
 class OddWorkspace(FakeWorkspace):
     """`K` checkpoints of the usual runs over N texts; `odd` changes their values in place."""
 
-    def __init__(self, K: int, N: int, odd: Callable[[np.ndarray], None]) -> None:
-        super().__init__(n_texts=N, names=checkpoints()[-K:])
+    def __init__(
+        self, K: int, N: int, odd: Callable[[np.ndarray], None], names: list[Checkpoint] | None = None
+    ) -> None:
+        super().__init__(n_texts=N, names=(names or checkpoints())[-K:])
         self.odd = odd
 
     def map(self, *given: Any, **chosen: Any) -> Map:

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from screen_text import text_of
 
 import kltui
+from kltui.bench.generated import write_workspace
 from kltui.corpus.corpus import Corpus
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.registry.digest import fingerprint
@@ -129,3 +130,11 @@ async def test_those_of_weights_that_have_changed_are_not_shown(folder: Path, un
         await until(pilot, lambda: len(app.view.distances) != 130)
         assert not any("walk@3" in pair for pair in app.view.distances)
         assert len(app.view.distances) == 130 - 2 * 11
+
+
+async def test_w_does_not_say_that_distances_are_stored_where_there_is_none(tmp_path: Path, until) -> None:
+    app = KltuiApp(write_workspace(tmp_path / "ws", 4, 20))  # a step of each run
+    async with app.run_test(size=(150, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5", "W")
+        await until(pilot, lambda: "there is no weight distance" in app.message)

@@ -81,7 +81,7 @@ async def ask_basis(app: WorkspaceSession) -> None:
         try:
             meant(answers, offers)
         except KltuiError as error:
-            return f"{error.message}. {error.hint}" if error.hint else error.message
+            return error.in_one_line
         name = answers["save as"].strip()
         if name and app.read_only:
             return "opened with --read-only: no map can be saved"

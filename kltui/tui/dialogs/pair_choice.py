@@ -18,7 +18,13 @@ def ask_pair(app: Session) -> None:
     marked = app.selection.a or app.selection.b
     pairs = sorted(app.snapshot.suggested_pairs, key=lambda p: marked not in (p.a, p.b))
     if not pairs:
-        app.say("mark two checkpoints first: a marks A, b marks B", "warning")
+        several = app.snapshot.n_scored > 1
+        app.say(
+            "mark two checkpoints first: a marks A, b marks B"
+            if several
+            else "two scored checkpoints are needed: press 1, then s to score more",
+            "warning",
+        )
         return
     names = [(short_name(pair.a, NAME_CELLS), short_name(pair.b, NAME_CELLS)) for pair in pairs]
     options = list(zip((pair.kind for pair in pairs), aligned(names, app.look), strict=True))

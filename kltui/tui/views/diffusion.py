@@ -21,6 +21,7 @@ from kltui.tui.weights import Weights, compute_weights, known_distances
 from kltui.tui.widgets.canvas import Span, TextPane, width_of, wrapped
 from kltui.tui.widgets.curve_panel import FEW_POINTS, LONGEST_S, PAUSE_S
 from kltui.tui.widgets.plot import PlotPane
+from kltui.view.curve_content import WINDOWS
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from kltui.view.axis import Scale
     from kltui.view.plot_data import Floats, Scene, Window
 
-WINDOWS = (10, 20, 5)
+FILTERED = "no start passes the filter: press esc to clear it"
 PUBLISHED = 4000 * SHADES  # the code of lines that belong to no run
 WEIGHTS = 4001  # the series of distances in weight space, which has a marker of its own
 
@@ -434,6 +435,8 @@ class DiffusionView(View):
             self.run_worker(self._load(), group="diffusion", exclusive=True)
 
     async def _load(self) -> None:
+        from kltui.view.curve_panels import no_window
+
         kl = self.kl
         try:
             found = await kl.map_cache.map()
@@ -456,16 +459,13 @@ class DiffusionView(View):
                 await kl.reader.compute(lambda: (drawn.seen(scale), drawn.places))
                 await kl.calm(PAUSE_S, LONGEST_S)
         except KltuiError as error:
-            self._say_nothing(error.message)
+            self._say_nothing(error.in_one_line)
             return
         self.found, self.distances, self.exponents = found, weights, exponents
         self.made_with = window, noise
         if not exponents:
-            self._say_nothing(
-                "no start passes the filter: press esc to clear it"
-                if every
-                else f"needs a run with {window + 1} or more scored checkpoints; press w for a shorter window"
-            )
+            why = await kl.reader.compute(lambda: no_window(found, window)) if not every else FILTERED
+            self._say_nothing(why)
         self.window_plot.display = bool(exponents)
         self.exponent_plot.show_exponents(exponents, drawn)
         self.table.update_data()

@@ -143,6 +143,9 @@ class JobList(Table):
             view.focus_on(view.items)
 
 
+NO_JOB = "there is no job yet: s starts one"
+
+
 class JobItems(Table):
     """The checkpoints of one job, with progress and rates."""
 
@@ -431,20 +434,22 @@ class JobsView(View):
     def do_pause(self) -> None:
         job = self.list.job
         if job is None:
-            return
-        if job.status == "running":
+            self.kl.say(NO_JOB, "warning")
+        elif job.status == "running":
             self._ask_of(job, "pause")
         else:
             jobs_start.resume(self.kl, job)
 
     def do_retry(self) -> None:
-        if self.list.job is not None:
+        if self.list.job is None:
+            self.kl.say(NO_JOB, "warning")
+        else:
             jobs_start.resume(self.kl, self.list.job)
 
     def do_stop(self) -> None:
         job = self.list.job
         if job is None or job.status != "running":
-            self.kl.say("this job is not running")
+            self.kl.say("this job is not running" if job else NO_JOB, "warning")
             return
         question = f"Stop job {job.id}?"
         detail = f"{job.done} of {job.total} checkpoints are stored and stay stored.\nPress R to run the rest later."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.style import Style
 
 from kltui.errors import KltuiError
@@ -189,10 +190,12 @@ class LayersPlot(PlotPane):
                 (" hjkl moves, [ ] another checkpoint of the run, v the picture, L the scale", look("faint"))
             ]
         series = int(self.scene.code_n[self.cursor]) // SHADES if self.scene is not None else 0
+        said = f"   {self._said_of(self.cursor)}"
+        room = self.body_width - 3 - cell_len(said)
         return [
             (f" {look.marker(series)} ", look(look.series(series))),
-            (short_name(self.names[self.cursor], 40), look("text", bold=True)),
-            (f"   {self._said_of(self.cursor)}", look("muted")),
+            (short_name(self.names[self.cursor], max(24, room)), look("text", bold=True)),
+            (said, look("muted")),
         ]
 
 
@@ -252,7 +255,7 @@ class LayersView(View):
                 found = await self.kl.map_cache.layers(names)
                 picture = await self.kl.reader.compute(lambda: found.picture("pca"))
             except KltuiError as error:
-                self.plot.note = self.other.note = error.message
+                self.plot.note = self.other.note = error.in_one_line
                 if found is None:
                     names = ()
         self._show(found, picture, list(names))
@@ -273,14 +276,14 @@ class LayersView(View):
                 [
                     (look.marker(i) + " ", look(look.series(i))),
                     (fitted_name(name, max(8, width - 13)), look("text")),
-                    (f"  {row.layers} layers" if row else "", look("faint")),
+                    (f"  {counted(row.layers, 'layer')}" if row else "", look("faint")),
                 ]
             )
         more = len(self.kl.snapshot.with_layers) - len(self.plot.models)
         if more > 0:
             lines += [
                 [],
-                [(f"{more} more have layer vectors;", look("muted"))],
+                [(f"{more} more {'has' if more == 1 else 'have'} layer vectors;", look("muted"))],
                 [("space selects", look("muted"))],
             ]
         return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -31,6 +32,7 @@ LABEL = 22
 INKS = {color: ink_on(color) for color in HEAT}
 MAX_ROWS = 2000  # rows of the largest K x K matrix, which takes 32 MB; larger maps are sampled
 MAX_CELLS = 100_000  # drawn cells that are kept
+NAMES_FIRST = 44  # cells that both names of the read-out get before the hint of a key
 NARROW, NUMBERED = 2, 8  # width of a pair in cells: with a colour alone, or with its KL in digits too
 
 
@@ -52,6 +54,7 @@ class HeatMap(Pane):
         self.n_chosen = 0  # number of checkpoints to show before sampling
         self.row = self.column = 0
         self.low, self.high = 0.01, 1.0
+        self.has_scale = False  # whether any KL is larger than 0, so that there is a scale of colours
         self.whole = False  # whether the overview of the whole matrix is shown
         self._overview: Overview | None = None
         self._ln_mm: Array | None = None
@@ -69,7 +72,9 @@ class HeatMap(Pane):
         before = self.pair
         self.map, self.kl_KK, self.order = found, kl_KK, order
         self._ln_mm, self._overview = ln_mm, None
+        self.__dict__.pop("_tells_apart", None)
         self._plain_cells = {}
+        self.has_scale = ends is not None
         if ends is not None:
             self.low, self.high = ends
         names = [found.names[k] for k in order]
@@ -94,12 +99,22 @@ class HeatMap(Pane):
         look = self.look
         count = counted_of(len(self.order), self.n_chosen)
         spans: list[Span] = [(f"{count}, {SAID[self.order_name]}  ", look("muted"))]
+        if not self.has_scale:
+            return [*spans, (self._without_scale(), look("faint"))]
         spans.append((f"log {self.low:.2g} ", look("faint")))
         spans += [
             (" ", look("text", color)) if look.color else (shade(1 - i / 9), look())
             for i, color in enumerate(reversed(HEAT))
         ]
         return [*spans, (f" {self.high:.2g}", look("faint"))]
+
+    def _without_scale(self) -> str:
+        """Words in place of the colour scale if no KL is larger than 0."""
+        assert self.kl_KK is not None
+        if len(self.order) < 2:
+            return "one alone has no KL"
+        first, second = self.order[:2]
+        return "every KL is 0" if math.isfinite(self.kl_KK[first, second]) else "every KL is undefined"
 
     @property
     def view_rows(self) -> int:
@@ -109,7 +124,7 @@ class HeatMap(Pane):
     @property
     def heading_lines(self) -> int:
         """The number of lines for the columns' names, or for the digits of their numbers."""
-        return 2 if self.cell_width == NUMBERED else len(str(len(self.order)))
+        return 2 if self.names_columns else len(str(len(self.order)))
 
     @property
     def fits(self) -> bool:
@@ -126,6 +141,22 @@ class HeatMap(Pane):
         """The width of a pair in cells: NUMBERED if the whole matrix fits with it, otherwise NARROW."""
         fits = len(self.order) * NUMBERED <= self.body_width - LABEL - 1
         return NUMBERED if fits else NARROW
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether columns are headed by names: if they have room for them and no two would look the same."""
+        return self.cell_width == NUMBERED and self._tells_apart
+
+    @cached_property
+    def _tells_apart(self) -> bool:
+        """Whether the headings with names all differ; kept until another matrix is shown."""
+        return len({self._column_name(j) for j in range(len(self.order))}) == len(self.order)
+
+    def _column_name(self, j: int) -> tuple[str, str]:
+        """The heading of column `j`: its run and its step, cut to the width of a pair."""
+        assert self.map is not None
+        run, at, step = self.map.names[self.order[j]].partition("@")
+        return short_name(run, NUMBERED - 1), short_name(f"{at}{step}", NUMBERED - 1)
 
     def _corner(self) -> tuple[int, int]:
         count = len(self.order)
@@ -158,7 +189,7 @@ class HeatMap(Pane):
         """A row's name, after its number if columns have numbers."""
         assert self.map is not None
         name = self.map.names[self.order[at]]
-        if self.cell_width == NUMBERED:
+        if self.names_columns:
             return fitted_name(name, LABEL)
         number = f"{at + 1:>{len(str(len(self.order)))}} "
         return number + fitted_name(name, LABEL - len(number))
@@ -167,15 +198,17 @@ class HeatMap(Pane):
         """Line `y` of the heading: the columns' runs, then their steps; or digits of their numbers."""
         assert self.map is not None
         look = self.look
-        word = "" if y or self.cell_width == NUMBERED else "no."
+        word = "" if y or self.names_columns else "no."
+        width = self.cell_width
         spans: list[Span] = [(fitted(word, LABEL, right=True), look("faint")), (" ", look())]
         for j in range(left, min(left + self.view_columns, len(self.order))):
             ink = look("text" if j == self.column else "muted", bold=j == self.column)
-            if self.cell_width == NUMBERED:
-                run, at, step = self.map.names[self.order[j]].partition("@")
-                text = fitted(f"{at}{step}" if y else run, NUMBERED - 1).rstrip().center(NUMBERED)
+            if self.names_columns:
+                text = self._column_name(j)[y]
+                text = text.center(width - cell_len(text) + len(text))
             else:
-                text = f"{j + 1:>{self.heading_lines}}"[y].ljust(NARROW)
+                digit = f"{j + 1:>{self.heading_lines}}"[y]
+                text = digit.center(width) if width == NUMBERED else digit.ljust(width)
             spans.append((text, ink))
         return spans
 
@@ -229,7 +262,7 @@ class HeatMap(Pane):
         look = self.look
         if i == j:
             return _filled(look.glyph("╲", "\\"), cursor, width), look("text" if cursor else "rule")
-        if not math.isfinite(value) or value <= 0:
+        if not math.isfinite(value):
             return _filled("?" if cursor else look.glyph("·", "."), cursor, width), look("bad")
         near = 1 - self.place(value)
         said = figure(value, 2) if width == NUMBERED else ""
@@ -239,7 +272,9 @@ class HeatMap(Pane):
         return _filled(said, cursor, width), look(INKS[color], color, bold=cursor)
 
     def place(self, value: float) -> float:
-        """The position of a KL between the smallest and the largest, 0 to 1, on a logarithmic scale."""
+        """The position of a KL between the smallest positive and the largest, 0 to 1, on a logarithmic scale; 0 for 0."""
+        if value <= 0:
+            return 0.0
         if self.high <= self.low:
             return 0.5
         return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
@@ -250,13 +285,18 @@ class HeatMap(Pane):
             return []
         kl = self.map.pair(*pair)
         said = "itself" if pair[0] == pair[1] else with_error(kl.value, kl.se)
-        a, b = names_in(*pair, min(60, self.body_width - cell_len(said) - 8))
+        said += ": too few texts in common" * math.isnan(kl.value)
+        hint = "   enter goes there" if self.whole else "   enter compares"
+        room = self.body_width - cell_len(said) - 8
+        if room - len(hint) < min(NAMES_FIRST, sum(map(cell_len, pair))):
+            hint = ""  # the names say more
+        a, b = names_in(*pair, room - len(hint))
         return [
             (f" {a} ", look("text", bold=True)),
             (look.glyph("→ ", "-> "), look("muted")),
             (f"{b}   ", look("text", bold=True)),
             (said, look("accent")),
-            ("   enter goes there" if self.whole else "   enter compares", look("faint")),
+            (hint, look("faint")),
         ]
 
     def _move(self, down: int, right: int) -> None:
@@ -362,6 +402,11 @@ def counted_of(shown: int, chosen: int) -> str:
     return f"{shown} checkpoint" + "s" * (shown != 1)
 
 
+def undefined_last(kl: float) -> tuple[bool, float]:
+    """A key that sorts KLs by size and puts undefined ones (NaN) after them."""
+    return math.isnan(kl), kl
+
+
 def drawn_of(found: Map, rows: list[int]) -> list[int]:
     """At most MAX_ROWS of some rows of a map, in increasing order: the ends of every run and others evenly between."""
     import numpy as np
@@ -421,7 +466,7 @@ class MatrixView(View):
             found, kept = await self.kl.reader.compute(lambda: self._bounded(whole, rows))
             order, ends, ln_mm = await self.kl.reader.compute(lambda: self._arranged(found, kept))
         except KltuiError as error:
-            self.heat.note = error.message
+            self.heat.note = error.in_one_line
             self.heat.refresh()
             return
         self.heat.n_chosen = len(rows)
@@ -458,7 +503,7 @@ class MatrixView(View):
         if self.heat.order_name == "kl" and rows:
             pair = self.heat.pair
             anchor = next(iter(found.rows_of(pair[:1] if pair else ())), rows[0])
-            return sorted(rows, key=lambda k: float(found.kl()[anchor, k]))
+            return sorted(rows, key=lambda k: undefined_last(float(found.kl()[anchor, k])))
         return rows
 
     def _chosen(self, found: Map) -> list[int]:

@@ -24,6 +24,7 @@ STATES = {"new": "new: not scored", "elsewhere": "not scored on this corpus", "s
 ELSEWHERE = "Scored on another corpus only; O selects the corpus that is shown."
 ERRORS_AT_ONCE = 32  # vectors read in one go
 REST_SECONDS = 1.0  # without a key, after which vectors out of view are read
+NAME_CELLS = 12  # width of the names of facts
 
 
 class RegistryView(View):
@@ -116,10 +117,10 @@ class RegistryView(View):
         if line is None:
             return []
         if line.row is None:
-            return self._run_details(line)
+            return self._run_details(line, width)
         return self._checkpoint_details(line.row, width)
 
-    def _run_details(self, line: TreeLine) -> list[list[Span]]:
+    def _run_details(self, line: TreeLine, width: int) -> list[list[Span]]:
         snapshot = self.kl.snapshot
         rows, found = snapshot.runs.get(line.run, []), snapshot.run_facts.get(line.run)
         n, scored = snapshot.counts.get(line.run) or (found[:2] if found else (0, 0))
@@ -133,7 +134,7 @@ class RegistryView(View):
             ("size", rows[0].checkpoint.size if rows else ""),
             ("type", rows[0].checkpoint.type if rows else ""),
         ]
-        return self._facts(facts)
+        return self._facts(facts, width)
 
     def _checkpoint_details(self, row: CheckpointRow, width: int) -> list[list[Span]]:
         from kltui.registry.checkpoint import LocalSource, ServedSource
@@ -154,7 +155,7 @@ class RegistryView(View):
             ("parent", c.parent),
             ("tags", " ".join(c.tags)),
         ]
-        lines = self._facts(facts)
+        lines = self._facts(facts, width)
         if same := self.same.get(row.name):
             lines += [[], [("the same weights as", look("warning"))]]
             lines += [[(part, look("text"))] for part in wrapped(_listed(same), max(8, width))]
@@ -182,9 +183,15 @@ class RegistryView(View):
         look = self.look
         return [[], *([(part, look("warning"))] for part in wrapped(said, max(8, width)))] if said else []
 
-    def _facts(self, facts: Sequence[tuple[str, str]]) -> list[list[Span]]:
+    def _facts(self, facts: Sequence[tuple[str, str]], width: int) -> list[list[Span]]:
+        """Lines of names and values; a value that is longer goes on below its beginning."""
         look = self.look
-        return [[(f"{k:<12}", look("muted")), (v, look("text"))] for k, v in facts if v]
+        return [
+            [(f"{'' if at else name:<{NAME_CELLS}}", look("muted")), (part, look("text"))]
+            for name, value in facts
+            if value
+            for at, part in enumerate(wrapped(value, max(8, width - NAME_CELLS)))
+        ]
 
     def csv_rows(self) -> Iterator[list[object]]:
         """Rows with the checkpoints that pass the filter."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kltui.tui.session import ScreenOwner
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
+BESIDE_NAMES = 24  # cells that names leave to the count of the selected and to the filter
+MIN_NAME = 16  # least width of a name on the status line
 MIN_FILTER = 27  # least width of a filter on the status line before it is left out
 
 
@@ -127,14 +129,15 @@ class StatusBar(Bar):
         chosen = kl.selection
         text = look("text", "raised")
         parts: list[list[Span]] = [[(" ", text)]]
-        if chosen.cursor:
+        cursor, a, b = self._names(room)
+        if cursor:
             number = kl.run_number(chosen.cursor)
             marker = (look.marker(number) + " ", look(look.series(number), "raised"))
-            parts.append([marker, (short_name(chosen.cursor, 32), text)])
-        for label, name in (("A", chosen.a), ("B", chosen.b)):
+            parts.append([marker, (cursor, text)])
+        for label, name in (("A", a), ("B", b)):
             if name:
                 head = (f"  {label} ", look("accent", "raised", bold=True))
-                parts.append([head, (short_name(name, 24), text)])
+                parts.append([head, (name, text)])
         if chosen.selected:
             parts.append([(f"  {len(chosen.selected)} selected", look("muted", "raised"))])
         if kl.filter.text:
@@ -144,6 +147,17 @@ class StatusBar(Bar):
         while len(parts) > 2 and sum(map(width_of, parts)) > room:
             parts.pop()
         return [span for part in parts for span in part]
+
+    def _names(self, room: int) -> list[str]:
+        """The names under the cursor and of A and B, whole or cut in their middles so that all have room."""
+        chosen = self.kl.selection
+        names = [safe_text(name) for name in (chosen.cursor, chosen.a, chosen.b)]
+        beside = BESIDE_NAMES if chosen.selected or self.kl.filter.text else 1
+        left, limits = room - beside - 4 * sum(map(bool, names)), [0, 0, 0]
+        for done, place in enumerate(sorted(range(3), key=lambda i: cell_len(names[i]))):
+            limits[place] = max(MIN_NAME, min(cell_len(names[place]), left // (3 - done)))
+            left -= min(cell_len(names[place]), limits[place])
+        return [short_name(name, limit) for name, limit in zip(names, limits, strict=True)]
 
     def _right(self) -> list[Span]:
         look, kl = self.look, self.kl

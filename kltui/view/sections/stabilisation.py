@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 
 from kltui.analysis.map import ConsecutiveKL
+from kltui.analysis.number_text import UNDEFINED
 from kltui.analysis.scale import PUBLISHED
 from kltui.analysis.stability import CONFIDENT, Stabilisation
 from kltui.analysis.stability import stabilisation as settle
@@ -56,7 +58,12 @@ def _settled(run: str, pairs: list[ConsecutiveKL], level: float) -> Stabilisatio
 
 
 def settled_words(s: Stabilisation) -> tuple[str, str]:
-    """(step, its range) as text: "not yet" if the last KL is above the level; a range that is one step is this; "-" if unknown."""
+    """(step, its range) as text: "not yet" if the last KL is above the level; a range that is one step is this; "-" if unknown.
+
+    "undefined" if the last KL is undefined.
+    """
+    if math.isnan(s.last_kl):
+        return UNDEFINED, "-"
     step, early, late = ("not yet" if v is None else str(v) for v in (s.step, s.earliest, s.latest))
     if not s.range_known:
         return step, "-"
