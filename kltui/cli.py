@@ -44,10 +44,11 @@ MIN_COLUMNS = 40
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs kltui and returns its exit code; every KltuiError is printed here."""
     prepare_output()
-    arguments = _parsed(argv)
+    parser = build_parser()
+    arguments = _parsed(parser, argv)
     try:
         check_environment()
-        check_options(build_parser(), arguments)
+        check_options(parser, arguments)
         if arguments.batch and arguments.device != "auto":
             hint = f"kltui --batch JOB --set scoring.device={arguments.device}"
             raise UsageError("--device has no effect with --batch", hint)
@@ -113,9 +114,8 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The parsed arguments. For unknown ones, prints similar options and exits with code 2."""
-    parser = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         options = [option for action in parser._actions for option in action.option_strings]

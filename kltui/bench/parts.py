@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kltui.errors import UsageError
 
@@ -24,8 +24,7 @@ NATIVE_PARTS = {
 }
 
 
-@dataclass(frozen=True)
-class Rival:
+class Rival(NamedTuple):
     """Another program that scores texts: its name, the modules that it needs, and how to install them."""
 
     title: str
@@ -39,8 +38,7 @@ RIVALS = {
 }
 
 
-@dataclass(frozen=True)
-class BenchRequest:
+class BenchRequest(NamedTuple):
     """What to measure. `model` is "" for all models; `parts` has at least one name."""
 
     topic: str

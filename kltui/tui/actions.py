@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SCREENS = (
     "registry", "jobs", "map", "curves", "diffusion", "matrix", "compare", "layers", "scale", "report"
@@ -61,8 +61,7 @@ class ActionHandlers:
 Handler = Callable[[ActionHandlers], bool | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """Something the user can do. `handler` is called with the focused pane, then the view, then the application.
 
     `screens` empty means everywhere. `rank` above 0 puts it on the key line, lower first; `group` heads

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kltui.errors import KltuiError, UsageError
 from kltui.sanitize import expanded, safe_text
@@ -23,8 +22,7 @@ ONE_OF = (
 )
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The workspace to open (None: none), and the job file, texts or models whose dialog is opened in it."""
 
     workspace: Path | None

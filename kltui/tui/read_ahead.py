@@ -21,7 +21,7 @@ from pathlib import PurePath
 from typing import Any, NoReturn
 
 from kltui.termination import ENDING
-from kltui.threads import usable_cores
+from kltui.threads import HELPER_NICENESS, usable_cores
 from kltui.tui.terminal.guard import end_with
 
 PATIENCE_S = 10.0  # after which this process reads for itself
@@ -93,6 +93,8 @@ def _answer(question: Callable[[], object], pipe: int, asking: int) -> NoReturn:
             for fd in range(3):  # the terminal is the interface's alone
                 os.dup2(nowhere, fd)
             gc.disable()
+            with suppress(OSError):  # some systems refuse niceness
+                os.nice(HELPER_NICENESS)
             with suppress(OSError, AttributeError):
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             data = _pickled(question())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kltui.sanitize import safe_text
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Recent:
+class Recent(NamedTuple):
     """A workspace that was opened before, and whether it still exists."""
 
     path: Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kltui.tui.filter import Filter, parse_filter
@@ -32,8 +31,7 @@ def chosen_now(filter_: Filter, selection: Selection) -> Chosen:
     return Chosen(filter_.text, tuple(selection.selected), selection.a, selection.b)
 
 
-@dataclass(frozen=True, slots=True)
-class UndoStep:
+class UndoStep(NamedTuple):
     """A description of a change, and a function that undoes it."""
 
     what: str

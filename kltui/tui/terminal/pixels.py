@@ -11,9 +11,8 @@ import io
 import os
 import re
 import subprocess
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kltui.errors import KltuiError
 
@@ -32,16 +31,14 @@ _ATTRIBUTES = re.compile(rb"\x1b\[\?([\d;]*)c")
 _REPLIES = (_KITTY, _ITERM2, _CELL, _ATTRIBUTES)
 
 
-@dataclass(frozen=True)
-class Ability:
+class Ability(NamedTuple):
     """The protocol by which a terminal shows images, and the width and height of its cells in pixels."""
 
     protocol: Protocol
     cell: tuple[int, int] = USUAL_CELL
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The position of an image on the screen (column and line from 0) and its size, in cells."""
 
     x: int

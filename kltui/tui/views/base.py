@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from textual.app import ComposeResult
 from textual.geometry import Region
@@ -21,8 +20,7 @@ WIDE, WIDEST = 120, 160
 BARS = 3  # lines outside the view: tabs, status, keys
 
 
-@dataclass(frozen=True)
-class ColumnOfPanes:
+class ColumnOfPanes(NamedTuple):
     """Panes stacked in one column of `width` cells (0: the rest), shown on terminals of at least `minimum` columns.
 
     With panes `aside`, `panes` is one plot, and the others are right of it or below.

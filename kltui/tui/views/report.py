@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -325,7 +324,7 @@ class ReportView(View):
 
     def make_room(self, width: int) -> None:
         """Makes the list wide enough for a line about each section if there is room."""
-        self.columns[0] = replace(self.columns[0], width=WIDE_LIST if width >= WIDEST else LIST_WIDTH)
+        self.columns[0] = self.columns[0]._replace(width=WIDE_LIST if width >= WIDEST else LIST_WIDTH)
         super().make_room(width)
 
     def copied(self) -> str:

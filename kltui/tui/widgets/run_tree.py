@@ -6,9 +6,9 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter, eq, itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kltui.analysis.number_text import with_error
 from kltui.sanitize import short_name
@@ -48,8 +48,7 @@ SORTS: dict[str, Callable[[CheckpointRow, Snapshot], Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """The order of the table: by a column of SORTS, or "" for the tree of runs."""
 
     column: str = ""
