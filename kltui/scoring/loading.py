@@ -16,7 +16,7 @@ from kltui.kernels import native
 from kltui.registry import layout, passed_on
 from kltui.registry.formats import unreadable
 from kltui.registry.gguf_file import is_gguf
-from kltui.registry.parameters import has_own_head
+from kltui.registry.parameters import has_own_head, is_embedding
 from kltui.registry.tensors import open_tensors
 from kltui.scoring import device_map, gguf, lean_imports, quantize, used_tensors
 from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
@@ -326,7 +326,9 @@ def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
     """A note if the files have an output head although config.json ties it. Raises KltuiError if transformers ignores it."""
     if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
         return ()
-    if not has_own_head(open_tensors(folder, as_indexed=False)):
+    tensors = open_tensors(folder, as_indexed=False)
+    # Saving without a copy of tied tensors may keep them under the name of the head: it is then loaded for both.
+    if not has_own_head(tensors) or not any(is_embedding(name) for name in tensors):
         return ()
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is embeddings.weight:

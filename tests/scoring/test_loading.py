@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from tiny_models import build_config, build_model, write_model
 
 from kltui.errors import KltuiError
@@ -52,6 +52,23 @@ def test_a_tied_head_may_be_missing(tmp_path):
     folder = write_model(tmp_path / "m", "llama_tied")
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     assert load(folder).notes == ()
+
+
+@pytest.mark.parametrize(("family", "head", "embeddings"), [
+    ("llama_tied", "lm_head.weight", "model.embed_tokens.weight"),
+    ("gemma2", "lm_head.weight", "model.embed_tokens.weight"),
+    ("gpt2", "lm_head.weight", "transformer.wte.weight"),
+])  # fmt: skip
+def test_tied_embeddings_may_be_stored_as_the_head_alone(tmp_path, family, head, embeddings):
+    """As safetensors.torch.save_model stores them: of the names of one tensor, the first by alphabet."""
+    folder = write_model(tmp_path / "m", family)
+    plain, ids = load(folder), torch.arange(12)[None]
+    save_model(plain.model, folder / "model.safetensors", metadata={"format": "pt"})
+    assert head in (names := load_file(folder / "model.safetensors")) and embeddings not in names
+    loaded = load(folder)
+    assert loaded.notes == ()
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids).logits, plain.model(ids).logits)
 
 
 def test_a_wrong_shape_is_fatal(folder):
