@@ -135,12 +135,22 @@ def _check_trained(folder: Path, model: Any, unused: Sequence[str]) -> None:
     ]
     if (beside := next((n for n in left if BESIDE_CODES.search(n)), None)) is not None:
         raise _codes_error(folder, f"{beside} belongs to quantised weights")
-    if left:
+    zero = _zero_biases(folder) if left else set()
+    if left := [name for name in left if name not in zero]:
         raise KltuiError(
             f"{len(left)} tensors in {folder} belong to layers of the model but are not used by transformers' {model.config.model_type}"
             f" with this config.json, first {safe_text(left[0], 120)}",
             "it would be scored without them: check that config.json belongs to these weights (model_type, number of layers, biases)",
         )
+
+
+def _zero_biases(folder: Path) -> set[str]:
+    """The biases that are zero everywhere, as conversions write them for layers without: they change nothing. None for pickles."""
+    try:
+        tensors = open_tensors(folder, as_indexed=False)
+    except KltuiError:
+        return set()
+    return {name for name, t in tensors.items() if name.endswith(".bias") and not t.data.any()}
 
 
 def _belongs(name: str, modules: Mapping[str, Any], stacks: Mapping[str, int], extra: int) -> bool:

@@ -136,6 +136,13 @@ def test_tables_and_other_parts_may_be_left_out(folder, name, shape):
     assert notes == () or notes == (f"1 tensor in the files is not used by the model, first {name}",)
 
 
+def test_biases_that_are_zero_may_be_left_out(folder):
+    """As conversions write them for layers that have none."""
+    name = "model.layers.0.self_attn.q_proj.bias"
+    change_tensors(folder, lambda t: t.update({name: torch.zeros(WIDTH)}))
+    assert load(folder).notes == (f"1 tensor in the files is not used by the model, first {name}",)
+
+
 def test_layers_that_predict_later_tokens_may_be_left_out(folder):
     change_config(folder, num_nextn_predict_layers=1)
     change_tensors(folder, lambda t: t.update({"model.layers.3.eh_proj.weight": torch.ones(4, 4)}))
