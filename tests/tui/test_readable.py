@@ -266,8 +266,11 @@ async def test_what_a_line_of_a_form_says_while_it_is_empty_fits(make_app: MakeA
         for keys in (["1", "f"], ["1", "E"], ["0", "w"]):
             await pilot.press(*keys)
             await until(pilot, lambda: isinstance(app.screen, Form) and app.screen.lines.line.size.width)
-            for row in app.screen.rows:
-                assert cell_len(row.line.placeholder) <= row.line.content_size.width, row.field.name
+            lines = app.screen.lines
+            for at, field in enumerate(lines.fields):
+                lines.go(at)
+                assert field.empty in lines.line.placeholder
+                assert cell_len(lines.line.placeholder) <= lines.line.content_size.width, field.name
             await pilot.press("escape")
 
 
