@@ -60,6 +60,22 @@ def test_bytes_and_idleness_on_a_workspace_on_disk(tmp_path: Path) -> None:
     assert not over, "\n".join(over)
 
 
+def test_cursor_moves_of_diffusion_and_along_a_row_of_the_matrix_keep_their_budget(tmp_path: Path) -> None:
+    folder = write_workspace(tmp_path / "ws", 200, 100)
+    terminal = budgets.interface(folder, tmp_path)
+    try:
+        terminal.until(" scored")
+        budgets.show_map(terminal)
+        for screen, keys in (("5", "ljhk"), ("6", "lh")):
+            terminal.shown_for(screen, 1.0)
+            budgets.calm(terminal)
+            sizes = {key: budgets.press_one(terminal, screen, key).size for key in keys}
+            assert max(sizes.values()) <= budgets.MOVED_BYTES, sizes
+            assert sum(size > 0 for size in sizes.values()) > 1, sizes
+    finally:
+        terminal.close()
+
+
 @pytest.mark.parametrize("size", [(60, 15), (200, 50)])
 def test_evil_strings_do_not_reach_the_terminal(size: tuple[int, int]) -> None:
     terminal = Terminal.of_fake(0, *size, "evil")
