@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
 import os
 import re
+import struct
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -166,3 +169,20 @@ def test_a_figure_takes_the_pane_if_its_panels_are_readable_there_and_all_panes_
     assert fitted(many, (pane, Place(0, 3, 200, 56)), "p3", alone=False)[0].columns == 3
     assert fitted(many, (pane, Place(0, 3, 200, 36)), "p3", alone=False)[0].columns == 4
     assert not fitted(a_figure(2), (pane, view), "", alone=False)[0].panels
+
+
+def test_a_cell_that_is_not_reported_has_the_size_that_the_kernel_knows() -> None:
+    ours, theirs = os.openpty()
+    try:
+        assert pixels.cell_of_window(theirs) == pixels.USUAL_CELL
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 960, 640))
+        assert pixels.cell_of_window(theirs) == (8, 16)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert pixels.cell_of_window(theirs) == pixels.USUAL_CELL  # no terminal any more
+    answers = TerminalReplies()
+    answers.feed(KITTY + PLAIN)
+    assert answers.ability((8, 16)) == Ability("kitty", (8, 16))
+    answers.feed(CELL)
+    assert answers.ability((8, 16)) == Ability("kitty", (10, 20))

@@ -7,10 +7,13 @@ tmux passes it to the terminal outside, which needs tmux's option `allow-passthr
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
 import os
 import re
+import struct
 import subprocess
+import termios
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
@@ -95,11 +98,14 @@ class TerminalReplies:
             left = reply.sub(b"", left)
         return left
 
-    def ability(self) -> Ability | None:
-        """The protocol and cell size according to the replies; None if the terminal cannot show images."""
+    def ability(self, usual: tuple[int, int] = USUAL_CELL) -> Ability | None:
+        """The protocol and cell size according to the replies; None if the terminal cannot show images.
+
+        `usual` is the cell size of a terminal that does not report it.
+        """
         kitty, iterm2 = _KITTY.search(self._data), _ITERM2.search(self._data)
         attributes = _ATTRIBUTES.search(self._data)
-        cell = self._cell(iterm2)
+        cell = self._cell(iterm2) or usual
         if kitty and kitty.group(1) == b"OK":
             return Ability("kitty", cell)
         if iterm2:
@@ -108,14 +114,27 @@ class TerminalReplies:
             return Ability("sixel", cell)
         return None
 
-    def _cell(self, iterm2: re.Match[bytes] | None) -> tuple[int, int]:
+    def _cell(self, iterm2: re.Match[bytes] | None) -> tuple[int, int] | None:
         found = _CELL.search(self._data)
         height, width = (float(v) for v in found.groups()) if found else (0.0, 0.0)
         if not found and iterm2:
             scale = float(iterm2.group(3) or 1)
             height, width = float(iterm2.group(1)) * scale, float(iterm2.group(2)) * scale
-        known = 2 <= width <= 200 and 2 <= height <= 400
-        return (round(width), round(height)) if known else USUAL_CELL
+        return _believed(width, height)
+
+
+def cell_of_window(fd: int) -> tuple[int, int]:
+    """Width and height in pixels of a cell as the kernel knows it, also within tmux; `USUAL_CELL` if it does not."""
+    try:
+        rows, columns, width, height = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
+    except OSError:
+        return USUAL_CELL
+    return _believed(width / max(columns, 1), height / max(rows, 1)) or USUAL_CELL
+
+
+def _believed(width: float, height: float) -> tuple[int, int] | None:
+    known = 2 <= width <= 200 and 2 <= height <= 400
+    return (round(width), round(height)) if known else None
 
 
 def pixel_size(ability: Ability, place: Place) -> tuple[int, int]:

@@ -134,13 +134,14 @@ def _columns(made: PaperFigure, place: pixels.Place) -> int:
 async def ability_of(app: Session) -> pixels.Ability:
     """How the terminal shows images, queried once. Raises KltuiError if it cannot."""
     if app.pixel_ability is None:
-        ask = getattr(driver_of(app), "ask", None)
+        driver = driver_of(app)
+        ask = getattr(driver, "ask", None)
         answers = (
             await ask(pixels.question(pixels.in_tmux()), pixels.in_tmux())
             if ask
             else pixels.TerminalReplies()
         )
-        app.pixel_ability = answers.ability()
+        app.pixel_ability = answers.ability(pixels.cell_of_window(getattr(driver, "fileno", 0)))
     if app.pixel_ability is None:
         hint = "In tmux: set -g allow-passthrough on. " if pixels.in_tmux() else ""
         raise KltuiError(
