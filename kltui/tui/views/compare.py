@@ -99,8 +99,15 @@ class TextTable(Table):
         return len(self.order)
 
     def _empty_line(self, y: int) -> list[Span]:
-        text = self.note or "c suggests pairs to compare; mark any two with a and b, on every screen."
-        return empty_line(self, y, ("muted", text))
+        return empty_line(self, y, ("muted", self.note or self._what_to_mark()))
+
+    def _what_to_mark(self) -> str:
+        snapshot = self.kl.snapshot
+        if snapshot.n_scored < 2:
+            return "Two scored checkpoints are needed: press 1, then s to score more."
+        if snapshot.suggested_pairs:
+            return "c suggests pairs to compare; mark any two with a and b, on every screen."
+        return "Mark two checkpoints with a and b, here or on any screen."
 
     def cells(self, index: int) -> Sequence[Cell]:
         text = self.order[index]
@@ -436,6 +443,8 @@ class CompareView(View):
         table.refresh()  # the title names the order, also while nothing is compared yet
         self._put_in_order()
         self.show_text()
+        if not table.order:
+            self.kl.say("no texts to order: A and B have no KL yet", "warning")
 
     def do_tokens(self) -> None:
         """Shows a job that scores A and B again and stores the log-probabilities of tokens."""
@@ -443,7 +452,12 @@ class CompareView(View):
         both = [rows[n] for n in (chosen.a, chosen.b) if n in rows]
         corpus, scoring = jobs_start.usual_tables(self.kl.snapshot.jobs)
         if len(both) < 2 or not corpus:
-            self.kl.say("mark A and B first; a job for tokens needs the corpus of an earlier job", "warning")
+            self.kl.say(
+                "no job of this workspace says where its texts come from, so none can score their tokens"
+                if len(both) == 2
+                else "mark A and B first",
+                "warning",
+            )
             return
         asked = {"tokens": True} | ({"unconditional": True} if self.kl.reader.values != CONDITIONAL else {})
         jobs_start.offer(self.kl, jobs_start.entries_of(both), corpus, scoring | asked)

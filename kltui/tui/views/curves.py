@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from kltui.tui.widgets.canvas import (
     wrapped,
 )
 from kltui.tui.widgets.curve_panel import CurvePanel, Wanted
-from kltui.view.curve_content import KINDS, Content, Settled
+from kltui.view.curve_content import KINDS, WINDOWS, Content, Settled
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from kltui.tui.map_cache import MapCache
     from kltui.view.axis import Scale
 
-WINDOWS = (10, 20, 5)
 BARS = 4  # lines outside the panels: tabs, status, keys, and the sentence
 MIN_CELL = (38, 10)  # least width and height of a panel
 TWO_FROM, TABLE_WIDTH = 70, 50
@@ -219,7 +219,7 @@ class CurvesView(View):
             self._put("loss", self._flagged(loss, "loss"))
             self._put("updates", await source.updates(found, wanted))
         except KltuiError as error:
-            self._say_nothing(error.message)
+            self._say_nothing(error.in_one_line)
             return
         self.table.update_data()
         self.sentence.refresh()
@@ -312,7 +312,8 @@ class CurvesView(View):
             return [(f" ! {safe_text(spiked.words(), 200)}", look("bad"))]
         s = self._here()
         if s is None:
-            return [(" no run has two scored steps, so settling is undefined", look("muted"))]
+            differ = " that differ" if self.found.repeats.left_out else ""
+            return [(f" no run has two scored steps{differ}, so settling is undefined", look("muted"))]
         number = self.kl.run_number(self.first_name())
         head: list[Span] = [(f" {look.marker(number)} ", look(look.series(number)))]
         head.append((short_name(s.run, 32), look("text", bold=True)))
@@ -324,6 +325,8 @@ class CurvesView(View):
         from kltui.view.sections.stabilisation import settled_words
 
         look = self.look
+        if math.isnan(s.last_kl):
+            return [[(": its last KL is undefined, so where it settled is too", look("warning"))]]
         if s.step is None:
             last = with_error(s.last_kl, s.last_se)
             ways = (
@@ -364,7 +367,9 @@ class CurvesView(View):
 
     def _step_text(self, run: str, level: float) -> str:
         s = self.settled.by_level[level].get(run)
-        return "-" if s is None else "not yet" if s.step is None else str(s.step)
+        from kltui.view.sections.stabilisation import settled_words
+
+        return "-" if s is None else settled_words(s)[0]
 
     def _about(self, width: int) -> list[list[Span]]:
         """Lines on what the table leaves out, and on the meaning of lines and signs."""

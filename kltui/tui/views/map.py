@@ -172,8 +172,8 @@ class MapView(View):
             await self._draw()
         except KltuiError as error:
             self._broken = error.message
-            self.plot.note = error.message
-            self._waiting("stopped: press r to start it again" if self.plot.map is not None else "")
+            self.plot.note = error.in_one_line
+            self._waiting(self._stopped(error) if self.plot.map is not None else "")
             self.plot.refresh()
             self.kl.complain(error)
         finally:
@@ -184,6 +184,15 @@ class MapView(View):
         self._ask_near()
         if self._stale:
             self._ask()
+
+    def _stopped(self, error: KltuiError) -> str:
+        """Words for the header beside an earlier picture: whether the chosen one can be tried again."""
+        from kltui.tui.embedding import AGAIN
+
+        if error.hint == AGAIN:
+            return "stopped: press r to start it again"
+        method = self._method_for(self.kl.map_cache.n_total)[0]
+        return f"no {SAID.get(method, method)} of these vectors: v shows another picture"
 
     async def _draw(self) -> None:
         """Computes the picture by the chosen method, and shows each intermediate picture."""

@@ -139,9 +139,8 @@ class MapPlot(PlotPane):
         assert self.map is not None
         layers = self.known_lines.n_layers if self.known_lines is not None else 0
         total = max(self.n_total, len(self.map)) - layers
-        said = counted(total, "checkpoint")
-        said = said if self.n_shown == total else f"{self.n_shown} of {said}"
-        said += f" and {layers} layers" if layers else ""
+        of = "" if self.n_shown == total else f"{self.n_shown} of "
+        said = of + counted(total, "checkpoint") + (f" and {counted(layers, 'layer')}" if layers else "")
         return said + (f", {len(self.left_out)} left out" if self.left_out else "")
 
     @property
@@ -233,7 +232,7 @@ class MapPlot(PlotPane):
     def axis_said(self, axis: int) -> str:
         """The name of an axis (from 0), for PCA with its share of the squared distances."""
         share = self.picture.axis_share if self.picture is not None else ()
-        return f"axis {axis + 1}" + (f" ({share[axis]:.1%})" if axis < len(share) else "")
+        return f"axis {axis + 1}" + (f" ({share[axis]:.1%})" if axis < len(share) and any(share) else "")
 
     def _turn(self) -> Turn:
         from kltui.view.space import Turn
@@ -508,11 +507,12 @@ class MapPlot(PlotPane):
             return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
         if not self.n_shown:
             return [(" all are hidden or filtered out: Z shows, esc clears the filter", look("warning"))]
-        mark, style = self.mark_of(self.cursor)
-        name = short_name(self.map.names[self.cursor], 40)
+        figures, (mark, style) = list(self._figures(self.cursor)), self.mark_of(self.cursor)
+        least = min((width_of(s) for s in figures if s), default=0)
+        room = self.body_width - 3 - min(least, max(0, self.body_width - 27))
+        name = short_name(self.map.names[self.cursor], room)
         spans: list[Span] = [(f" {mark} ", style), (name, look("text", bold=True))]
-        room = self.body_width - width_of(spans)
-        spans += next(s for s in self._figures(self.cursor) if width_of(s) <= room or not s)
+        spans += next(s for s in figures if width_of([*spans, *s]) <= self.body_width or not s)
         for said in self._more(self.cursor):
             if width_of([*spans, more := (f"   {said}", look("muted"))]) <= self.body_width:
                 spans.append(more)

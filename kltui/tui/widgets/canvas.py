@@ -278,8 +278,7 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
         bar = self._separator() if self.barred else []
         if spans:
             said = spelled(spans, look)
-            # one character may become several in ASCII
-            if look.ascii_only and width_of(said) > self.body_width:
+            if width_of(said) > self.body_width:
                 said = spelled(shortened(_without_end(said), self.body_width), look)
             return strip_of([*bar, *said], width, look())
         if self._blank is None or self._blank[0] != (width, self.barred, look):

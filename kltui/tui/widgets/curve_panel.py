@@ -17,7 +17,7 @@ from kltui.sanitize import in_ascii, safe_text, short_name
 from kltui.tui.data import label_of_row, run_of
 from kltui.tui.widgets.canvas import Span, width_of
 from kltui.tui.widgets.plot import PlotPane
-from kltui.view.curve_content import Content, PanelKind
+from kltui.view.curve_content import TOO_FEW_TEXTS, Content, PanelKind
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class CurvePanel(PlotPane):
         drawn_for = self._draws()
         drawn = self._shown_curves()
         names = [name for d in drawn for name in d.names]
-        if not drawn:
+        if not drawn or math.isnan(self._extent(drawn)[0]):
             return PanelPicture(drawn_for, drawn, None, names, [], [], [], None)
         scene, words = self._scene(drawn)
         ends, spiked = self._signs(drawn)
@@ -254,12 +254,20 @@ class CurvePanel(PlotPane):
         self.in_order = {at for at, _, series in made.words if series == PUBLISHED_LINE}
         self._whole = (scene, made.window) if scene is not None and made.window is not None else None
         if scene is None and self.content.curves:
-            self.note = "every run is hidden or filtered out: press Z to show them, esc to clear the filter"
+            self.note = self._why_blank()
         same_axes = self.scene is not None and scene is not None and (
             (self.scene.x_scale, self.scene.y_scale) == (scene.x_scale, scene.y_scale)
         )  # fmt: skip
         self.show(scene, made.names, keep_window=keep_window and same_axes and not self.fits)
         self.follow()
+
+    def _why_blank(self) -> str:
+        """Why none of the content's curves is drawn, and what to press."""
+        if not self.drawn:
+            return "every run is hidden or filtered out: press Z to show them, esc to clear the filter"
+        if any(math.isfinite(value) for d in self.drawn for value in d.values):
+            return "every value is 0, which a log axis cannot show: press Y here for a linear one"
+        return TOO_FEW_TEXTS if self.panel.short.startswith("KL") else "undefined at every step"
 
     def fitted_window(self, scene: Scene) -> Window:
         """The window of a scene, found with it."""

@@ -37,6 +37,7 @@ UP_FIRST = tuple(sorted(WAYS, key=lambda way: (abs(way[1]), way[1] > 0)))
 Y_AXIS = 8
 MANY_POINTS = 20_000  # of which a change of markers is drawn after the answer to the key
 NAME_ROWS = 1.3  # rows above a fitted scene, for the name of the y axis
+NO_PLOT = "there is no plot here to zoom or pan"
 
 
 class PlotPane(Pane):
@@ -456,6 +457,7 @@ class PlotPane(Pane):
 
     def _zoom(self, factor: float) -> None:
         if not self._prepare() or self.seen is None or self.scene is None:
+            self.kl.say(NO_PLOT, "warning")
             return
         at = (0.5, 0.5)
         if self.cursor >= 0:
@@ -471,14 +473,18 @@ class PlotPane(Pane):
         self._zoom(1 / 1.5)
 
     def do_zoom_reset(self) -> None:
-        if self.fits:
+        if self.scene is None:
+            self.kl.say(NO_PLOT, "warning")
+        elif self.fits:
             self.kl.say("everything is in view")
-        elif self.scene is not None:
+        else:
             self.window, self.fits = self.fitted_window(self.scene), True
             self.redraw_plot()
 
     def _pan(self, right: float, up: float) -> None:
-        if self._prepare() and self.seen is not None:
+        if not self._prepare() or self.seen is None:
+            self.kl.say(NO_PLOT, "warning")
+        else:
             self._look_through(self.seen.panned(right, up))
 
     def do_pan_left(self) -> None:
