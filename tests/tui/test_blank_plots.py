@@ -12,6 +12,7 @@ from test_odd_maps import OddWorkspace, as_is, same
 from test_odd_workspaces import long_names
 
 from kltui.tui.app import KltuiApp
+from kltui.tui.widgets.canvas import spelled
 
 MakeApp = Callable[..., KltuiApp]
 
@@ -107,3 +108,19 @@ async def test_the_read_out_of_the_map_keeps_the_end_of_a_long_name(make_app: Ma
         read = "".join(text for text, _ in app.view.plot.readout())
         assert f"@{app.selection.cursor.partition('@')[2]}" in read
         assert cell_len(read) <= app.view.plot.body_width  # so that nothing cuts it again
+
+
+async def test_read_outs_of_long_names_fit_in_ascii_too(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace(names=long_names()), ascii_only=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("j", "3")
+        await until(pilot, lambda: app.view.plot.cursor >= 0)
+        await pilot.press("]")
+        for _ in range(2):
+            pane = app.view.plot if app.screen_name == "map" else app.view.heat
+            said = "".join(text for text, _ in spelled(pane.body_line(pane.body_height - 1), app.look))
+            assert "+-" in said and cell_len(said) <= pane.body_width, said
+            await pilot.press("6")
+            await until(pilot, lambda: app.view.heat.order)
+            await pilot.press("l")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
 from rich.style import Style
 
 from kltui.errors import KltuiError
@@ -15,7 +14,7 @@ from kltui.sanitize import short_name
 from kltui.tui.number_format import loss_of, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.map_plot import UNIT
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted_name, width_of
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted_name, spelled, width_of
 from kltui.tui.widgets.plot import PlotPane
 from kltui.tui.widgets.run_tree import counted
 from kltui.view.palette import SHADES
@@ -191,7 +190,7 @@ class LayersPlot(PlotPane):
             ]
         series = int(self.scene.code_n[self.cursor]) // SHADES if self.scene is not None else 0
         said = f"   {self._said_of(self.cursor)}"
-        room = self.body_width - 3 - cell_len(said)
+        room = self.body_width - 3 - width_of(spelled([(said, look())], look))
         return [
             (f" {look.marker(series)} ", look(look.series(series))),
             (short_name(self.names[self.cursor], max(24, room)), look("text", bold=True)),

@@ -33,7 +33,7 @@ from kltui.tui.views.map_scene import (
     model_of,
     related,
 )
-from kltui.tui.widgets.canvas import Span, width_of
+from kltui.tui.widgets.canvas import Span, spelled, width_of
 from kltui.tui.widgets.plot import PlotPane
 from kltui.tui.widgets.run_tree import counted
 from kltui.view.palette import SHADES
@@ -508,11 +508,11 @@ class MapPlot(PlotPane):
         if not self.n_shown:
             return [(" all are hidden or filtered out: Z shows, esc clears the filter", look("warning"))]
         figures, (mark, style) = list(self._figures(self.cursor)), self.mark_of(self.cursor)
-        least = min((width_of(s) for s in figures if s), default=0)
+        least = min((width_of(spelled(s, look)) for s in figures if s), default=0)
         room = self.body_width - 3 - min(least, max(0, self.body_width - 27))
         name = short_name(self.map.names[self.cursor], room)
         spans: list[Span] = [(f" {mark} ", style), (name, look("text", bold=True))]
-        spans += next(s for s in figures if width_of([*spans, *s]) <= self.body_width or not s)
+        spans += next(s for s in figures if width_of(spelled([*spans, *s], look)) <= self.body_width or not s)
         for said in self._more(self.cursor):
             if width_of([*spans, more := (f"   {said}", look("muted"))]) <= self.body_width:
                 spans.append(more)

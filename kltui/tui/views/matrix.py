@@ -16,7 +16,17 @@ from kltui.sanitize import in_ascii, safe_text, short_name
 from kltui.tui.number_format import briefly, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, fitted_name, names_in, shortened
+from kltui.tui.widgets.canvas import (
+    Pane,
+    Span,
+    TextPane,
+    fitted,
+    fitted_name,
+    names_in,
+    shortened,
+    spelled,
+    width_of,
+)
 from kltui.tui.widgets.matrix_overview import Overview, OverviewPane, blocks
 from kltui.view.palette import HEAT, heat, ink_on
 
@@ -287,7 +297,7 @@ class HeatMap(Pane):
         said = "itself" if pair[0] == pair[1] else with_error(kl.value, kl.se)
         said += ": too few texts in common" * math.isnan(kl.value)
         hint = "   enter goes there" if self.whole else "   enter compares"
-        room = self.body_width - cell_len(said) - 8
+        room = self.body_width - width_of(spelled([(f" → {said}", look())], look)) - 5
         if room - len(hint) < min(NAMES_FIRST, sum(map(cell_len, pair))):
             hint = ""  # the names say more
         a, b = names_in(*pair, room - len(hint))
