@@ -107,7 +107,7 @@ def _read_ahead(path: Path, basis: Basis | None, values: str, memory: Memory) ->
     """Another process that reads the workspace as the session will; it is forked before there are any threads."""
     from kltui.tui.read_ahead import ReadAhead
 
-    def question() -> Snapshot:
+    def question() -> Snapshot | None:
         from kltui.tui.basis import basis_of
         from kltui.tui.data import SnapshotReader
 
@@ -117,7 +117,9 @@ def _read_ahead(path: Path, basis: Basis | None, values: str, memory: Memory) ->
             reader.basis = basis
         else:
             reader.restore(basis_of(memory.load(path).get("basis")))
-        return reader.first()
+        found = reader.first()
+        # With settings that do not fit, the interface would make maps before it has read the workspace and replaced them.
+        return None if reader.forgotten else found
 
     return ReadAhead(question)
 

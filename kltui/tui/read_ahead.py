@@ -62,14 +62,16 @@ class ReadAhead:
         """The answer, which may be None; None too if there was an error, or no answer after PATIENCE_S. Can be called once."""
         if not self._pid:
             return None
-        data, end, is_whole = b"", time.monotonic() + PATIENCE_S, False
+        data, end = b"", time.monotonic() + PATIENCE_S
         while select.select([self._pipe], [], [], max(0.0, end - time.monotonic()))[0]:
             if not (got := os.read(self._pipe, _CHUNK)):
-                is_whole = True
                 break
             data += got
         self.close()
-        return pickle.loads(data) if is_whole and data else None
+        # There is no whole answer after an error, when time is up, or if the other process was killed.
+        with suppress(EOFError, pickle.UnpicklingError):
+            return pickle.loads(data)
+        return None
 
     def close(self) -> None:
         """Ends the other process."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -92,10 +94,22 @@ def test_the_settings_are_those_of_the_session(tmp_path: Path) -> None:
 
     assert len(read_here(tmp_path, Noted(over)).losses) == 3 and asked == [over]
     memory = Memory(tmp_path / "view.json")
-    memory.save(tmp_path, {"basis": Basis("no such corpus").as_record()})
+    memory.save(tmp_path, {"basis": Basis(over).as_record()})
     for basis, values in ((None, "conditional"), (Basis(over), "pmi")):
         found = main._read_ahead(tmp_path, basis, values, memory).result()
         assert timeless(found) == timeless(read_here(tmp_path))
+
+
+async def test_settings_that_cannot_be_restored_are_left_to_the_interface(tmp_path: Path, until) -> None:
+    """Nothing is shown, and so no map is made, before they are replaced."""
+    fill(tmp_path / "ws")
+    memory = Memory(tmp_path / "view.json")
+    memory.save(tmp_path / "ws", {"basis": Basis(exclude=("gone",)).as_record()})
+    app = KltuiApp(tmp_path / "ws", memory=memory)
+    app.reader.ahead = main._read_ahead(tmp_path / "ws", None, "conditional", memory)
+    async with app.run_test(size=(130, 40)) as pilot:
+        await until(pilot, lambda: "so the whole map is shown: 'gone' matches no run" in text_of(app))
+        await until(pilot, lambda: "as scored │ none excluded" in text_of(app))
 
 
 def test_an_error_is_left_to_the_interface(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +135,14 @@ def test_a_process_that_is_stuck_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
     pid = unasked._pid
     unasked.close()
     assert has_ended(unasked, pid) and unasked.result() is None
+
+
+def test_an_answer_that_breaks_off_is_none() -> None:
+    ahead = ReadAhead(lambda: [bytes(5 << 20)])
+    pid = ahead._pid
+    assert select.select([ahead._pipe], [], [], 60)[0]
+    os.kill(pid, signal.SIGKILL)
+    assert ahead.result() is None and has_ended(ahead, pid)
 
 
 def test_an_answer_may_be_larger_than_a_pipe() -> None:
