@@ -123,6 +123,27 @@ async def test_lines_of_a_form_keep_their_values_and_cursors(make_app: MakeApp, 
     assert found == [{"name": "abxzc", "folder": "", "note": ("long " * 60)[:-1]}]
 
 
+async def test_a_click_on_a_line_of_a_form_edits_that_line(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.push_screen(form := Form("A form", [Field(name, name) for name in ("one", "two", "three")]))
+        await until(pilot, lambda: "A form" in text_of(app))
+        line = form.lines.line
+        for at, value in enumerate(("one", "two", "three")):
+            for column in (
+                form.lines.NAMES + 2,
+                form.lines.NAMES + 3,
+            ):  # the second on the line that is edited
+                await pilot.click("FormLines", offset=(column, at))
+                assert (form.lines.at, line.value) == (at, value)
+            assert line.selection == Selection.cursor(2)
+        await pilot.mouse_down("FormLines", offset=(form.lines.NAMES + 1, 2))
+        await pilot.hover("FormLines", offset=(form.lines.NAMES + 3, 2))
+        await pilot.mouse_up("FormLines", offset=(form.lines.NAMES + 3, 2))
+        assert form.lines.at == 2 and line.selected_text == "th"
+
+
 async def test_far_along_a_run_the_tree_keeps_the_last_digits_in_their_rows(make_app: MakeApp, until) -> None:
     app = make_app(FakeWorkspace(5, names=checkpoints(tuple(range(0, 6000, 10)))))
     async with app.run_test(size=(120, 50)) as pilot:

@@ -67,7 +67,10 @@ class FormLines(Pane, can_focus=False):
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         """Puts the input line over the line under the mouse."""
-        self.go(min(event.y, len(self.fields) - 1))
+        # `event.y` is that within the input line if this is under the mouse; it has moved its cursor itself then.
+        at = min(int(event.screen_y) - self.region.y, len(self.fields) - 1)
+        if at != self.at:
+            self.go(at)
 
     def render_line(self, y: int) -> Strip:
         """A name, highlighted while its value is edited, and its value."""
