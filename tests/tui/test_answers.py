@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import lines_of, text_of
@@ -16,9 +17,34 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.dialogs.forms import Field, Form
 from kltui.tui.dialogs.prompts import LineInput
 from kltui.tui.terminal.textual_private import OverlaidScreen
-from kltui.tui.views import map_scene
+from kltui.tui.views import curves, map_scene
 
 MakeApp = Callable[..., KltuiApp]
+
+
+async def test_a_turn_before_there_are_three_dimensions_is_answered_and_kept(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.map is not None and not app.view.plot.waiting)
+        view, asked = app.view, []
+        monkeypatch.setattr(view, "_ask", lambda: asked.append("asked"))
+        await pilot.press("d")
+        assert asked and view.dims == 3 and view.plot.dims == 2
+        said = set()
+        for key in "<<{":
+            await pilot.press(key)
+            assert "once there is a picture in three dimensions" in app.message
+            said.add(app.message)
+        assert len(said) == 3
+        turn = view.plot.turn
+        monkeypatch.undo()
+        view._ask()
+        await until(pilot, lambda: view.plot.dims == 3)
+        assert view.plot.turn == turn and f"turned {turn.azimuth:.0f}°" in text_of(app)
 
 
 def test_the_lines_of_a_map_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,3 +185,48 @@ async def test_far_along_a_run_the_tree_keeps_the_last_digits_in_their_rows(make
         assert len(before) == len(after) > 40 and not set(before) & set(after)
         same = [a[-2:] == b[-2:] for a, b in zip(before, after, strict=True)]
         assert sum(same) > 0.9 * len(same)
+
+
+class Noted(np.ndarray):
+    """An array that notes how often one of its numbers is asked for."""
+
+    asked = 0
+
+    def __getitem__(self, at: object) -> object:
+        Noted.asked += isinstance(at, int | np.integer)
+        return super().__getitem__(at)
+
+
+async def test_texts_are_put_in_order_without_a_look_at_each(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace(700))
+    async with app.run_test(size=(160, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = "tiny@1", "small@1400"
+        await pilot.press("7")
+        await until(pilot, lambda: app.view.texts.order)
+        table = app.view.texts
+        by = table.drivers.difference.copy()
+        object.__setattr__(table.drivers, "difference", by.view(Noted))
+        for name, sign in (("a", -1.0), ("b", 1.0), ("most", 0.0)):
+            Noted.asked = 0
+            await pilot.press("o")
+            assert table.order_name == name
+            assert Noted.asked < 200  # the rows in view
+            wanted = sorted(map(int, table.drivers.order), key=lambda s, sign=sign: sign * by[s])
+            assert table.order == wanted
+
+
+async def test_a_move_to_another_run_looks_at_no_point_of_the_map(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(200, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("4")
+        await until(pilot, lambda: app.view.found is not None and app.view.panels[0].scene is not None)
+        await until(pilot, lambda: "bars: one standard error" in text_of(app))
+        monkeypatch.setattr(curves, "_n_loose", pytest.fail)
+        label = app.view.label()
+        app.set_cursor("small@100")
+        await until(pilot, lambda: app.view.label() == app.view._label != label)
+        assert app.view.n_loose == sum(p.step is None for p in app.view.found.points)

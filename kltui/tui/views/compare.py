@@ -234,11 +234,11 @@ class CompareView(View):
         table = self.texts
         if table.drivers is None:
             return
-        order = [int(s) for s in table.drivers.order]
+        order = table.drivers.order
         if table.order_name != "most":
             sign = -1.0 if table.order_name == "a" else 1.0
-            order.sort(key=lambda s: sign * float(table.drivers.difference[s]) if table.drivers else 0.0)
-        table.order, table.cursor, table.top = order, 0, 0
+            order = order[(sign * table.drivers.difference[order]).argsort(kind="stable")]
+        table.order, table.cursor, table.top = order.tolist(), 0, 0
         table.refresh()
 
     def _summary(self, width: int) -> list[list[Span]]:
@@ -330,6 +330,7 @@ class CompareView(View):
         from kltui.tui.widgets.token_lines import read_text_tokens
 
         text, number = self.texts.texts[index], self.texts.numbers[index]
+        shown = self.lines
         try:
             self.lines = (
                 await self.kl.reader.read(lambda ws: read_text_tokens(ws, a, number, text)),
@@ -337,7 +338,8 @@ class CompareView(View):
             )
         except KltuiError as error:
             self.kl.complain(error)
-        self.reading.update_data()
+        if self.lines != shown:  # most texts have no tokens
+            self.reading.update_data()
 
     def _text(self, width: int) -> list[list[Span]]:
         index, look = self.text_index, self.look

@@ -83,6 +83,7 @@ class CurvesView(View):
         self.level: float | None = None
         self.window, self.n_weights = WINDOWS[0], 0
         self.found: Map | None = None
+        self.n_loose = 0  # models without a step
         self.settled = Settled({})
         self.spikes: list[Spike] = []
         self.trajectories: list[Trajectory] = []
@@ -201,6 +202,7 @@ class CurvesView(View):
         try:
             found = await kl.map_cache.map()
             if found is not self.found:
+                self.n_loose = await kl.map_cache.ask("loose", lambda: _n_loose(found))
                 self.found, self.trajectories = found, found.trajectories()
             consecutive = await source.consecutive(found)
             self.settled = await source.settled(found)
@@ -373,9 +375,8 @@ class CurvesView(View):
 
     def _about(self, width: int) -> list[list[Span]]:
         """Lines on what the table leaves out, and on the meaning of lines and signs."""
-        assert self.found is not None
         look = self.look
-        loose = sum(p.step is None and p.layer is None for p in self.found.points)
+        loose = self.n_loose
         said = [
             f"{loose} model{'s' * (loose != 1)} without steps {'have' if loose != 1 else 'has'} no curve"
             if loose
@@ -526,6 +527,11 @@ class CurvesView(View):
         """The focused panel (otherwise the first), and whether it is enlarged."""
         pane = self.focus_pane if isinstance(self.focus_pane, CurvePanel) else self.panels[0]
         return pane.panel.title, [p for p in self.panels if p.display] == [pane]
+
+
+def _n_loose(found: Map) -> int:
+    """The number of models without a step."""
+    return sum(p.step is None and p.layer is None for p in found.points)
 
 
 def _new_source(map_cache: MapCache, reader: SnapshotReader) -> CurveSource:

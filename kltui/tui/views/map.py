@@ -379,8 +379,11 @@ class MapView(View):
         """Rotates a picture in three dimensions; switches to three dimensions if it has two."""
         if self.dims != 3:
             self.do_dimensions()
-        elif self.plot.dims == 3:
-            self.plot.turn_by(azimuth, elevation)
+            return
+        turn = self.plot.turn_by(azimuth, elevation)
+        if self.plot.dims != 3:  # nothing else shows that the key was heard
+            now = f"turned {turn.azimuth:.0f}°, raised {turn.elevation:.0f}°"
+            self.kl.say(f"{now} once there is a picture in three dimensions")
 
     def do_turn_left(self) -> None:
         self._turn_by(-TURN_DEGREES, 0.0)
@@ -451,7 +454,7 @@ class MapView(View):
             self.kl.say(
                 f"layers of {'one model' if count == 1 else f'{count} models'} shown; press V to hide them"
             )
-        elif self.plot.map is not None and all(p.layer is None for p in self.plot.map.points):
+        elif self.plot.known_lines is not None and not self.plot.known_lines.n_layers:
             self.kl.say('no layer vectors are stored: score with layers = "all"', "warning")
         else:
             self.kl.say("models only")

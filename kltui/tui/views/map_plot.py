@@ -221,10 +221,8 @@ class MapPlot(PlotPane):
         )
         if self.dims == 3:
             turn = self._turn()
-            self.x_name, self.y_name = (
-                f"turned {turn.azimuth:.0f}°{unit}",
-                f"raised {turn.elevation:.0f}°{unit}",
-            )
+            self.x_name = f"turned {turn.azimuth:.0f}°{unit}"
+            self.y_name = f"raised {turn.elevation:.0f}°{unit}"
             return
         names = [self.axis_said(k) for k in range(2)]
         self.x_name, self.y_name = names[0] + unit, names[1] + unit
@@ -364,10 +362,12 @@ class MapPlot(PlotPane):
         reach = 1.05 * (self._cloud.reach if self._cloud is not None else 1.0)
         return Window(Axis("linear", -reach, reach), Axis("linear", -reach, reach))
 
-    def turn_by(self, azimuth: float, elevation: float) -> None:
-        """Rotates the picture by so many degrees."""
+    def turn_by(self, azimuth: float, elevation: float) -> Turn:
+        """Rotates the picture, or the next one in three dimensions, by so many degrees; returns the new rotation."""
         self.turn = self._turn().by(azimuth, elevation)
-        self._draw(keep_window=True)
+        if self.dims == 3:
+            self._draw(keep_window=True)
+        return self.turn
 
     def _draws(self) -> tuple[object, ...]:
         """Everything that determines the drawn lines, except coordinates."""
