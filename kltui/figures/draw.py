@@ -105,8 +105,8 @@ def parse_width(text: str) -> float:
     return inches
 
 
-def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) -> tuple[float, float]:
-    """Writes the figure into `file`, in the format that the name of `path` ends in; returns its width and height in inches.
+def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) -> Figure:
+    """Writes the figure into `file`, in the format that the name of `path` ends in; returns it as drawn.
 
     Raises UsageError if matplotlib cannot draw it with the settings of the style file.
     """
@@ -131,8 +131,7 @@ def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) ->
                 f"--style {safe_text(str(look.style))}: matplotlib cannot draw the figure: {safe_text(str(error), 160)}",
                 "Without --style, the figure is drawn with kltui's own settings.",
             ) from error
-        width, height = figure.get_size_inches()
-        return float(width), float(height)
+        return figure
 
 
 @contextmanager
@@ -214,6 +213,25 @@ def _laid_out(picture: PaperFigure, look: FigureStyle) -> tuple[Figure, int]:
     if cells:
         _without_margins(figure)
     return figure, n_rows
+
+
+def panels_of(figure: Figure) -> list[Any]:
+    """The axes of a figure's panels in their order, without its colour bars."""
+    return [
+        axes
+        for axes in figure.axes
+        if axes.get_subplotspec() is not None and axes.get_label() != "<colorbar>"
+    ]
+
+
+def colour_bars_of(axes: Any) -> list[Any]:
+    """The colour bars of a panel."""
+    return [mapped.colorbar for mapped in axes.collections if mapped.colorbar is not None]
+
+
+def box_of(axes: Any) -> tuple[float, ...]:
+    """(left, bottom, width, height) of axes in shares of the figure, as drawn; of three axes, their area."""
+    return tuple(round(float(side), 5) for side in axes.get_position(original=axes.name == "3d").bounds)
 
 
 def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:

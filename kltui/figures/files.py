@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,26 +15,29 @@ from kltui.atomic_files import replacing, replacing_together
 from kltui.errors import UsageError
 from kltui.figures.draw import (
     FORMATS,
-    LEGEND_MAX,
-    NAME_MAX,
-    TITLE_LETTER,
     FigureStyle,
+    box_of,
+    colour_bars_of,
     legend_columns,
+    panels_of,
     save,
     settings_of,
-    symlog_places,
 )
 from kltui.figures.picture import COLUMNS, Panel, PaperFigure, rows
-from kltui.figures.solids import solid_box
-from kltui.sanitize import csv_text, safe_text, short_name
+from kltui.figures.solids import solid_box, zoom_of
+from kltui.sanitize import csv_text, safe_text
 from kltui.view.export import csv_field
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SCRIPT = """# Draws {picture} again from {table}.
-import csv, itertools, matplotlib.figure, operator, pathlib, textwrap
+import csv, itertools, matplotlib.figure, operator, pathlib
 matplotlib.rcParams.update({settings})
 here, panels = pathlib.Path(__file__), {panels}
-figure = matplotlib.figure.Figure({size}, layout="{layout}")
-axes = {{p: figure.add_subplot({rows}, {columns}, n, title=textwrap.fill(p, {letters}, break_on_hyphens=False), **look) for n, (p, look) in enumerate(panels.items(), 1)}}
+figure = matplotlib.figure.Figure({size})
+axes = {{panel: figure.add_axes(box, **look) for panel, (box, look) in panels.items()}}
+[(getattr(axes[p], f"set_{{w}}ticks")(at, words, **look), getattr(axes[p], f"{{w}}axis").set_minor_formatter("")) for p, w, at, words, look in {ticks}]
 for (panel, _, label, line, mark, size, width), part in itertools.groupby(csv.DictReader(here.with_suffix(".csv").read_text(encoding="utf-8").splitlines()), operator.itemgetter("panel", "layer", "series", "line", "mark", "size", "width")):
     colour, {names} = zip(*([r["colour"]] + [float(r[c] or "nan") for c in {read}] for r in part))
     {draw}
@@ -43,28 +47,35 @@ figure.savefig(here.with_suffix(".redrawn.pdf"))
 # The points of a layer in one colour at once, otherwise each with the line to it.
 _PLOT = (
     "[axes[panel].plot({xyz}, ls=line, marker=mark, color=colour[s][-1], label=label, ms=float(size), mew=float(width) * (mark in '_|x+'),"
-    " lw=float(width), markevery=None if s == slice(None) else [-1])"
+    " lw=float(width), markevery=None if s == slice(None) else [-1]{solid})"
     " for s in ([slice(None)] if len({{*colour}}) == 1 else [slice(max(0, i - 1), i + 1) for i in range(len(x))])]"
 )
-_BARS = "({plot}, axes[panel].vlines(x, low, high, color=colour, lw=0.5))"
+_BARS = "({plot}, axes[panel].vlines(x, low, high, color=colour, lw=0.6, alpha=0.7))"
+_BANDS = (
+    "({plot}, axes[panel].fill_between(x, low, high, color=colour[-1], alpha=0.25, lw=0) if sum(v == v for v in low) > 1 else"
+    " axes[panel].vlines(x, low, high, color=colour, lw=0.6, alpha=0.7))"
+)
 _VALUES = (
-    'axes[panel].scatter({xyz}, c=value, marker=mark, s=float(size)**2, lw=0, cmap="viridis_r", norm="{norm}", vmin={low:.6g}, vmax={high:.6g})'
+    'axes[panel].scatter({xyz}, c=value, marker=mark, s=float(size)**2, lw=0, zorder=2.2, plotnonfinite=True, cmap=matplotlib.colormaps["viridis_r"].with_extremes(bad="#c8c8c8"), norm="{norm}", vmin={low:.6g}, vmax={high:.6g})'
     " if any(v == v for v in value) else "
 )
-_TURN = '[axes[p].tick_params(axis="x", rotation=90) for p in {titles}]'
-_WHOLE = "[axes[p].xaxis.set(major_locator=matplotlib.ticker.MaxNLocator(5, integer=True)) for p in {titles}]"
+_CELLS = (
+    'axes[panel].add_collection(matplotlib.collections.PolyCollection([[(i - 0.5, j - 0.5), (i + 0.5, j - 0.5), (i + 0.5, j + 0.5), (i - 0.5, j + 0.5)] for i, j in zip(x, y)], array=value, edgecolor="face", lw=0.1, cmap="viridis_r", norm="{norm}", clim=({low:.6g}, {high:.6g})))'
+    ' if mark == "s" and any(v == v for v in value) else '
+)
 _SOLID = (
-    '[axes[p].set_box_aspect(look["box_aspect"], zoom=0.85) for p, look in panels.items() if "box_aspect" in look]; '
-    '[axis.set(major_locator=matplotlib.ticker.MaxNLocator(4)) for a in axes.values() if a.name == "3d" for axis in (a.xaxis, a.yaxis, a.zaxis)]'
+    '[axes[p].set_box_aspect(look["box_aspect"], zoom=zoom) for p, (_, look), zoom in zip(panels, panels.values(), {zooms})]; '
+    "[(a.patch.set_visible(False), setattr(a.zaxis, 'labelpad', -3), [a.tick_params(axis=w, pad=0) for w in 'xyz']) for a in axes.values()]"
 )
-_LOG = (
-    '[axis.set(major_locator=matplotlib.ticker.LogLocator(subs=(1, 2, 5) if operator.truediv(*axis.get_view_interval()[::-1]) < 80 else (1,)), major_formatter="{x:g}", minor_formatter="")'
-    ' for a in figure.axes for axis in (a.xaxis, a.yaxis) if axis.get_scale() == "log"]'
+_COLOUR_BARS = (
+    "[(bar := figure.colorbar(next(c for c in axes[p].collections if c.get_array() is not None), cax=figure.add_axes(box), label=words),"
+    " bar.set_ticks(at, labels=said), bar.ax.yaxis.set_minor_formatter(''))"
+    " for p, box, words, at, said in {bars}]"
 )
-_COLOUR_BAR = "[figure.colorbar(axes[p].collections[0], ax=axes[p], label=words) for p, words in {bars}.items() if axes[p].collections]"
 _LEGEND = (
-    "(named := dict([*{{text: handle for a in axes.values() for handle, text in zip(*a.get_legend_handles_labels())}}.items()][:{most}]))"
-    ' and figure.legend(named.values(), named, loc="outside lower center", ncols={ncols}, frameon=False)'
+    "found = {{text: handle for a in [*axes.values()][::-1] for handle, text in [*zip(*a.get_legend_handles_labels())][::-1]}}; "
+    'figure.legend(*zip(*[(found[t], w) for t, w in {labels} if t in found]), loc="lower center", bbox_to_anchor={place},'
+    " ncols={ncols}, frameon=False, handlelength=1.6, columnspacing=1.2, markerscale=1.2, borderaxespad=0)"
 )
 
 
@@ -105,37 +116,38 @@ def write(picture: PaperFigure, path: Path, look: FigureStyle) -> list[Path]:
     table, script = path.with_suffix(".csv"), path.with_suffix(".py")
     with replacing_together(path.parent) as aside:
         with (aside / path.name).open("wb") as file:
-            size = save(picture, path, look, file)
+            figure = save(picture, path, look, file)
         write_table(aside / table.name, COLUMNS, rows(picture))
-        (aside / script.name).write_bytes(script_text(picture, path, look, size).encode())
+        (aside / script.name).write_bytes(script_text(picture, path, look, figure).encode())
     return [path, table, script]
 
 
-def script_text(picture: PaperFigure, path: Path, look: FigureStyle, size: tuple[float, float]) -> str:
-    """The script that draws a figure of `size` inches again from the CSV beside it."""
-    columns = max(1, min(picture.columns, len(picture.panels)))
+def script_text(picture: PaperFigure, path: Path, look: FigureStyle, figure: Figure) -> str:
+    """The script that draws a `figure` again from the CSV beside it, with the layout that it has."""
+    figure.set_layout_engine("none")  # another draw would lay it out anew, a little differently
+    figure.draw_without_rendering()
     xyz = ["x", "y", "z"] if any(p.z is not None for p in picture.panels) else ["x", "y"]
     layers = [layer for panel in picture.panels for layer in panel.layers]
     bars = any(layer.low is not None and layer.kind != "cells" for layer in layers)
     value = any(layer.value is not None for layer in layers)
     read = xyz + ["low", "high"] * bars + ["value"] * value
-    draw = _PLOT.format(xyz=", ".join(f"{v}[s]" for v in xyz))
-    draw = _BARS.format(plot=draw) if bars else draw
-    draw = _VALUES.format(xyz=", ".join(xyz), **_value_scale(picture)) * value + draw
+    solid = ", clip_on=False" if len(xyz) > 2 else ""
+    draw = _PLOT.format(xyz=", ".join(f"{v}[s]" for v in xyz), solid=solid)
+    draw = (_BANDS if any(layer.band for layer in layers) else _BARS).format(plot=draw) if bars else draw
+    shown = _CELLS if any(layer.kind == "cells" for layer in layers) else _VALUES
+    draw = shown.format(xyz=", ".join(xyz), **_value_scale(picture)) * value + draw
+    drawn = list(zip(picture.panels, panels_of(figure), strict=True))
     return SCRIPT.format(
         picture=ascii(safe_text(path.name)),
         table=ascii(safe_text(path.with_suffix(".csv").name)),
         settings=ascii(_plain(settings_of(look))),
-        panels=ascii({csv_text(p.title): _axes(p) for p in picture.panels}),
-        size=tuple(round(side, 2) for side in size),
-        layout="compressed" if any(layer.kind == "cells" for layer in layers) else "constrained",
-        rows=-(-len(picture.panels) // columns),
-        columns=columns,
-        letters=max(12, int(size[0] / columns / TITLE_LETTER)),
+        panels=ascii({csv_text(p.title): (box_of(axes), _axes(p, axes)) for p, axes in drawn}),
+        size=tuple(round(float(side), 4) for side in figure.get_size_inches()),
+        ticks=ascii([found for p, axes in drawn for found in _ticks(csv_text(p.title), axes)]),
         names=", ".join(read),
         read=tuple(read),
         draw=draw,
-        finish=_finish(picture, size[0]),
+        finish=_finish(picture, drawn, figure),
     )
 
 
@@ -149,20 +161,67 @@ def _plain(settings: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _finish(picture: PaperFigure, width: float) -> str:
-    """Statements on ticks, colour bars and the legend, once everything is drawn."""
-    scales = {axis.scale for p in picture.panels for axis in (p.x, p.y)}
-    upright = [csv_text(p.title) for p in picture.panels if p.x.ticks]
-    whole = [csv_text(p.title) for p in picture.panels if p.x.whole and p.x.scale == "linear"]
-    bars = {csv_text(p.title): safe_text(p.value_label) for p in picture.panels if p.value_label}
-    labels = list(dict.fromkeys(layer.label for p in picture.panels for layer in p.layers if layer.label))
-    said = [_TURN.format(titles=ascii(upright))] if upright else []
-    said += [_WHOLE.format(titles=ascii(whole))] if whole else []
-    said += [_SOLID] if any(p.z is not None for p in picture.panels) else []
-    said += [_COLOUR_BAR.format(bars=ascii(bars))] if bars else []
-    said += [_LOG] if "log" in scales or any(p.value_log for p in picture.panels) else []
-    said += [_LEGEND.format(most=LEGEND_MAX, ncols=legend_columns(labels, width))] if labels else []
+def _finish(picture: PaperFigure, drawn: Sequence[tuple[Panel, Any]], figure: Figure) -> str:
+    """Statements on boxes of three axes, colour bars and the legend, once everything is drawn."""
+    said = []
+    if any(p.z is not None for p in picture.panels):
+        said.append(_SOLID.format(zooms=[round(zoom_of(axes), 5) for _, axes in drawn]))
+    bars = [
+        (csv_text(p.title), box_of(bar.ax), safe_text(p.value_label), *found[2:4])
+        for p, axes in drawn
+        for bar in colour_bars_of(axes)
+        for found in _ticks("", bar.ax)
+        if found[1] == "y"
+    ]
+    said += [_COLOUR_BARS.format(bars=ascii(bars))] if bars else []
+    raw = dict.fromkeys(layer.label for p in picture.panels for layer in p.layers if layer.label)
+    for legend in figure.legends:
+        words = [text.get_text() for text in legend.get_texts()]
+        box = legend.get_window_extent().transformed(figure.transFigure.inverted())
+        place = (round(float(box.x0 + box.x1) / 2, 4), round(float(box.y0), 4))
+        labels = [
+            (csv_text(safe_text(label)), text)
+            for label, text in zip(_in_legend(picture, raw), words, strict=False)
+        ]
+        said.append(
+            _LEGEND.format(
+                labels=ascii(labels), place=place, ncols=legend_columns(words, float(figure.get_figwidth()))
+            )
+        )
     return "; ".join(said) or "pass"
+
+
+def _in_legend(picture: PaperFigure, labels: Iterable[str]) -> list[str]:
+    """Those of `labels` that are in the legend: of layers that are not coloured by a value."""
+    plain = {
+        layer.label
+        for p in picture.panels
+        for layer in p.layers
+        if layer.kind != "cells" and layer.value is None
+    }
+    return [label for label in labels if label in plain]
+
+
+def _ticks(panel: str, axes: Any) -> Iterator[tuple[str, str, list[float], list[str], dict[str, object]]]:
+    """(panel, axis, positions, labels, their look) of the ticks of each axis of a drawn panel that are in view."""
+    for which in "xyz" if axes.name == "3d" else "xy":
+        low, high = sorted(getattr(axes, f"get_{which}lim")())
+        labels = getattr(axes, f"get_{which}ticklabels")()
+        found = zip(getattr(axes, f"get_{which}ticks")(), labels, strict=True)
+        shown = [(float(at), label) for at, label in found if low <= at <= high]
+        look: dict[str, object] = {}
+        if shown and which == "x" and (turned := shown[0][1].get_rotation()):
+            place = {"ha": shown[0][1].get_ha(), "va": shown[0][1].get_va(), "rotation_mode": "anchor"}
+            look = {"rotation": turned, **place}
+        if shown:
+            look["fontsize"] = round(float(shown[0][1].get_fontsize()), 2)
+        yield (
+            panel,
+            which,
+            [float(f"{at:.12g}") for at, _ in shown],
+            [label.get_text() for _, label in shown],
+            look,
+        )
 
 
 def _value_scale(picture: PaperFigure) -> dict[str, object]:
@@ -177,41 +236,21 @@ def _value_scale(picture: PaperFigure) -> dict[str, object]:
     return {"norm": "log" if panel.value_log else "linear", "low": low, "high": high}
 
 
-def _axes(panel: Panel) -> dict[str, object]:
-    """The arguments of matplotlib's add_subplot for a panel's axes."""
-    look: dict[str, object] = {}
+def _axes(panel: Panel, axes: Any) -> dict[str, object]:
+    """The arguments of matplotlib's add_axes for a drawn panel's axes."""
+    look: dict[str, object] = {"title": axes.get_title()}
     if panel.z is not None:
-        middle, half = solid_box(panel)
-        look = {"projection": "3d", "proj_type": "ortho", "box_aspect": tuple(half.round(6).tolist())}
-        ends = zip("xyz", (middle - half).tolist(), (middle + half).tolist(), strict=True)
-        look |= {f"{which}lim": (low, high) for which, low, high in ends}
-        look |= dict(zip(("azim", "elev"), panel.turned, strict=True)) if panel.turned else {}
+        _, half = solid_box(panel)
+        look |= {"projection": "3d", "proj_type": "ortho", "box_aspect": tuple(half.round(6).tolist())}
+        look |= {"azim": float(axes.azim), "elev": float(axes.elev)}
     for which, axis in (("x", panel.x), ("y", panel.y), ("z", panel.z)):
         if axis is None:
             continue
         look[f"{which}label"] = safe_text(axis.label)
         if axis.scale != "linear":
             look[f"{which}scale"] = axis.scale
-        ticks = axis.ticks or (_symlog_ticks(panel, which) if axis.scale == "symlog" else ())
-        if ticks:
-            look[f"{which}ticks"] = [at for at, _ in ticks]
-            look[f"{which}ticklabels"] = [short_name(word, NAME_MAX) for _, word in ticks]
-        if axis.limits:
-            look[f"{which}lim"] = axis.limits
-    cells = [layer for layer in panel.layers if layer.kind == "cells"]
-    if cells:
-        look["xlim"] = (-0.5, float(cells[0].x.max()) + 0.5)
-        look["ylim"] = (float(cells[0].y.max()) + 0.5, -0.5)  # as a matrix is read
-    if cells or (panel.equal and panel.z is None):
-        look |= {"aspect": "equal", "adjustable": "box" if cells else "datalim"}
+        look[f"{which}lim"] = tuple(float(f"{end:.9g}") for end in getattr(axes, f"get_{which}lim")())
     return look
-
-
-def _symlog_ticks(panel: Panel, which: str) -> Sequence[tuple[float, str]]:
-    """Ticks of a symlog axis over the data of its panel."""
-    every = np.concatenate([np.zeros(0), *(getattr(layer, which) for layer in panel.layers)])
-    known = every[np.isfinite(every)]
-    return symlog_places(float(known.min()), float(known.max())) if len(known) else ()
 
 
 def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:

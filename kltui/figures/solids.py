@@ -77,6 +77,12 @@ def fit_solids(figure: Figure, n_rows: int = 0) -> None:
 def _zoom(solids: Sequence[Any], zooms: Iterable[float]) -> None:
     for axes, zoom in zip(solids, zooms, strict=True):
         axes.set_box_aspect([np.ptp(getattr(axes, f"get_{which}lim")()) for which in "xyz"], zoom=zoom)
+        axes.drawn_zoom = float(zoom)
+
+
+def zoom_of(axes: Any) -> float:
+    """The zoom of a drawn box of three axes, for matplotlib's `set_box_aspect`."""
+    return float(getattr(axes, "drawn_zoom", _FIRST_ZOOM))
 
 
 def _place(axes: Any) -> Any:
