@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
+ALL_SHOWN = "all runs shown"
+NO_RUN = "put the cursor on a run first"
+
 
 @dataclass
 class Selection:
@@ -24,6 +27,11 @@ class Selection:
                 self.selected.pop(name, None)
         else:
             self.selected.update(dict.fromkeys(names))
+
+    def toggle_hidden(self, run: str) -> str:
+        """Hides a run in all plots, or shows it again; returns a message on what is hidden now."""
+        self.hidden ^= {run}
+        return f"hidden: {', '.join(sorted(self.hidden))}; Z shows all" if self.hidden else ALL_SHOWN
 
     def swap(self) -> None:
         """Exchanges A and B."""

@@ -6,9 +6,11 @@ import csv
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import text_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "view"))  # small_workspace
@@ -18,7 +20,7 @@ from small_workspace import suite
 from kltui.figures.shown import ShownSubject, picture_of
 from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis
-from kltui.tui.export import exports
+from kltui.tui.export import exports, rows_of
 from kltui.tui.screenshot import placed
 from kltui.view.sections.context import Context, ReportChoice
 from kltui.workspace import Workspace
@@ -105,6 +107,49 @@ async def test_the_figure_of_diffusion_is_of_the_runs_that_the_filter_shows(make
         await until(pilot, lambda: {e.run for e in app.view.exponents} == {"small"})
         points = app.view.found.points
         assert app.view.shown_figure().names == tuple(p.name for p in points if p.run == "small")
+
+
+async def test_a_run_hidden_on_diffusion_is_neither_in_its_plots_nor_in_its_figure(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: app.view.shown_figure() is not None)
+        view, runs = app.view, {e.run for e in app.view.exponents}
+        assert app.selection.cursor.startswith("tiny@") and "small" in runs
+        await pilot.press("z")
+        assert app.message == "hidden: tiny; Z shows all"
+        await until(pilot, lambda: {e.run for e in view.exponents} == runs - {"tiny"})
+        assert {run for run, *_ in rows_of(app)} == {"run", *runs} - {"tiny"}
+        assert view.window_plot.exponent.run != "tiny" and "tiny  hidden" in text_of(app)
+        names = view.shown_figure().names
+        assert names and {p.run for p in view.found.points if p.name in names} == runs - {"tiny"}
+        app.selection.hidden |= runs
+        app.selection_changed()
+        await until(
+            pilot, lambda: "every run is hidden or filtered out: press Z to show them" in text_of(app)
+        )
+        assert view.shown_figure() is None
+        await pilot.press("Z")
+        assert app.message == "all runs shown"
+        await until(pilot, lambda: {e.run for e in view.exponents} == runs)
+        assert view.shown_figure().names == ()
+
+
+async def test_the_starts_of_a_quantised_run_are_its_checkpoints(make_app, until) -> None:
+    quantised = [replace(c, quantization="bnb-8bit") for c in checkpoints() if c.run == "small"]
+    app = make_app(FakeWorkspace(names=[*checkpoints(), *quantised]))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: "small+bnb-8bit" in {e.run for e in app.view.exponents})
+        app.set_cursor("small@500+bnb-8bit")
+        await until(pilot, lambda: app.view.window_plot.exponent.run == "small+bnb-8bit")
+        await pilot.press("l")
+        assert app.selection.cursor in app.snapshot.by_name
+        app.set_filter("quant:8bit")
+        await until(pilot, lambda: {e.run for e in app.view.exponents} == {"small+bnb-8bit"})
+        assert set(app.view.shown_figure().names) == {c.name for c in quantised}
 
 
 async def test_without_matplotlib_the_choice_says_what_to_install(make_app, until, monkeypatch) -> None:

@@ -184,6 +184,8 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("w", ("window: 10",)),
         ("u", ("noise floor subtracted", "noise subtracted")),
         ("u", ("distances without correction",)),
+        ("z", ("hidden: tiny",)),
+        ("Z", ("all runs shown",)),
         ("L", ("log10(1 + step)",)),
         ("L", ("step axis: linear",)),
         ("l", ("R²",)),

@@ -26,7 +26,6 @@ from kltui.tui.number_format import among_published, mean_gap
 from kltui.tui.theme import Theme
 from kltui.tui.views import map_text
 from kltui.tui.views.compare import CompareView, flowed
-from kltui.tui.views.diffusion import WEIGHTS
 from kltui.tui.views.jobs import is_kept
 from kltui.tui.views.map_colours import colours
 from kltui.tui.views.matrix import LABEL, NUMBERED, counted_of
@@ -36,6 +35,7 @@ from kltui.tui.widgets.matrix_overview import DARKNESS_AND_SIGNS, Overview
 from kltui.tui.widgets.plot import _ticks
 from kltui.tui.widgets.run_tree import Order
 from kltui.tui.widgets.token_lines import Part, TextTokens, TokenLine
+from kltui.tui.widgets.window_plot import WEIGHTS
 from kltui.view.axis import Axis
 from kltui.view.palette import DARK, LIGHT, MARKERS, MARKERS_ASCII
 

@@ -20,8 +20,8 @@ from kltui.tui.actions import ACTIONS, SCREENS
 from kltui.tui.app import KltuiApp
 from kltui.tui.filter import parse_filter
 from kltui.tui.ui_state import Memory
-from kltui.tui.views.diffusion import WEIGHTS
 from kltui.tui.widgets.canvas import wrapped
+from kltui.tui.widgets.window_plot import WEIGHTS
 from kltui.view.palette import SHADES
 
 MakeApp = Callable[..., KltuiApp]

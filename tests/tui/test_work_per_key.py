@@ -584,7 +584,8 @@ def exponents(runs: dict[str, list[int]]) -> list[Exponent]:
 
 def test_exponents_are_prepared_as_a_look_at_every_one_says() -> None:
     found, number = exponents({"a": [0, 10, 20, 31], "b": [5]}), {"a": 2, "b": 1}
-    drawn = drawn_exponents(found, number)
+    names = {(e.run, e.start): f"{e.run}@{e.start}" for e in found}
+    drawn = drawn_exponents(found, number, names)
     assert drawn.names == ["a@0", "a@10", "a@20", "a@31", "b@5"]
     bars = [(e.start, e.c_q + sign * e.se_q) for e in found if math.isfinite(e.se_q) for sign in (-1, 1)]
     assert drawn.bars_m2.tolist() == [list(bar) for bar in bars] and len(drawn.bar_codes) == len(bars)
@@ -594,7 +595,7 @@ def test_exponents_are_prepared_as_a_look_at_every_one_says() -> None:
         for step in range(-3, 40):
             assert drawn.nearest(run, step) is min(own, key=lambda e: abs(e.start - step))
     assert drawn.nearest("c", 3) is None
-    none = drawn_exponents([], {})
+    none = drawn_exponents([], {}, {})
     assert not none.names and not len(none.xy_n2) and not none.ends and not none.summaries
 
 

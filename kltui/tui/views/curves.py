@@ -15,6 +15,7 @@ from kltui.analysis.number_text import with_error
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.data import label_of_row, run_of
+from kltui.tui.selection import ALL_SHOWN, NO_RUN
 from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import welcome
 from kltui.tui.weights import compute_weights
@@ -457,18 +458,16 @@ class CurvesView(View):
             self._ask()
 
     def do_hide_run(self) -> None:
-        hidden = self.kl.selection.hidden
         row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
-        if row is not None:
-            hidden ^= {run_of(row)}
-            self.kl.say(f"hidden: {', '.join(sorted(hidden))}; Z shows all" if hidden else "all runs shown")
-            self.update_data()
-        else:
-            self.kl.say("put the cursor on a run first", "warning")
+        if row is None:
+            self.kl.say(NO_RUN, "warning")
+            return
+        self.kl.say(self.kl.selection.toggle_hidden(run_of(row)))
+        self.update_data()
 
     def do_show_runs(self) -> None:
         self.kl.selection.hidden.clear()
-        self.kl.say("all runs shown")
+        self.kl.say(ALL_SHOWN)
         self.update_data()
 
     def do_follow(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +14,18 @@ from rich.style import Style
 
 from kltui.analysis import number_text
 from kltui.analysis.number_text import aligned
+from kltui.analysis.point import label_of
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text, short_name
+from kltui.tui.data import label_of_row, run_of
+from kltui.tui.filter import EVERY
+from kltui.tui.selection import ALL_SHOWN, NO_RUN
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.weights import Weights, compute_weights, known_distances
-from kltui.tui.widgets.canvas import Span, TextPane, width_of, wrapped
-from kltui.tui.widgets.curve_panel import FEW_POINTS, LONGEST_S, PAUSE_S
+from kltui.tui.widgets.canvas import Span, TextPane, wrapped
+from kltui.tui.widgets.curve_panel import ALL_GONE, FEW_POINTS, LONGEST_S, PAUSE_S
 from kltui.tui.widgets.plot import PlotPane
+from kltui.tui.widgets.window_plot import WindowPlot, slope_words
 from kltui.view.curve_content import WINDOWS
 from kltui.view.palette import SHADES
 
@@ -37,162 +42,11 @@ if TYPE_CHECKING:
 
 FILTERED = "no start passes the filter: press esc to clear it"
 PUBLISHED = 4000 * SHADES  # the code of lines that belong to no run
-WEIGHTS = 4001  # the series of distances in weight space, which has a marker of its own
-
-
-class WindowPlot(PlotPane):
-    """D(tau) of both spaces for one start, relative to its first value, on logarithmic axes."""
-
-    title = "Distance from the start by lag τ, relative"
-    x_name, y_name = "lag τ, steps", "D over its first value"
-
-    def __init__(self) -> None:
-        super().__init__(id="window-plot")
-        self.exponent: Exponent | None = None
-        self.taus: list[float] = []
-        self.values: dict[str, list[float]] = {}
-
-    def header_right(self) -> list[Span]:
-        """The run and the start."""
-        e = self.exponent
-        return [(f"{safe_text(e.run, 30)} from @{e.start}", self.look("text"))] if e else []
-
-    def show_window(self, found: Map, weights: Weights, exponent: Exponent | None) -> None:
-        """Draws the distances of one window and their fits; None: nothing."""
-        import numpy as np
-
-        from kltui.view.plot_data import Scene
-
-        self.exponent = exponent
-        if exponent is None:
-            self.show(None, [])
-            return
-        self.taus, self.values, errors = distances(found, weights, exponent)
-        number = self.kl.snapshot.run_number.get(exponent.run, 0)
-        points: list[tuple[float, float]] = []
-        codes: list[int] = []
-        ends: list[tuple[float, float]] = []
-        end_codes: list[int] = []
-        for series, space, slope in ((number, "q", exponent.c_q), (WEIGHTS, "w", exponent.c_w)):
-            own = relative(self.taus, self.values.get(space, []))
-            line = fitted_line(own, slope)
-            if space == "q":
-                line = line + relative_bars(self.taus, self.values["q"], errors)
-            code = series * SHADES + SHADES - 1
-            points, codes = points + own, codes + [code] * len(own)
-            ends, end_codes = ends + line, end_codes + [code - 2] * len(line)
-        n = len(points)
-        segments = [(n + i, n + i + 1) for i in range(0, len(ends), 2)]
-        xy = np.array([*points, *ends] or [(math.nan, math.nan)], dtype=np.float64)
-        scene = Scene(
-            xy,
-            np.array([*codes, *end_codes] or [-1], dtype=np.int16),
-            np.array(segments, dtype=np.int64).reshape(-1, 2),
-            "log",
-            "log",
-            n,
-        )
-        self.show(scene, [""] * len(xy))
-
-    def ink(self, code: int) -> Style:
-        """The run's colour for likelihood space, a neutral one for weight space."""
-        series, shade = divmod(code, SHADES)
-        return (
-            super().ink(code) if series != WEIGHTS else self.look("text" if shade == SHADES - 1 else "faint")
-        )
-
-    def point_marker(self, series: int) -> str:
-        """The run's marker for likelihood space, "w" for weight space; without colours, letters mark runs, so "q" and "w"."""
-        if series == WEIGHTS:
-            return "w"
-        return super().point_marker(series) if self.look.color else "q"
-
-    def readout(self) -> list[Span]:
-        """The slopes, in as long a form as fits."""
-        e = self.exponent
-        if e is None:
-            return []
-        names = ("likelihood c =", "weights c =")
-        ways = [self._slopes(e, names, with_fit=True), self._slopes(e, names, with_fit=False)]
-        return next(
-            (said for said in ways if width_of(said) <= self.body_width),
-            self._slopes(e, ("c_q", "c_w"), with_fit=False),
-        )
-
-    def _slopes(self, e: Exponent, names: tuple[str, str], *, with_fit: bool) -> list[Span]:
-        """Both slopes with their errors, and R^2 if `with_fit`."""
-        look, number = self.look, self.kl.snapshot.run_number.get(e.run, 0)
-        spans: list[Span] = []
-        for n, ink, label, c, se, r2 in (
-            (number, look.series(number), names[0], e.c_q, e.se_q, e.r2_q),
-            (WEIGHTS, "text", names[1], e.c_w, e.se_w, e.r2_w),
-        ):
-            fit = f"  R² {r2:.2f}" if with_fit else ""
-            known = math.isfinite(c)
-            label = label if known else label.removesuffix(" c =")
-            said = f"{_slope(c, se)}{fit}" if known else "not known"
-            spans += [
-                (f" {self.point_marker(n)} ", look(ink)),
-                (f"{label} ", look("muted")),
-                (said + "  ", look("text")),
-            ]
-        return spans
-
-
-def distances(
-    found: Map, weights: Weights, e: Exponent
-) -> tuple[list[float], dict[str, list[float]], list[float]]:
-    """(lags in steps, {"q": KL from the start in bits/byte minus the noise floor, "w": squared weight distance}, standard
-    errors of "q").
-    """
-    trajectory = next((t for t in found.trajectories() if t.label == e.run), None)
-    if trajectory is None:
-        return [], {}, []
-    first, end = bisect_left(trajectory.steps, e.start), bisect_right(trajectory.steps, e.end)
-    rows = trajectory.rows[first:end]
-    taus = [float(s - e.start) for s in trajectory.steps[first:end] if s > e.start]
-    names = [found.names[r] for r in rows]
-    kls = [found.pair_rows(rows[0], r) for r in rows[1:]]
-    values = {
-        "q": [kl.value - e.noise_floor for kl in kls],
-        "w": [weights.get((names[0], n), math.nan) for n in names[1:]],
-    }
-    return taus, values, [kl.se for kl in kls]
-
-
-def relative_bars(
-    taus: Sequence[float], values: Sequence[float], errors: Sequence[float]
-) -> list[tuple[float, float]]:
-    """The ends of the error bars, relative to the first distance; without bars that reach 0, which logarithms cannot show."""
-    base = next((v for v in values if v > 0), math.nan)
-    known = ((t, v, se) for t, v, se in zip(taus, values, errors, strict=True) if v > se > 0)
-    return [(t, (v + sign * se) / base) for t, v, se in known for sign in (-1, 1)]
 
 
 def _spread(q: tuple[float, float, float]) -> str:
     """A median with its quartiles, or alone if they are unknown (a single start)."""
     return number_text.spread(*q) if math.isfinite(q[1]) else number_text.figure(q[0])
-
-
-def _slope(c: float, se: float) -> str:
-    """A slope with its standard error, or alone if that is unknown (two points)."""
-    return number_text.with_error(c, se) if math.isfinite(se) else number_text.figure(c)
-
-
-def relative(taus: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
-    """(lag, distance / first positive distance) for the positive distances."""
-    base = next((v for v in values if v > 0), math.nan)
-    return [(t, v / base) for t, v in zip(taus, values, strict=False) if v > 0]
-
-
-def fitted_line(points: Sequence[tuple[float, float]], slope: float) -> list[tuple[float, float]]:
-    """The two ends of the least-squares line of that slope through points in log-log space; [] if undefined."""
-    if not math.isfinite(slope) or len(points) < 2:
-        return []
-    mean_x = sum(math.log(x) for x, _ in points) / len(points)
-    mean_y = sum(math.log(y) for _, y in points) / len(points)
-    ends = (min(x for x, _ in points), max(x for x, _ in points))
-    return [(x, math.exp(mean_y + slope * (math.log(x) - mean_x))) for x in ends]
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,8 +105,19 @@ class DrawnExponents:
         return min(own[max(0, at - 1) : at + 1], key=lambda e: abs(e.start - step), default=None)
 
 
-def drawn_exponents(exponents: Sequence[Exponent], number: Mapping[str, int]) -> DrawnExponents:
-    """The plot data of `exponents`; `number` is {run: number}."""
+def start_names(found: Map) -> dict[tuple[str, int], str]:
+    """{(label of a curve, step): name of the checkpoint}."""
+    return {
+        (t.label, step): found.names[row]
+        for t in found.trajectories()
+        for step, row in zip(t.steps, t.rows, strict=True)
+    }
+
+
+def drawn_exponents(
+    exponents: Sequence[Exponent], number: Mapping[str, int], names: Mapping[tuple[str, int], str]
+) -> DrawnExponents:
+    """The plot data of `exponents`; `number` is {run: number}, `names` that of `start_names`."""
     import numpy as np
 
     from kltui.analysis.diffusion import summarise
@@ -269,7 +134,7 @@ def drawn_exponents(exponents: Sequence[Exponent], number: Mapping[str, int]) ->
     bars = np.column_stack([x, y - se, x, y + se]).reshape(-1, 2)
     own = np.array([number.get(e.run, 0) * SHADES + SHADES - 3 for e in exponents], dtype=np.int16)
     return DrawnExponents(
-        [f"{e.run}@{e.start}" for e in exponents],
+        [names[e.run, e.start] for e in exponents],
         xy,
         code_n,
         segments,
@@ -284,12 +149,7 @@ def drawn_exponents(exponents: Sequence[Exponent], number: Mapping[str, int]) ->
 
 def kept(found: Map, exponents: Sequence[Exponent], names: Collection[str]) -> list[Exponent]:
     """The exponents whose start is one of the checkpoints `names`."""
-    starts = {
-        (t.label, step)
-        for t in found.trajectories()
-        for step, row in zip(t.steps, t.rows, strict=True)
-        if found.names[row] in names
-    }
+    starts = {start for start, name in start_names(found).items() if name in names}
     return [e for e in exponents if (e.run, e.start) in starts]
 
 
@@ -373,7 +233,7 @@ class ExponentPlot(PlotPane):
         return [
             (f" {short_name(self.names[self.cursor], 30)}", look("text", bold=True)),
             (
-                f"   c {_slope(e.c_q, e.se_q)}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
+                f"   c {slope_words(e.c_q, e.se_q)}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
                 look("muted"),
             ),
         ]
@@ -429,8 +289,10 @@ class DiffusionView(View):
         """Computes again if vectors, window or noise correction have changed."""
         self.window_plot.display = self.exponent_plot.scene is not None
         super().update_data()
-        wanted = (self.kl.map_cache.version, self.window, self.noise, self.kl.filter.text)
-        if wanted != self._asked and not self.kl.map_cache.is_empty:
+        kl = self.kl
+        hidden = frozenset(kl.selection.hidden)
+        wanted = (kl.map_cache.version, self.window, self.noise, kl.filter.text, hidden)
+        if wanted != self._asked and not kl.map_cache.is_empty:
             self._asked = wanted
             self.run_worker(self._load(), group="diffusion", exclusive=True)
 
@@ -453,7 +315,7 @@ class DiffusionView(View):
             every, keep = self._fitted[1], self._passing()
             exponents = every if keep is None else await kl.reader.compute(lambda: kept(found, every, keep))
             number = kl.snapshot.run_number
-            drawn = await kl.reader.compute(lambda: drawn_exponents(exponents, number))
+            drawn = await kl.reader.compute(lambda: drawn_exponents(exponents, number, start_names(found)))
             scale = self.exponent_plot.x_scale
             if exponents:
                 await kl.reader.compute(lambda: (drawn.seen(scale), drawn.places))
@@ -464,7 +326,8 @@ class DiffusionView(View):
         self.found, self.distances, self.exponents = found, weights, exponents
         self.made_with = window, noise
         if not exponents:
-            why = await kl.reader.compute(lambda: no_window(found, window)) if not every else FILTERED
+            gone = ALL_GONE if kl.selection.hidden else FILTERED
+            why = gone if every else await kl.reader.compute(lambda: no_window(found, window))
             self._say_nothing(why)
         self.window_plot.display = bool(exponents)
         self.exponent_plot.show_exponents(exponents, drawn)
@@ -472,8 +335,14 @@ class DiffusionView(View):
         self.cursor_moved()
 
     def _passing(self) -> Collection[str] | None:
-        """The names of the checkpoints that pass the filter; None if all do."""
-        return self.kl.snapshot.passing_names(self.kl.filter) if self.kl.filter.text else None
+        """The names of the checkpoints that pass the filter and are not of a hidden run; None if all are."""
+        snapshot, keep, hidden = self.kl.snapshot, self.kl.filter, self.kl.selection.hidden
+        if not keep.text and not hidden:
+            return None
+        passing = snapshot.passing_names(keep) if keep.text else snapshot.by_name.keys()
+        return passing - {
+            name for run in hidden & snapshot.runs.keys() for name in snapshot.names_of_run(run, EVERY)
+        }
 
     def _say_nothing(self, why: str) -> None:
         for plot in (self.exponent_plot, self.window_plot):
@@ -493,7 +362,7 @@ class DiffusionView(View):
         if row is None or not self.exponents:
             return self.exponents[0] if self.exponents else None
         drawn = self.exponent_plot.drawn
-        found = drawn.nearest(row.checkpoint.run, row.checkpoint.step or 0) if drawn is not None else None
+        found = drawn.nearest(label_of_row(row), row.checkpoint.step or 0) if drawn is not None else None
         return found or self.exponents[0]
 
     def _medians(self, width: int) -> list[list[Span]]:
@@ -516,6 +385,7 @@ class DiffusionView(View):
                 for i, what in enumerate(names)
                 if math.isfinite((s.c_q, s.c_w, s.alpha)[i][0])
             ]
+        lines += self._hidden_runs(width)
         lines += [
             [],
             [(f"window {self.window}, noise {'subtracted' if self.noise else 'as it is'}", look("muted"))],
@@ -533,6 +403,21 @@ class DiffusionView(View):
             said_of_weights = ("no weight distances stored:", "press W to compute them")
             lines += [[], *([(text, look("warning"))] for text in said_of_weights)]
         return lines
+
+    def _hidden_runs(self, width: int) -> list[list[Span]]:
+        """A line for each curve with exponents whose run is hidden."""
+        look, snapshot = self.look, self.kl.snapshot
+        curves = dict.fromkeys(e.run for e in self._fitted[1])
+        faint = look("faint")
+        return [
+            [
+                (look.marker(snapshot.run_number.get(label, 0)) + " ", faint),
+                (safe_text(label, max(6, width - 14)), faint),
+                ("  hidden", faint),
+            ]
+            for label in curves
+            if snapshot.labels.get(label, label) in self.kl.selection.hidden
+        ]
 
     def _floors(self, width: int) -> list[list[Span]]:
         """Lines with the noise floor subtracted from each run's distances and its 95 % interval, or why it is not."""
@@ -567,6 +452,19 @@ class DiffusionView(View):
         )
         self.update_data()
 
+    def do_hide_run(self) -> None:
+        row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
+        if row is None:
+            self.kl.say(NO_RUN, "warning")
+            return
+        self.kl.say(self.kl.selection.toggle_hidden(run_of(row)))
+        self.update_data()
+
+    def do_show_runs(self) -> None:
+        self.kl.selection.hidden.clear()
+        self.kl.say(ALL_SHOWN)
+        self.update_data()
+
     def do_weights(self) -> None:
         self.run_worker(self._compute_weights(), group="weights", exclusive=True)
 
@@ -577,13 +475,14 @@ class DiffusionView(View):
             self.update_data()
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of the exponents with the present window: with a filter, of the runs that have a start on screen."""
+        """The figure of the exponents with the present window: of the curves that have a start on screen."""
         from kltui.figures.shown import ShownSubject
 
         if self.found is None or not self.exponents:
             return None
-        runs = {e.run for e in self.exponents}
-        names = tuple(p.name for p in self.found.points if p.run in runs) if self._passing() else ()
+        shown = {e.run for e in self.exponents}
+        every = self._passing() is None
+        names = () if every else tuple(p.name for p in self.found.points if label_of(p) in shown)
         return ShownSubject("diffusion", names, window=self.window, noise_corrected=self.noise)
 
     def csv_rows(self) -> Iterator[list[object]]:

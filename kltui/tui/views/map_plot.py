@@ -11,6 +11,7 @@ from rich.style import Style
 from kltui.analysis.point import grid_of, trajectory_of
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.number_format import briefly, loss_of
+from kltui.tui.selection import ALL_SHOWN, NO_RUN
 from kltui.tui.views.map_colours import (
     BOX,
     LEVELS,
@@ -561,18 +562,15 @@ class MapPlot(PlotPane):
 
     def do_hide_run(self) -> None:
         if self.map is None or not 0 <= self.cursor < len(self.map):
-            self.kl.say("put the cursor on a run first", "warning")
+            self.kl.say(NO_RUN, "warning")
             return
         point = self.map.points[self.cursor]
-        self.hidden.symmetric_difference_update({trajectory_of(point.run, point.tags)})
-        self.kl.say(
-            f"hidden: {', '.join(sorted(self.hidden))}; Z shows all" if self.hidden else "all runs shown"
-        )
+        self.kl.say(self.kl.selection.toggle_hidden(trajectory_of(point.run, point.tags)))
         self._runs_changed()
 
     def do_show_runs(self) -> None:
         self.hidden.clear()
-        self.kl.say("all runs shown")
+        self.kl.say(ALL_SHOWN)
         self._runs_changed()
 
     def _runs_changed(self) -> None:

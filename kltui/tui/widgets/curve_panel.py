@@ -35,6 +35,7 @@ MAX_ENDS = 12  # with more runs, their ends have no markers and names
 # answer to the key: when no key has come for PAUSE_S seconds, but after LONGEST_S at the latest.
 FEW_POINTS = 1000
 PAUSE_S, LONGEST_S = 0.02, 0.5
+ALL_GONE = "every run is hidden or filtered out: press Z to show them, esc to clear the filter"
 NAMED_FROM = (44, 9)  # least width and height of a plot with names of runs
 
 
@@ -264,7 +265,7 @@ class CurvePanel(PlotPane):
     def _why_blank(self) -> str:
         """Why none of the content's curves is drawn, and what to press."""
         if not self.drawn:
-            return "every run is hidden or filtered out: press Z to show them, esc to clear the filter"
+            return ALL_GONE
         if any(math.isfinite(value) for d in self.drawn for value in d.values):
             return "every value is 0, which a log axis cannot show: press Y here for a linear one"
         return TOO_FEW_TEXTS if self.panel.short.startswith("KL") else "undefined at every step"
