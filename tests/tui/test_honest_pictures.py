@@ -13,6 +13,7 @@ from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
 from kltui.analysis.number_text import aligned, with_error
 from kltui.tui.views.scale import axis_lines
 from kltui.tui.widgets.matrix_overview import blocks
+from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import HEAT
 
 
@@ -134,3 +135,27 @@ async def test_diffusion_names_its_axes_and_draws_errors_and_published_medians(m
         for size in ((80, 24), (200, 60)):
             await pilot.resize_terminal(*size)
             await until(pilot, lambda: all(word in text_of(app) for word in words))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_the_name_of_a_step_or_lag_axis_is_never_among_its_tick_labels(make_app, until, size) -> None:
+    app = make_app()
+    seen = 0
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = "tiny@1", "small@100"
+        for key in ("3", "4", "L", "5", "L", "8", "v"):
+            await pilot.press(key)
+            plots = [p for p in app.view.panes if isinstance(p, PlotPane)]
+            await until(pilot, lambda plots=plots: any(p.scene is not None for p in plots))
+            for plot in plots:
+                if not (plot.display and plot.size.height and plot._prepare()):
+                    continue
+                texts = [text for text, _ in plot._x_axis()]
+                line = "".join(texts)
+                assert len(line) == plot.body_width
+                names = [text for text in (texts[0], texts[2]) if text]
+                assert len(names) == 1 and names[0].split(",")[0].removesuffix(" log") in plot.x_name
+                assert len(texts[1].split()) > 1, (key, line)
+                seen += 1
+    assert seen >= 9

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -36,6 +35,8 @@ WAYS = (*NEAR_WAYS, *((right, by) for n in range(2, 6) for by in (n, -n) for rig
 UP_FIRST = tuple(sorted(WAYS, key=lambda way: (abs(way[1]), way[1] > 0)))
 Y_AXIS = 8
 MANY_POINTS = 20_000  # of which a change of markers is drawn after the answer to the key
+MORE_TICKS = 8  # how many denser divisions of an axis are tried
+APART = 2  # blanks at least between tick labels and the name of their axis
 NAME_ROWS = 1.3  # rows above a fitted scene, for the name of the y axis
 NO_PLOT = "there is no plot here to zoom or pan"
 
@@ -250,25 +251,23 @@ class PlotPane(Pane):
         }
 
     def _x_axis(self) -> list[Span]:
-        """The x axis: ticks, and the axis' name at the right or in a gap, shortened if it would hide a tick."""
+        """The x axis: tick labels, and at one of its ends the axis' name."""
         assert self.seen is not None
-        cells = self._x_ticks()
         name = self._named(self.x_name, self.seen.x.scale, self.plot_width * 2 // 3)
-        cells, at, said = _with_room(cells, name) if name else (cells, len(cells), "")
-        return [
-            (cells[:at], self.look("faint")),
-            (said, self.look("muted")),
-            (cells[at + len(said) : self.body_width], self.look("faint")),
-        ]
+        least = max(2, self.plot_width // 10)
+        counts = range(least, least + MORE_TICKS)
+        before, cells, after = beside_name((self._x_ticks(count) for count in counts), name)
+        faint, muted = self.look("faint"), self.look("muted")
+        return [(before, muted), (cells, faint), (after, muted)]
 
-    def _x_ticks(self) -> str:
-        """A line of the pane's width with the labels of the x axis, without those that would touch others."""
+    def _x_ticks(self, count: int) -> str:
+        """A line of the pane's width with about `count` labels of the x axis, without those that would touch others."""
         assert self.seen is not None
         from kltui.view.cell_buffer import DOTS
 
         across, _ = DOTS[self.kind]
         cells, free = [" "] * self.body_width, 0
-        for place, label in _ticks(self.seen.x, max(2, self.plot_width // 10), self.plot_width // 4):
+        for place, label in _ticks(self.seen.x, count, self.plot_width // 4):
             at = Y_AXIS + _cell_of(place, self.plot_width, across) - len(label) // 2
             at = max(0, min(at, self.body_width - len(label)))
             if at >= free:
@@ -550,34 +549,45 @@ def _ticks(axis: Axis, least: int, maximum: int) -> Sequence[tuple[float, str]]:
     return next((t for t in made if len(t) > 1), axis.ticks(least))
 
 
-def _with_room(cells: str, name: str) -> tuple[str, int, str]:
-    """(line of ticks, column of the axis' name in it, the name, perhaps shortened); without room, ticks are removed."""
-    brief = name.replace("log(1 + x)", "log")
-    ways = (name, brief, brief.replace(", log", " log"))
-    for room in (_room_at_right, _room_between):
-        for said in ways:
-            if place := room(cells, said):
-                return cells, *place
-    at = max(0, len(cells) - len(brief))
-    head = cells[:at]
-    return head[: head.rfind(" ") + 1].ljust(at) + cells[at:], at, brief
+def beside_name(lines: Iterable[str], name: str) -> tuple[str, str, str]:
+    """(name, tick labels, name) of an axis, as long as a line together; one of the names is "".
 
+    The name is at the right end or, if that is free and the right is not, at the left one, never between labels. `lines`
+    have ever more labels. Without room at either end, the labels in the way at the right are left out, and the name is
+    shortened or a line with more labels taken until three remain, or else as many as possible.
 
-def _room_at_right(cells: str, name: str) -> tuple[int, str] | None:
-    """(column, name) at the end of a line of ticks; None if the name would touch one."""
-    at = len(cells) - len(name)
-    return (at, name) if at > 0 and not cells[at - 1 :].strip() else None
-
-
-def _room_between(cells: str, name: str) -> tuple[int, str] | None:
-    """(column, name) in the middle of the widest gap between ticks; None if it is too narrow.
-
-    >>> _room_between("0  1          100 ", "step")
-    (7, 'step')
+    >>> beside_name(["0  1        100 ", "0  1   10   100 "], "step")
+    ('', '0  1   10   ', 'step')
+    >>> beside_name(["        1  2    3"], "layer")
+    ('layer', '   1  2    3', '')
     """
-    gaps = [(m.end() - m.start(), m.start()) for m in re.finditer(r"(?<=\S) +(?=\S)", cells)]
-    width, begin = max(gaps, default=(0, 0))
-    return (begin + (width - len(name)) // 2, name) if width >= len(name) + 2 else None
+    brief = name.replace("log(1 + x)", "log")
+    ways = list(dict.fromkeys((name, brief, brief.replace(", log", " log"))) if name else ("",))
+    kept: list[tuple[str, str, str]] = []
+    for line in lines:
+        for said in () if kept else ways:
+            if not line[len(line) - len(said) - APART :].strip():
+                return "", line[: len(line) - len(said)], said
+        for said in () if kept else ways:
+            if not line[: len(said) + APART].strip():
+                return said, line[len(said) :], ""
+        for said in ways:
+            kept.append(("", _before_name(line, said), said))
+            if _count(kept[-1]) > 2:
+                return kept[-1]
+    return max(kept, key=_count)
+
+
+def _count(parts: tuple[str, str, str]) -> int:
+    """The number of tick labels in a result of `beside_name`."""
+    return len(parts[1].split())
+
+
+def _before_name(line: str, name: str) -> str:
+    """What is left of a line of tick labels for a name at its right end: whole labels only."""
+    room = max(0, len(line) - len(name) - APART)
+    end = room if not line[room : room + 1].strip() else line[:room].rfind(" ") + 1
+    return line[:end].ljust(len(line) - len(name))
 
 
 def patched(row: Strip, patches: list[Patch] | tuple[Patch, ...]) -> Strip:
