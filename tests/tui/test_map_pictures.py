@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 from kltui.analysis.point import label_of
 from kltui.errors import KltuiError
 from kltui.tui.app import KltuiApp
+from kltui.tui.embedding import AGAIN
 from kltui.tui.ui_state import Memory
 from kltui.tui.views.arrange import arranged, stacked
 from kltui.tui.views.map import MapView
@@ -409,7 +410,7 @@ async def test_a_helper_that_dies_is_noticed_and_started_again_by_a_key(
             if method == "pca":
                 yield shown
         if method != "pca":
-            raise KltuiError("the process that computes the picture was ended by SIGKILL", "ask for it again")
+            raise KltuiError("the process that computes the picture was ended by SIGKILL", AGAIN)
 
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)

@@ -366,7 +366,7 @@ async def test_weights_have_no_run_s_colour(make_app: MakeApp, until) -> None:
         window = app.view.window_plot
         number = app.snapshot.run_number[window.exponent.run]
         runs = {app.look(app.look.series(n)) for n in app.snapshot.run_number.values()}
-        signs = {*app.look.markers, window.point_marker(WEIGHTS)}
+        signs = {window.point_marker(number), window.point_marker(WEIGHTS)}
         likelihood, weights = (style for text, style in window.readout() if text.strip() in signs)
         assert likelihood == app.look(app.look.series(number)) and weights not in runs
         codes = sorted(set(window.scene.code_n.tolist()))
