@@ -22,6 +22,7 @@ from kltui.errors import KltuiError
 from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
+ALL = "all"  # the method of a sample that is every text once
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Drawn:
         """A model scored on all texts; texts that any of the vectors lacks are left out."""
         used = embed.complete_texts(np.vstack([map_KN, new_N]))
         n = len(used)
-        every = TextSample(np.arange(n), np.ones(n), n, n, "all", 0)
+        every = TextSample(np.arange(n), np.ones(n), n, n, ALL, 0)
         mean_bytes = float(np.asarray(text_bytes_N, np.float64)[used].mean())
         return cls(map_KN[:, used], new_N[used], every, np.ones(n, np.int64), mean_bytes)
 
@@ -53,7 +54,11 @@ class Drawn:
 
     def kl(self) -> KLToMap:
         """KL of the model to every vector of the map, 1 x K in bits/byte, with its error from the sampling of texts."""
-        return kl_to_map(self.map_Ku, self.new_u[None], self.draw, self.count_u, self.mean_bytes)
+        found = kl_to_map(self.map_Ku, self.new_u[None], self.draw, self.count_u, self.mean_bytes)
+        if self.draw.method != ALL:
+            return found
+        # On all texts the error is that of a pair of the map, as everywhere else.
+        return KLToMap(found.value, np.where(np.isnan(found.se), np.nan, self.kl_errors_of_whole()))
 
     def kl_errors_of_whole(self) -> Array:
         """Standard errors (K, bits/byte) that the KLs over all N texts have, estimated from the drawn ones.

@@ -180,19 +180,29 @@ def kl_to_map(
 ) -> KLToMap:
     """KL of new models to those of a map, both given on the sampled texts and clipped as the map was.
 
-    `count_u` says how often each text was drawn. Every single draw estimates the KL, and their scatter gives the error.
+    `count_u` says how often each text was drawn. The error is the jackknife's: each single draw is left out once, which accounts
+    for the mean that is subtracted, and is not too small for few draws (Efron and Stein 1981).
     """
     Q = add_models(L_Ku, new_Mu, d, mean_bytes)
     K = len(np.asarray(L_Ku))
     count = np.asarray(count_u, dtype=np.float64)
-    n = float(count.sum())
-    value, se = np.empty((len(Q) - K, K)), np.empty((len(Q) - K, K))
+    value, se = np.empty((len(Q) - K, K)), np.full((len(Q) - K, K), np.nan)
     for m, q in enumerate(Q[K:]):
-        part = (Q[:K] - q) ** 2  # K x u; each text's part of the estimate
-        value[m] = part.sum(axis=1)
-        scatter = ((part * n / count - value[m][:, None]) ** 2 @ count) / n
-        se[m] = np.sqrt(scatter / max(n - 1.0, 1.0))  # standard error of a mean of n draws
+        value[m] = ((Q[:K] - q) ** 2).sum(axis=1)
+        if len(count) >= MIN_TEXTS:
+            se[m] = _jackknife_se((Q[:K] - q) / d.weight, d.weight**2, count)
         se[m, se[m] <= NO_SPREAD * value[m]] = np.nan
-    if len(count) < MIN_TEXTS:
-        se[:] = np.nan
     return KLToMap(value, se)
+
+
+def _jackknife_se(difference_Ku: Array, share_u: Array, count_u: Array) -> Array:
+    """Standard errors (K) of sum_s share_s difference_s^2, for differences with the weighted mean 0, by the draws that make them."""
+    n = float(count_u.sum())
+    one_u, again = share_u / count_u, n / (n - 1.0)  # a draw's share; the others' is larger without it
+    # sums over the other draws of 1, d and d^2
+    rest_u, square_K = share_u.sum() - one_u, difference_Ku**2 @ share_u
+    first_Ku = -one_u * difference_Ku
+    without_Ku = again * (square_K[:, None] - one_u * difference_Ku**2 - first_Ku**2 / rest_u)
+    mean_K = without_Ku @ count_u / n
+    se: Array = np.sqrt((without_Ku - mean_K[:, None]) ** 2 @ count_u * (n - 1.0) / n)
+    return se

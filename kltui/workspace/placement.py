@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Values = NDArray[np.float64]
 NEAREST = 10
+FEW_TEXTS = 10  # distinct ones, below which the error of a draw is known only roughly
 METHOD = "ls"
 
 
@@ -260,6 +261,10 @@ def _scores(ws: Workspace, rest: Map, name: str) -> dict[str, dict[str, float]]:
 
 
 def _text_notes(whole: Map, known: Drawn, drawn: subsample.TextDraw | None) -> list[str]:
+    if drawn is not None and len(known.new_u) < FEW_TEXTS:
+        return [
+            f"so few distinct texts ({len(known.new_u)}) leave the errors themselves uncertain by about a half: draw more (--texts)"
+        ]
     lacking = 0 if drawn else len(whole.text_bytes_N) - len(known.new_u)
     return [
         f"{lacking} texts that some vector lacks are left out of the PCA plot and of the predictions"

@@ -34,7 +34,7 @@ def test_on_all_texts_kl_and_error_are_those_of_the_pair() -> None:
     truth = [kl_pair(NEW, other, BYTES) for other in MAP]
     np.testing.assert_allclose(known.kl().value[0], [t.value for t in truth], rtol=1e-10)
     np.testing.assert_allclose(known.kl_errors_of_whole(), [t.se for t in truth], rtol=1e-8)
-    np.testing.assert_allclose(known.kl().se[0], [t.se for t in truth], rtol=1e-3)
+    np.testing.assert_allclose(known.kl().se[0], [t.se for t in truth], rtol=1e-8)
 
 
 def test_drawn_texts_tell_the_kl_within_their_error_and_the_error_of_the_whole() -> None:

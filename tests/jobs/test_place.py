@@ -18,6 +18,7 @@ import kltui
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.jobs.place import entry_of, write_job
+from kltui.workspace.placement import FEW_TEXTS
 
 N_MODELS = 24
 
@@ -85,7 +86,10 @@ def test_vectors_scored_here_are_not_called_imported(
     own = shutil.copytree(undisturbed.workspace, tmp_path / "own")
     with kltui.open(own) as ws:
         placed = ws.place(suite / "alpha" / "step4", texts=20)
+        few = ws.place(suite / "alpha" / "step4", texts=5)
     assert placed.drawn == 20 and not [note for note in placed.notes if "imported" in note]
+    assert placed.n_texts >= FEW_TEXTS and not [note for note in placed.notes if "distinct" in note]
+    assert [f"({few.n_texts}) leave the errors" in note for note in few.notes] == [True]
 
 
 def test_what_cannot_be_placed_is_said_before_anything_is_scored(
