@@ -40,6 +40,10 @@ class StoreError(KltuiError):
     exit_code = 3
 
 
+class NoWorkspaceError(StoreError):
+    """Raised where there is no workspace yet."""
+
+
 class TryAgainError(KltuiError):
     """A failure that may be temporary, such as a busy hub or a lost network connection."""
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kltui.errors import StoreError
+from kltui.errors import NoWorkspaceError, StoreError
 from kltui.store import lock_file, writer_lock
 from kltui.store.checksums import TABLES, Checks, check_commits, check_indexes, count_commit, keep_checksums
 from kltui.store.connection import (
@@ -79,7 +79,7 @@ class Store:
         with explained(path):
             is_there = path.exists()  # raises OSError if the name is too long or access is denied
         if not is_there:
-            raise StoreError(
+            raise NoWorkspaceError(
                 f"no kltui workspace in {folder}",
                 "To create a workspace, score something: kltui --batch job.toml, or kltui --demo.",
             )

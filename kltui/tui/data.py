@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kltui.analysis.point import line_label, numbered, trajectory_of
-from kltui.errors import KltuiError, StoreError
+from kltui.errors import KltuiError, NoWorkspaceError
 from kltui.threads import one_blas_thread
 from kltui.tui.basis import Basis
 from kltui.tui.filter import Columns, Filter
@@ -390,6 +390,8 @@ class SnapshotReader:
         try:
             self._last = await self.read(lambda ws: _snapshot(ws, self.path, job).worked_out(before))
             return self._last
+        except NoWorkspaceError:
+            return Snapshot(path=self.path, loaded=True)
         except KltuiError as error:
             return Snapshot(path=self.path, problem=error.message, hint=error.hint, loaded=True)
 
@@ -437,7 +439,7 @@ class SnapshotReader:
 
     def _open_anew(self) -> Workspace:
         if self.path is None:
-            raise StoreError("no workspace was given", "Start with: kltui WORKSPACE")
+            raise NoWorkspaceError("no workspace was given", "Start with: kltui WORKSPACE")
         workspace = (self._opener or _open)(self.path)
         workspace.values = self.values
         try:

@@ -14,7 +14,7 @@ from screen_text import lines_of, text_of
 
 from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
-from kltui.errors import KltuiError, StoreError
+from kltui.errors import KltuiError, NoWorkspaceError, StoreError
 from kltui.sanitize import in_ascii
 from kltui.tui.actions import ACTIONS, SCREENS
 from kltui.tui.app import KltuiApp
@@ -61,7 +61,7 @@ async def test_every_kl_of_a_list_stands_beside_its_error(make_app: MakeApp, unt
 
 
 def nothing(_: Path) -> FakeWorkspace:
-    raise StoreError("there is no workspace here", "")
+    raise NoWorkspaceError("there is no workspace here", "")
 
 
 async def test_the_welcome_is_whole_at_every_width(until) -> None:
@@ -372,3 +372,16 @@ async def test_weights_have_no_run_s_colour(make_app: MakeApp, until) -> None:
         codes = sorted(set(window.scene.code_n.tolist()))
         assert {window.ink(c) for c in codes if c // SHADES != number} & runs == set()
         assert {c // SHADES for c in codes} == {number, WEIGHTS}
+
+
+@pytest.mark.parametrize("screen", ["1", "2", "3"])
+async def test_a_workspace_that_cannot_be_read_is_not_said_to_be_empty(
+    tmp_path: Path, until, screen: str
+) -> None:
+    (tmp_path / "kltui.sqlite").write_text("junk")
+    app = KltuiApp(tmp_path)
+    async with app.run_test(size=(160, 40)) as pilot:
+        await until(pilot, lambda: "This workspace cannot be read" in text_of(app))
+        await pilot.press(screen)
+        await until(pilot, lambda: "file is not a database" in text_of(app).replace("\n", " "))
+        assert "kltui --check WORKSPACE" in text_of(app) and "is empty" not in text_of(app)

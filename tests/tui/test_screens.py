@@ -16,7 +16,7 @@ from screen_text import lines_of, text_of
 
 from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
-from kltui.errors import StoreError
+from kltui.errors import NoWorkspaceError
 from kltui.tui.actions import ACTIONS, SCREENS
 from kltui.tui.app import KltuiApp
 from kltui.tui.export import rows_of, write_csv
@@ -442,7 +442,7 @@ async def test_scale_leads_to_its_pairs(make_app: MakeApp, until) -> None:
 
 
 def nothing() -> FakeWorkspace:
-    raise StoreError("there is no workspace at /nowhere", "Make one by scoring a job.")
+    raise NoWorkspaceError("there is no workspace at /nowhere", "Make one by scoring a job.")
 
 
 async def test_an_empty_workspace_says_what_to_do_next(until) -> None:
@@ -458,7 +458,7 @@ async def test_an_empty_workspace_says_what_to_do_next(until) -> None:
 
 async def test_the_welcome_leads_from_every_screen(make_app: MakeApp, until) -> None:
     def nothing(_: Path) -> FakeWorkspace:
-        raise StoreError("there is no workspace here", "")
+        raise NoWorkspaceError("there is no workspace here", "")
 
     app = KltuiApp(Path("/workspaces/new"), opener=nothing)
     async with app.run_test(size=(100, 30)) as pilot:

@@ -21,7 +21,7 @@ from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 
 from kltui.analysis.embed import Picture
-from kltui.errors import StoreError
+from kltui.errors import NoWorkspaceError
 from kltui.tui.app import KltuiApp
 from kltui.tui.map_cache import ShownMap
 
@@ -141,7 +141,7 @@ def test_screen(snapshot: SnapshotAssertion, patience: float, name: str, size: t
 
 def test_empty_workspace(snapshot: SnapshotAssertion, patience: float) -> None:
     def opener(_: Path) -> FakeWorkspace:
-        raise StoreError("there is no workspace here", "")
+        raise NoWorkspaceError("there is no workspace here", "")
 
     app = KltuiApp(Path("/workspaces/new"), opener=opener)  # type: ignore[arg-type]
     [picture] = asyncio.run(taken(app, "", SIZES[:1], "test_empty_workspace", patience)).values()

@@ -27,10 +27,12 @@ WANTS = {
 
 
 def welcome(app: Session) -> list[tuple[str, str]]:
-    """(ink, text) lines for the present screen if it has nothing to show yet; otherwise []."""
+    """(ink, text) lines for the present screen if it has nothing to show yet, or cannot be read; otherwise []."""
     snapshot, name = app.snapshot, app.screen_name
     if not snapshot.loaded:
         return [("muted", "reading the workspace …")]
+    if snapshot.problem:
+        return [("bad", f"This workspace cannot be read: {snapshot.problem}"), ("text", snapshot.hint)]
     if app.awaits_job and not snapshot.jobs:
         return [("accent", "The job is starting."), ("muted", "It appears here in a few seconds.")]
     if snapshot.rows and (snapshot.n_scored or name in ("registry", "jobs")):
