@@ -88,6 +88,11 @@ def with_config(folder, target, **more):
 def test_weights_stored_quantised_name_their_method(llama, tmp_path, method):
     more = {"bits": 4, "group_size": 32} if method in ("gptq", "awq") else {}
     folder = with_config(llama, tmp_path / method, quantization_config={"quant_method": method, **more})
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    tensors["model.layers.0.mlp.up_proj.qweight"] = torch.zeros(4, 48, dtype=torch.int32)
+    (folder / "model.safetensors").unlink()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(KltuiError) as caught:
         load(folder)
     said = str(caught.value)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fake_workspace import FakeWorkspace, checkpoints
 from rich.cells import cell_len
 from screen_text import lines_of, text_of
-from test_odd_maps import OddWorkspace, as_is, same
+from test_odd_vectors import OddWorkspace, as_is, same
 from test_odd_workspaces import long_names
 
 from kltui.tui.app import KltuiApp

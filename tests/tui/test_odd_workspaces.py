@@ -11,7 +11,7 @@ import pytest
 from fake_workspace import FakeWorkspace, checkpoints
 from rich.cells import cell_len
 from screen_text import lines_of, text_of
-from test_odd_maps import OddWorkspace, as_is, same
+from test_odd_vectors import OddWorkspace, as_is, same
 
 from kltui.analysis.curves import seed_family
 from kltui.analysis.embed import METHODS, picture

@@ -415,7 +415,7 @@ async def test_compare_needs_two(make_app: MakeApp, until) -> None:
     async with lone.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: lone.snapshot.loaded)
         await pilot.press("c")
-        assert "mark two checkpoints first" in text_of(lone)
+        assert "two scored checkpoints are needed" in text_of(lone)
 
 
 async def test_layers_show_kl_between_neighbours_and_threads(make_app: MakeApp, until) -> None:

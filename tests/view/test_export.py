@@ -116,7 +116,7 @@ def test_undefined_and_absent_values_are_empty_fields(builder: Builder, tmp_path
     builder.add(builder.checkpoint("later", 3), builder.base_N * 1.1)
     builder.add(builder.checkpoint("later", 5), None)
     with builder.open() as ws:
-        with pytest.raises(KltuiError, match="only 0 texts"):
+        with pytest.raises(KltuiError, match="no text is scored for every"):
             ws.map().coordinates("pca")
         export(ws, tmp_path / "out")
     pairs = {(r["a"], r["b"]): r for r in rows(tmp_path / "out" / "kl.csv")}
