@@ -215,6 +215,16 @@ def free_threads() -> int:
     return _at_most(_processors.free(), os.environ, _LIMITS)
 
 
+def has_idle_core() -> bool:
+    """Whether another thread would run at once on a core that nothing else uses at this moment; true if that is not known.
+
+    Unlike `free_threads` it needs no time to measure: it reads how many threads want to run now, this one among them.
+    """
+    loads = _text_of(Path("/proc/loadavg")).split()  # three averages, running/all threads, the newest process
+    running = loads[3].partition("/")[0] if len(loads) > 3 else "1"
+    return int(running) < usable_cores({})
+
+
 @one_blas_thread
 def in_parallel(pieces: Sequence[Callable[[], object]]) -> None:
     """Runs all `pieces`, which must be independent, on `free_threads()` threads with one BLAS thread each.

@@ -18,7 +18,14 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from kltui import threads
 from kltui.analysis.kl import kl_matrix, kl_standard_errors
 from kltui.analysis.products import self_product
-from kltui.threads import environment_of_jobs, free_threads, in_parallel, one_blas_thread, wait_passively
+from kltui.threads import (
+    environment_of_jobs,
+    free_threads,
+    has_idle_core,
+    in_parallel,
+    one_blas_thread,
+    wait_passively,
+)
 from kltui.view.report import print_report
 from kltui.workspace import Workspace
 from tests.tui.big_workspace import write_workspace
@@ -158,6 +165,26 @@ def test_threads_for_large_work_are_the_idle_cores_and_no_more_than_are_allowed(
     assert after(1.0, 2.9, 1.0) == 4
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
     assert after(1.0, 7.0, 1.0) == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "cores", "idle"),
+    [
+        ("0.74 0.93 0.47 1/80 4810\n", 2, True),
+        ("0.74 0.93 0.47 1/80 4810\n", 1, False),
+        ("0.00 0.00 0.00 2/80 4810\n", 2, False),  # a job that has just begun
+        ("9.00 9.00 9.00 15/900 4810\n", 16, True),
+        ("9.00 9.00 9.00 16/900 4810\n", 16, False),
+        ("", 2, True),  # no Linux
+        ("", 1, False),
+    ],
+)
+def test_a_core_is_idle_if_fewer_threads_want_to_run_than_there_are_cores(
+    told: str, cores: int, idle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_cores", lambda: cores)
+    monkeypatch.setattr(threads, "_text_of", lambda path: told if path == Path("/proc/loadavg") else "")
+    assert has_idle_core() is idle
 
 
 @pytest.mark.parametrize(

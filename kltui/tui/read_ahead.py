@@ -21,7 +21,7 @@ from pathlib import PurePath
 from typing import Any, NoReturn
 
 from kltui.termination import ENDING
-from kltui.threads import HELPER_NICENESS, usable_cores
+from kltui.threads import HELPER_NICENESS, has_idle_core
 from kltui.tui.terminal.guard import end_with
 
 PATIENCE_S = 10.0  # after which this process reads for itself
@@ -34,12 +34,12 @@ _CHUNK = 1 << 16
 class ReadAhead:
     """The answer of another process to `question`, which it begins to find at once.
 
-    Without a second core it would only delay the interface, so there is no such process, and the answer is None.
+    Without a second core that is idle it would delay the interface, so there is no such process, and the answer is None.
     """
 
     def __init__(self, question: Callable[[], object]) -> None:
         self._pid = self._pipe = 0
-        if usable_cores({}) < 2:
+        if not has_idle_core():
             return
         with suppress(OSError):  # no process or file descriptor is left
             self._begin(question)

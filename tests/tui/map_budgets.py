@@ -13,13 +13,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 # As tests/conftest.py does for pytest: helpers of all tests are found by their names.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from budgets import HEIGHT, WIDTH, end_job
+from budgets import HEIGHT, WIDTH, descendants, end_job
 from tmux_pane import Pane
 
 from kltui.jobs.launch import start_detached
@@ -51,18 +50,6 @@ class Seen:
         if not _UNDER_WAY.search(found[0]) and not _SAMPLE.search(found[2]):
             self.last, self.title = seconds, found[0].split("│")[0].strip()
         return bool(self.last)
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """Processes that a process has started, and theirs."""
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:  # it has ended
-            continue
-        for child in map(int, children):
-            yield child
-            yield from descendants(child)
 
 
 def most_memory(pid: int) -> float:

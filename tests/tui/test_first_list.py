@@ -31,8 +31,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
-def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_ahead, "usable_cores", lambda _: 2)
+def idle_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ahead, "has_idle_core", lambda: True)
 
 
 def has_ended(ahead: ReadAhead, pid: int) -> bool:
@@ -155,7 +155,7 @@ def test_there_is_no_such_process_without_a_second_core_or_a_workspace(
     def no_fork() -> int:
         raise AssertionError("nothing was to be forked")
 
-    monkeypatch.setattr(read_ahead, "usable_cores", lambda _: 1)
+    monkeypatch.setattr(read_ahead, "has_idle_core", lambda: False)
     monkeypatch.setattr(os, "fork", no_fork)
     ahead = ReadAhead(lambda: 1)
     assert ahead.result() is None

@@ -88,7 +88,7 @@ def test_neither_the_command_line_nor_the_first_frame_waits_for_the_store(tmp_pa
 def test_what_was_read_ahead_needs_no_store(tmp_path: Path) -> None:
     fill(tmp_path)
     frame, told = modules_after(
-        f"{COMMAND.format(folder=str(tmp_path))}\nread_ahead.usable_cores = lambda _: 2\n"
+        f"{COMMAND.format(folder=str(tmp_path))}\nread_ahead.has_idle_core = lambda: True\n"
         f"ahead = main._read_ahead(folder, None, 'conditional', ui_state.Memory(None))\n{FRAME}",
         "read = ahead.result()\nassert len(read.rows) == len(read.losses) == 3, read",
     )
