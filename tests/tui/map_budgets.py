@@ -101,7 +101,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if shutil.which("tmux") is None:
         sys.exit("tmux is not installed: the map's pictures are read from a tmux pane")
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         seen = measure(arguments.workspace, Path(home), arguments.job, arguments.most)
     for what, value in {"first": seen.first, "of all": seen.of_all, "last": seen.last}.items():
         over = "   OVER" if what == "first" and not 0 < value <= FIRST_S else ""
