@@ -33,6 +33,11 @@ class Selection:
         self.hidden ^= {run}
         return f"hidden: {', '.join(sorted(self.hidden))}; Z shows all" if self.hidden else ALL_SHOWN
 
+    def hide_none(self) -> str:
+        """Shows all runs in all plots; returns a message that says so."""
+        self.hidden.clear()
+        return ALL_SHOWN
+
     def swap(self) -> None:
         """Exchanges A and B."""
         self.a, self.b = self.b, self.a

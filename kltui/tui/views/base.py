@@ -10,6 +10,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from kltui.sanitize import safe_text
+from kltui.tui.data import run_of
+from kltui.tui.selection import NO_RUN
 from kltui.tui.widgets.canvas import Box, Pane, SessionWidget
 from kltui.tui.workers import begun
 
@@ -92,7 +94,7 @@ class View(SessionWidget):
             box.display = i in shown
             box.styles.width = "1fr" if i == fill else column.width
             for pane in column.panes:
-                _bar(pane, i != first)
+                draw_bar(pane, i != first)
             if column.aside and i in shown:
                 beside = sum(self.columns[k].width for k in shown if k != i)
                 self._arrange(i, width - beside, must=width >= WIDE)
@@ -130,7 +132,7 @@ class View(SessionWidget):
         for pane in panes:
             pane.display = pane in shown
             pane.styles.height, pane.styles.width = "1fr", f"{self.share_across(pane)}fr"
-            _bar(pane, barred or pane is not next(p for p in panes if p in shown))
+            draw_bar(pane, barred or pane is not next(p for p in panes if p in shown))
 
     def _in_a_stack(self, box: Box, panes: Sequence[Pane], height: int, *, barred: bool) -> None:
         """Stacks the panes in `height` lines; with 0, shows only the focused one."""
@@ -142,7 +144,7 @@ class View(SessionWidget):
         for i, pane in enumerate(panes):
             pane.display = bool(lines[i]) if height else i == focused
             pane.styles.height, pane.styles.width = (lines[i] or "1fr"), "100%"
-            _bar(pane, barred)
+            draw_bar(pane, barred)
 
     def shape(self) -> tuple[float, float] | None:
         """Width and height of the plot's picture in the same unit; None if it fills any pane."""
@@ -257,7 +259,23 @@ class View(SessionWidget):
         self.update_data()
 
 
-def _bar(pane: Pane, barred: bool) -> None:
+class RunPlotsView(View):
+    """A view whose plots leave hidden runs out, and whose cursor is on a checkpoint."""
+
+    def do_hide_run(self) -> None:
+        row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
+        if row is None:
+            self.kl.say(NO_RUN, "warning")
+            return
+        self.kl.say(self.kl.selection.toggle_hidden(run_of(row)))
+        self.update_data()
+
+    def do_show_runs(self) -> None:
+        self.kl.say(self.kl.selection.hide_none())
+        self.update_data()
+
+
+def draw_bar(pane: Pane, barred: bool) -> None:
     """Turns the line at the pane's left on or off."""
     if pane.barred != barred:
         pane.barred = barred

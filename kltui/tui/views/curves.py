@@ -15,8 +15,7 @@ from kltui.analysis.number_text import with_error
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.data import label_of_row, run_of
-from kltui.tui.selection import ALL_SHOWN, NO_RUN
-from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
+from kltui.tui.views.base import WIDEST, ColumnOfPanes, RunPlotsView, draw_bar
 from kltui.tui.views.welcome import welcome
 from kltui.tui.weights import compute_weights
 from kltui.tui.widgets.canvas import (
@@ -65,7 +64,7 @@ class Sentence(Pane, can_focus=False):
         return strip_of(spelled(said, self.look), width, self.look())
 
 
-class CurvesView(View):
+class CurvesView(RunPlotsView):
     """As many panels as fit, with the same cursor in all; below them the step at which the cursor's run settled."""
 
     screen_name = "curves"
@@ -132,7 +131,7 @@ class CurvesView(View):
         grid.display = width >= WIDEST or not in_table
         side.styles.width = TABLE_WIDTH if grid.display else "1fr"
         grid.styles.width = "1fr"
-        self._bar(self.table, grid.display)
+        draw_bar(self.table, grid.display)
         across, down = self._cells(width - (TABLE_WIDTH if side.display else 0), self.kl.size.height - BARS)
         shown = self._page(across * down)
         grid.styles.layout = "grid"
@@ -140,13 +139,8 @@ class CurvesView(View):
         for panel in self.panels:
             panel.display = panel in shown
         for place, panel in enumerate(shown):
-            self._bar(panel, place % across > 0)
+            draw_bar(panel, place % across > 0)
             panel.name_runs(self.large or not side.display)
-
-    def _bar(self, pane: Pane, barred: bool) -> None:
-        if pane.barred != barred:
-            pane.barred = barred
-            pane.refresh()
 
     def _cells(self, width: int, height: int) -> tuple[int, int]:
         """The number of panels across and down in `width` x `height` cells."""
@@ -456,19 +450,6 @@ class CurvesView(View):
             self._source.computed = computed
             self.n_weights += 1
             self._ask()
-
-    def do_hide_run(self) -> None:
-        row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
-        if row is None:
-            self.kl.say(NO_RUN, "warning")
-            return
-        self.kl.say(self.kl.selection.toggle_hidden(run_of(row)))
-        self.update_data()
-
-    def do_show_runs(self) -> None:
-        self.kl.selection.hidden.clear()
-        self.kl.say(ALL_SHOWN)
-        self.update_data()
 
     def do_follow(self) -> None:
         self.following = not self.following

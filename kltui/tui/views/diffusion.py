@@ -17,10 +17,9 @@ from kltui.analysis.number_text import aligned
 from kltui.analysis.point import label_of
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text, short_name
-from kltui.tui.data import label_of_row, run_of
+from kltui.tui.data import label_of_row
 from kltui.tui.filter import EVERY
-from kltui.tui.selection import ALL_SHOWN, NO_RUN
-from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.views.base import ColumnOfPanes, RunPlotsView
 from kltui.tui.weights import Weights, compute_weights, known_distances
 from kltui.tui.widgets.canvas import Span, TextPane, wrapped
 from kltui.tui.widgets.curve_panel import ALL_GONE, FEW_POINTS, LONGEST_S, PAUSE_S
@@ -259,7 +258,7 @@ class ExponentPlot(PlotPane):
             self.show_exponents(self.exponents, self.drawn)
 
 
-class DiffusionView(View):
+class DiffusionView(RunPlotsView):
     """The exponents of all starts above the window of one start; beside them the medians of each run."""
 
     screen_name = "diffusion"
@@ -450,19 +449,6 @@ class DiffusionView(View):
             if self.noise
             else "distances without correction"
         )
-        self.update_data()
-
-    def do_hide_run(self) -> None:
-        row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
-        if row is None:
-            self.kl.say(NO_RUN, "warning")
-            return
-        self.kl.say(self.kl.selection.toggle_hidden(run_of(row)))
-        self.update_data()
-
-    def do_show_runs(self) -> None:
-        self.kl.selection.hidden.clear()
-        self.kl.say(ALL_SHOWN)
         self.update_data()
 
     def do_weights(self) -> None:

@@ -11,7 +11,7 @@ from rich.style import Style
 from kltui.analysis.point import grid_of, trajectory_of
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.number_format import briefly, loss_of
-from kltui.tui.selection import ALL_SHOWN, NO_RUN
+from kltui.tui.selection import NO_RUN
 from kltui.tui.views.map_colours import (
     BOX,
     LEVELS,
@@ -569,8 +569,7 @@ class MapPlot(PlotPane):
         self._runs_changed()
 
     def do_show_runs(self) -> None:
-        self.hidden.clear()
-        self.kl.say(ALL_SHOWN)
+        self.kl.say(self.kl.selection.hide_none())
         self._runs_changed()
 
     def _runs_changed(self) -> None:
