@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +14,7 @@ from textual.widget import Widget
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
+from kltui.termination import ENDING
 from kltui.tui.actions import BY_NAME, SCREENS, Action, ActionHandlers
 from kltui.tui.data import Snapshot
 from kltui.tui.dialogs import styles
@@ -45,6 +45,18 @@ class AppCore(AppSession, inherit_bindings=False):
 
     # -- start, terminal and end -------------------------------------------------------------------------
 
+    async def run_async(self, *, headless: bool = False, **how: Any) -> int | None:
+        """Textual's method, with handlers of the signals that end the interface installed before anything else.
+
+        Without them, Python cancels this task at SIGINT, and Textual takes the cancellation for a normal end.
+        """
+        if not headless:
+            loop = asyncio.get_running_loop()
+            for number in ENDING:
+                loop.add_signal_handler(number, self._leave_on, number)
+            await asyncio.sleep(0)  # lets a SIGINT from before end the task here
+        return await super().run_async(headless=headless, **how)
+
     def get_default_screen(self) -> Screen[None]:
         """The one screen that holds all views."""
         return MainScreen()
@@ -55,14 +67,10 @@ class AppCore(AppSession, inherit_bindings=False):
         return self._made(self.screen_name)
 
     def started(self) -> None:
-        """Called by the main screen once it is mounted: installs signal handlers, shows the first view, starts reading."""
+        """Called by the main screen once it is mounted: shows the first view, starts reading."""
         self.set_class(self.ascii_only, "-ascii")
         self.set_class(not self.look.color, "-plain")
-        loop = asyncio.get_running_loop()
-        self.typed_at = loop.time()  # the command
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            if not self.is_headless:
-                loop.add_signal_handler(number, self._leave_on, number)
+        self.typed_at = asyncio.get_running_loop().time()  # the command
         self.app_resume_signal.subscribe(self.main, self._taken_up_again)
         self.show_screen(self.screen_name)
         if self.keymap.problems:

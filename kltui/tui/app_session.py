@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
 SETTLED_SECONDS = 0.5  # after reading, until the first frame is certainly drawn
 REST_SECONDS = 20.0  # without a key, after which all garbage is collected
+KEPT_NAMES = ("cursor", "a", "b")  # of the selection, for the next session
 DRAWING = ("kltui.tui.dialogs.prompts", "kltui.view.cell_buffer")
 MIN_PAUSE = 3.0  # pause between two reads, as a multiple of the time that the last one took
 
@@ -402,21 +403,23 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     def _restore_selection(self) -> None:
         kept = self.memory.load(self.reader.path)
-        for field in ("cursor", "a", "b"):
+        for field in KEPT_NAMES:
             value = kept.get(field)
             if isinstance(value, str) and not getattr(self.selection, field):
                 setattr(self.selection, field, value)
 
     def _remember(self) -> None:
-        chosen = self.selection
-        kept: dict[str, object] = {
+        """Stores the state for the next session; what this one has not restored stays as it was stored."""
+        if not self._views:
+            return
+        kept = self.memory.load(self.reader.path)
+        kept |= {
             "screen": self.screen_name,
             "palette": self.look.palette.name,
-            "cursor": chosen.cursor,
-            "a": chosen.a,
-            "b": chosen.b,
             "basis": self.reader.basis.as_record(),
         }
+        chosen = {field: getattr(self.selection, field) for field in KEPT_NAMES}
+        kept.update(chosen if self.snapshot.loaded else {k: name for k, name in chosen.items() if name})
         for name, view in self._views.items():
             kept.update({f"{name}.{k}": v for k, v in view.kept().items()})
         self.memory.save(self.reader.path, kept)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import math
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -326,3 +328,32 @@ async def test_scales_level_and_window_are_kept(make_app: MakeApp, until, tmp_pa
         assert shown == [("linear", "linear"), ("linear", "linear")]
         assert panel(again, "last").y_scale == "log"
         assert (again.view.level, again.view.window) == (again.view.settled.levels[0], 20)
+        await pilot.press("1", "q")
+    stored = memory.load(app.reader.path)
+    never_shown = make_app(memory=memory)
+    async with never_shown.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: never_shown.snapshot.loaded)
+        await pilot.press("q")
+    assert memory.load(app.reader.path) == stored and stored["curves.window"] == 20
+
+
+@pytest.mark.parametrize("restored", [True, False])
+async def test_an_end_before_the_workspace_is_read_changes_nothing_that_was_stored(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, restored: bool
+) -> None:
+    memory = Memory(tmp_path / "view.json")
+    app = make_app(memory=memory)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "j", "a", "j", "b", "q")
+    stored = memory.load(app.reader.path)
+    assert stored["screen"] == "curves" and stored["cursor"] and stored["a"] and stored["b"]
+    again = make_app(memory=memory)
+    if restored:
+        monkeypatch.setattr(KltuiApp, "_watch", lambda app: asyncio.sleep(0))  # nothing is read
+        async with again.run_test(size=(120, 40)):
+            assert again.screen_name == "curves" and not again.snapshot.loaded
+            again._leave_on(signal.SIGTERM)
+    else:
+        again._leave_on(signal.SIGTERM)
+    assert again.return_value == 128 + signal.SIGTERM
+    assert memory.load(app.reader.path) == stored

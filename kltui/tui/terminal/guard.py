@@ -48,6 +48,8 @@ def guarded(run: Callable[[], int]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         end_with(parent)
         return run()
+    for number in signal.sigpending().intersection(PASSED_ON):
+        os.kill(pid, number)  # the terminal may have sent it before there was a child
     try:
         status = _watched(pid)
         _put_back(before)
