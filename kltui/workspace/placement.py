@@ -261,11 +261,14 @@ def _scores(ws: Workspace, rest: Map, name: str) -> dict[str, dict[str, float]]:
 
 
 def _text_notes(whole: Map, known: Drawn, drawn: subsample.TextDraw | None) -> list[str]:
-    if drawn is not None and len(known.new_u) < FEW_TEXTS:
+    n = len(known.new_u)
+    if drawn is not None and n < FEW_TEXTS:
+        # of n independent normal values, the standard error of a standard deviation; heavier tails make it larger
+        relative = 1 / math.sqrt(2 * max(1, n - 1))
         return [
-            f"so few distinct texts ({len(known.new_u)}) leave the errors themselves uncertain by about a half: draw more (--texts)"
+            f"with so few distinct texts ({n}) the errors themselves are uncertain by {relative:.0%} or more: draw more (--texts)"
         ]
-    lacking = 0 if drawn else len(whole.text_bytes_N) - len(known.new_u)
+    lacking = 0 if drawn else len(whole.text_bytes_N) - n
     return [
         f"{lacking} texts that some vector lacks are left out of the PCA plot and of the predictions"
     ] * bool(lacking)
