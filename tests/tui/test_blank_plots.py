@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fake_workspace import FakeWorkspace, checkpoints
+from odd_workspace import OddWorkspace, as_is, long_names, same
 from rich.cells import cell_len
 from screen_text import lines_of, text_of
-from test_odd_vectors import OddWorkspace, as_is, same
-from test_odd_workspaces import long_names
 
 from kltui.tui.app import KltuiApp
 from kltui.tui.widgets.canvas import spelled

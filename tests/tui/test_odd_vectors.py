@@ -4,54 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from fake_workspace import FakeWorkspace, checkpoints
+from fake_workspace import FakeWorkspace
+from odd_workspace import OddWorkspace, as_is, in_pairs, same, with_gaps
 from screen_text import text_of
 
 from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
-from kltui.registry.checkpoint import Checkpoint
 from kltui.tui.app import KltuiApp
 
 MakeApp = Callable[..., KltuiApp]
-
-
-class OddWorkspace(FakeWorkspace):
-    """`K` checkpoints of the usual runs over N texts; `odd` changes their values in place."""
-
-    def __init__(
-        self, K: int, N: int, odd: Callable[[np.ndarray], None], names: list[Checkpoint] | None = None
-    ) -> None:
-        super().__init__(n_texts=N, names=(names or checkpoints())[-K:])
-        self.odd = odd
-
-    def map(self, *given: Any, **chosen: Any) -> Map:
-        """The usual map with odd values."""
-        made = super().map(*given, **chosen)
-        values = made.loglik_KN.copy()
-        self.odd(values)
-        return replace(made, loglik_KN=values)
-
-
-def same(values: np.ndarray) -> None:
-    values[:] = values[0]
-
-
-def in_pairs(values: np.ndarray) -> None:
-    values[1::2] = values[: len(values) // 2 * 2 : 2]
-
-
-def with_gaps(values: np.ndarray) -> None:
-    values[np.random.default_rng(0).random(values.shape) < 0.4] = np.nan
-
-
-def as_is(values: np.ndarray) -> None:
-    """Few models or texts are odd enough."""
 
 
 @pytest.mark.parametrize(

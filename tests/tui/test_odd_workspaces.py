@@ -9,16 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_workspace import FakeWorkspace, checkpoints
+from odd_workspace import OddWorkspace, long_names, same
 from rich.cells import cell_len
 from screen_text import lines_of, text_of
-from test_odd_vectors import OddWorkspace, as_is, same
 
 from kltui.analysis.curves import seed_family
 from kltui.analysis.embed import METHODS, picture
 from kltui.analysis.map import Map
 from kltui.analysis.number_text import with_error
 from kltui.analysis.point import Point
-from kltui.registry.checkpoint import Checkpoint
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.app import KltuiApp
 from kltui.tui.views.matrix import NUMBERED
@@ -148,8 +147,7 @@ async def test_columns_whose_names_would_look_the_same_have_numbers(make_app: Ma
 
 
 async def test_the_hint_of_a_read_out_is_whole_or_not_there(make_app: MakeApp, until) -> None:
-    long: list[Checkpoint] = [replace(c, run=f"{'x' * 100}-{c.run}") for c in checkpoints() if not c.parent]
-    app = make_app(FakeWorkspace(names=long))
+    app = make_app(FakeWorkspace(names=long_names()))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("6")
@@ -162,11 +160,6 @@ async def test_the_hint_of_a_read_out_is_whole_or_not_there(make_app: MakeApp, u
 
 
 # -- what is cut has a sign, and what is longer goes on below --------------------------------------
-
-
-def long_names() -> list[Checkpoint]:
-    """The usual checkpoints with names of more than a hundred letters."""
-    return [replace(c, run=f"{'x' * 100}-{c.run}") for c in checkpoints() if not c.parent]
 
 
 def test_what_terminals_count_differently_is_not_shown() -> None:
@@ -201,26 +194,3 @@ def test_ticks_of_steps_are_whole_numbers() -> None:
             labels = [label for _, label in Axis("log1p", 0.0, math.log10(1 + high) * 1.02).ticks(maximum)]
             assert labels[0] == "0" and all(label.isdigit() for label in labels) and len(labels) > 1
     assert [label for _, label in Axis("log1p", 0.0, 5.01).ticks(4)][-1] == "10k"
-
-
-async def test_a_matrix_of_undefined_kls_says_so(make_app: MakeApp, until) -> None:
-    app = make_app(OddWorkspace(20, 1, as_is))
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("6")
-        await until(pilot, lambda: "every KL is undefined" in text_of(app))
-        await pilot.press("l")
-        await until(pilot, lambda: "too few texts in common" in text_of(app))
-
-
-async def test_keys_of_jobs_say_that_there_is_none(make_app: MakeApp, until) -> None:
-    workspace = FakeWorkspace()
-    workspace.job_rows = []
-    app = make_app(workspace)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("2")
-        for key in "pRK":
-            app.say("")
-            await pilot.press(key)
-            await until(pilot, lambda: "there is no job yet" in app.message)
