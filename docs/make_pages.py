@@ -153,8 +153,9 @@ def job_page() -> str:
 COMMANDS_INTRO = """\
 # Commands
 
-`kltui --help` prints this list with examples. One option selects the command; without one, `kltui WORKSPACE` opens the
-terminal interface. An option that the command does not use is an error; options are never ignored.
+One option selects the command; without one, `kltui WORKSPACE` opens the terminal interface. An option that the command
+does not use is an error; options are never ignored. `kltui -h` prints the commands with examples,
+`kltui --report --help` the options of one command, `kltui --help` and `man kltui` everything.
 
 Exit codes: 0 success; 1 some checkpoints, files or sections failed; 2 invalid options or job file; 3 the workspace is in
 use, damaged or unusable; 75 temporary failure, try again later; 130, 143 or 129 ended by ctrl-C, TERM or HUP.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from kltui.command_options import build_parser
 from kltui.environment import check_environment, check_scoring, prepare_output
-from kltui.errors import KltuiError, UsageError
+from kltui.errors import KltuiError, NoWorkspaceError, UsageError
 from kltui.option_use import COMMANDS, INTERFACE, check_options, command_of
 from kltui.sanitize import safe_text
 from kltui.scoring.third_party_messages import silence_libraries
@@ -49,14 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_environment()
         check_options(parser, arguments)
-        if arguments.batch and arguments.device != "auto":
-            hint = f"kltui --batch JOB --set scoring.device={arguments.device}"
-            raise UsageError("--device has no effect with --batch", hint)
         code = _run(arguments)
         sys.stdout.flush()
         return code
     except KltuiError as error:
-        _print_error(error)
+        _print_error(_with_hint(error, arguments.target))
         return error.exit_code
     except BrokenPipeError:
         # The reader of the output has ended (`kltui --report | head`), which is not an error.
@@ -74,6 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             _drop_output()
         _print_error(reported)
         return reported.exit_code
+
+
+def _with_hint(error: KltuiError, target: str | None) -> KltuiError:
+    """The error; if no workspace is where one was named, with a hint on what is there instead."""
+    if not isinstance(error, NoWorkspaceError) or not target:
+        return error
+    from kltui.jobs.path_hint import path_hint
+
+    message = f"{target} is an address, not a workspace" if "://" in target else error.message
+    return NoWorkspaceError(message, path_hint(target) or error.hint)
 
 
 def _reported(error: OSError) -> KltuiError | None:
@@ -115,11 +122,19 @@ def _drop_output() -> None:
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The parsed arguments. For unknown ones, prints similar options and exits with code 2."""
-    arguments, unknown = parser.parse_known_args(argv)
+    """The parsed arguments. For unknown ones, prints similar options and exits with code 2; help is printed too."""
+    words = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(words):
+        from kltui.command_help import asked_help
+
+        if text := asked_help(words):
+            sys.stdout.write(text)
+            parser.exit()
+    arguments, unknown = parser.parse_known_args(words)
     if unknown:
         options = [option for action in parser._actions for option in action.option_strings]
-        parser.error(f"unrecognized arguments: {', '.join(_with_nearest(word, options) for word in unknown)}")
+        named = ", ".join(_with_nearest(word, options) for word in unknown)
+        parser.error(f"unrecognized arguments: {named}{_meant(arguments.target, unknown, options)}")
     return arguments
 
 
@@ -127,8 +142,18 @@ def _with_nearest(word: str, options: Sequence[str]) -> str:
     """An unknown argument, with the options that it may have been meant for."""
     name = word.partition("=")[0]
     begun = [option for option in options if len(name) > 2 and option.startswith(name)]
+    # -v and -report are meant for options with two hyphens.
+    begun = begun or [option for option in options if name[1:] and option.startswith(f"-{name}")]
     close = begun or difflib.get_close_matches(name, options, n=1) if name.startswith("-") else []
     return safe_text(word, 80) + (f" (did you mean {' or '.join(close)}?)" if close else "")
+
+
+def _meant(target: str | None, unknown: Sequence[str], options: Sequence[str]) -> str:
+    """A line on words in place of options, as in `kltui report demo`, or on more than one workspace."""
+    words = [word for word in unknown if not word.startswith("-")]
+    if target and f"--{target}" in options and not Path(target).exists():
+        return f"\n  Commands are options: kltui --{target} {safe_text(shlex.join(words), 80)}".rstrip()
+    return "\n  kltui takes one WORKSPACE." if words and target else ""
 
 
 def _print_error(error: KltuiError) -> None:
@@ -406,6 +431,9 @@ def _interface(arguments: argparse.Namespace) -> int:
 
 def _workspace(arguments: argparse.Namespace) -> Path:
     if not arguments.target:
-        command = COMMANDS[command_of(arguments)]
-        raise UsageError(f"{command} needs a workspace", "Add its folder at the end of the command.")
+        from kltui.command_help import command_form
+
+        command = command_of(arguments)
+        hint = f"Add its folder at the end of the command: {command_form(command)}"
+        raise UsageError(f"{COMMANDS[command]} needs a workspace", hint)
     return Path(arguments.target)

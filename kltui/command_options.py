@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 from kltui.bench.parts import MODELS, help_of_parts, help_of_rivals
 from kltui.completion import SHELLS, PrintCompletion
@@ -13,9 +16,35 @@ from kltui.store.pair_values import add_values_option
 from kltui.version import __version__
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that prints below a mistake in an option what that option takes."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the usage line, the mistake and a hint, and exits with code 2."""
+        self.print_usage(sys.stderr)
+        named = re.match(r"argument (?:-\w/)?(--[\w-]+)", message)
+        meant = [a for a in self._actions if named and named[1] in a.option_strings]
+        hint = "".join(f"  {form_of(a)}: {first_clause(a.help or '')}\n" for a in meant)
+        self.exit(2, f"kltui: error: {message}\n{hint}")
+
+
+def form_of(action: argparse.Action) -> str:
+    """An option with what it takes, as it is typed: `--batch JOB`."""
+    if action.nargs == 0:
+        return action.option_strings[-1]
+    takes = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
+    return " ".join([action.option_strings[-1], *([takes] if isinstance(takes, str) else takes)])
+
+
+def first_clause(text: str) -> str:
+    """A help text up to its first semicolon, colon or bracket, without the command that it begins with."""
+    own = re.sub(r"^with --[\w-]+( and --[\w-]+)*: ", "", text.replace("%%", "%"))
+    return re.split(r"[;(:]", own, maxsplit=1)[0].strip(" ,")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kltui",
         usage=USAGE,
         description=DESCRIPTION,
@@ -23,6 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         # A script with an abbreviated option would break when a new option has the same beginning.
         allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument(
+        "-h",
+        "--help",
+        action="help",
+        help="-h: a short help; --help: all options; with a command: its options",
     )
     parser.add_argument(
         "target",
@@ -61,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_bench_options(parser: argparse.ArgumentParser) -> None:
-    measured = parser.add_argument_group("with --bench", "--device cpu or cuda; --json")
+    measured = parser.add_argument_group("with --bench")
     measured.add_argument("--part", metavar="NAME", action="append", default=[], help=help_of_parts())
     measured.add_argument("--against", metavar="NAME", action="append", default=[], help=help_of_rivals())
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 # argparse would print all options, fifteen lines of them, before every message about a mistake.
-USAGE = (
-    "kltui [COMMAND] [OPTIONS] [WORKSPACE]   (a command is --demo, --batch JOB, --report, ...: kltui --help)"
-)
+USAGE = "kltui [COMMAND] [OPTIONS] [WORKSPACE]   (kltui -h: commands and examples; kltui --COMMAND --help: its options)"
 
 DESCRIPTION = """\
 Language models in log-likelihood space: trajectories, KL divergence, diffusion exponents.
@@ -13,8 +11,7 @@ Language models in log-likelihood space: trajectories, KL divergence, diffusion 
 A model's log-likelihoods of a fixed set of texts are its coordinates. kltui scores checkpoints on a corpus,
 stores the vectors in a workspace (a folder), and shows how models move."""
 
-EPILOG = """\
-examples
+EXAMPLES = """\
   kltui --demo                     pretrain, score and report a small suite here (about 3 minutes)
   kltui kltui-demo                 open it
   kltui --batch job.toml           score the models of a job file; run it again to resume
@@ -35,8 +32,31 @@ examples
   kltui --figure trajectories --out fig.pdf --width 85mm pythia   a figure for a paper, with fig.csv and fig.py
   kltui --share pythia.html pythia           an interactive web page to share
   kltui --reproduce modelmap --out papers   the papers' figures from a copy of their repository
-  kltui --bench 70m --part final --against lm_eval   scoring speed, also of lm-evaluation-harness
+  kltui --bench 70m --part final --against lm_eval   scoring speed, also of lm-evaluation-harness"""
 
+# The examples of the short help.
+FIRST_EXAMPLES = """\
+examples
+  kltui --demo                     pretrain, score and report a small suite here (about 3 minutes)
+  kltui kltui-demo                 open it
+  kltui runs/mine                  score the checkpoints in a folder; kltui asks for the texts
+  kltui --batch job.toml           score the models of a job file; run it again to resume
+  kltui --report mine              print the results of a workspace
+  kltui --export out mine          CSV and npz files"""
+
+FIRST_JOB_FILE = """\
+a job file
+  workspace = "mine"               # the folder for the results; paths are relative to this file
+  [corpus]
+  source = "texts.jsonl"           # the texts
+  sample = 1000
+  [[models]]
+  path = "runs/mine"               # a model folder, or a folder of checkpoints step500, step1000, ...
+  [[models]]
+  repo = "EleutherAI/pythia-70m"   # or the hub
+  revisions = ["step1000", "step143000"]"""
+
+JOB_FILE = """\
 a job file
   workspace = "pythia"             # paths are relative to this file
   [corpus]
@@ -68,11 +88,20 @@ a job file
   unconditional = false            # true, for pairs: also score the response without its prompt (--values)
   [engine]
   workers = 1                      # number of processes, one per GPU
-  device_map = "none"              # "auto": spread a model that is larger than one GPU
+  device_map = "none"              # "auto": spread a model that is larger than one GPU"""
+
+EXIT_CODES = """\
+exit codes
+  0 done   1 some checkpoints failed   2 usage   3 workspace in use or unusable   75 try again later
+  130 / 143 / 129 stopped by ctrl-C / TERM / HUP"""
+
+EPILOG = f"""\
+examples
+{EXAMPLES}
+
+{JOB_FILE}
 
 environment
   KLTUI_ISA=portable | avx2 | avx512 | amx   instruction set of the compiled core (default: the best available)
 
-exit codes
-  0 done   1 some checkpoints failed   2 usage   3 workspace in use or unusable   75 try again later
-  130 / 143 / 129 stopped by ctrl-C / TERM / HUP"""
+{EXIT_CODES}"""

@@ -43,12 +43,15 @@ USERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("preprocess", "exclude", "separate", "map"), (*MAPPED, "draw", INTERFACE)),
     "save_map": (*MAPPED, "draw"),
     **dict.fromkeys(("pair", "where", "level", "noise_corrected"), MAPPED),
-    "device": (*MAPPED, "draw", "bench"),
+    "device": ("report", "export", "figure", "share", "draw", "bench"),
     **dict.fromkeys(("part", "against"), ("bench",)),
     "also": ("export",),
     "draw_by": ("draw",),
     **dict.fromkeys(("out", "width", "style"), ("figure", "reproduce")),
     "colour": ("figure",),
+    "json": (*REPORTED, "watch", "demo", "bench", "doctor", "check", "place", "reproduce"),
+    "ascii": (*REPORTED, INTERFACE),
+    **dict.fromkeys(("read_only", "no_mouse"), (INTERFACE,)),
 }
 
 
@@ -69,11 +72,11 @@ def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         *maximum, last = (COMMANDS[name] for name in users)
         known = f"{', '.join(maximum)} or {last}" if maximum else last
         raise UsageError(
-            f"{option} has no effect with {COMMANDS[command]}", _hint(action.dest, command, known)
+            f"{option} has no effect with {COMMANDS[command]}", _hint(arguments, action.dest, command, known)
         )
 
 
-def _hint(dest: str, command: str, known: str) -> str:
-    if dest == "device" and command in ("watch", "place"):
-        return "Set the job's device with --set scoring.device=DEVICE"
+def _hint(arguments: argparse.Namespace, dest: str, command: str, known: str) -> str:
+    if dest == "device" and command in ("batch", "watch", "place"):
+        return f"Set the job's device with --set scoring.device={arguments.device}"
     return f"Use it with {known}."

@@ -26,6 +26,7 @@ from kltui.jobs.job_tables import (
     WatchTable,
 )
 from kltui.jobs.map_defaults import with_map_defaults
+from kltui.jobs.path_hint import SHOWN_BY, other_format, path_hint
 from kltui.registry.names import is_map_source
 from kltui.scoring.settings import ScoringSettings
 
@@ -172,23 +173,44 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobFile:
     Raises UsageError that lists every mistake with its key.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"no job file {path}", "Write one (kltui --help shows the form), or try kltui --demo."
-        ) from None
-    except OSError as error:
-        raise UsageError(f"cannot read the job file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", "TOML files are UTF-8.") from None
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unread(path, error) from None
+    try:
+        data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(
-            f"{path} is not valid TOML: {error}", "Strings need quotes; tables are written [like.this]."
-        ) from None
+        raise _not_toml(path, text, error) from None
     for override in overrides:
         _apply(data, override)
     base = _begin(data, path.parent.resolve())
     return parse_job(with_map_defaults(data, base), str(path)).resolved(base)
+
+
+def _unread(path: Path, error: OSError | UnicodeDecodeError) -> UsageError:
+    """The error for a job file that cannot be read: what is there instead, and what to do."""
+    if isinstance(error, FileNotFoundError):
+        default = f"Write one ({SHOWN_BY.removesuffix('.')}), or try kltui --demo."
+        return UsageError(f"no job file {path}", path_hint(str(path)) or default)
+    if isinstance(error, IsADirectoryError):
+        return UsageError(f"{path} is a folder, not a job file", path_hint(str(path)) or SHOWN_BY)
+    if isinstance(error, OSError):
+        hint = "Check the path and its permissions."
+        return UsageError(f"cannot read the job file {path}: {error.strerror}", hint)
+    hint = path_hint(str(path)) or "TOML files are UTF-8."
+    return UsageError(f"{path} is not UTF-8 text (byte {error.start})", hint)
+
+
+def _not_toml(path: Path, text: str, error: Exception) -> UsageError:
+    """The error for a file that is not TOML: what it looks like, and what to do."""
+    found = other_format(path, text)
+    if found == "texts":
+        return UsageError(f"{path} is not a job file", path_hint(str(path)) or SHOWN_BY)
+    if found:
+        hint = f"Write it as TOML: key = value, below [table] or [[models]]. {SHOWN_BY}"
+        return UsageError(f"{path} is not valid TOML: it looks like {found}", hint)
+    return UsageError(
+        f"{path} is not valid TOML: {error}", "Strings need quotes; tables are written [like.this]."
+    )
 
 
 def _begin(data: dict[str, Any], here: Path) -> Path:
@@ -281,8 +303,10 @@ def _said(error: dict[str, Any], where: str) -> str:
     """What is wrong with one value, with the value found and, for an unknown key, the most similar known one."""
     if error["type"] == "extra_forbidden":
         table = _TABLES.get(str(error["loc"][0])) if len(error["loc"]) > 1 else JobFile
-        close = difflib.get_close_matches(str(error["loc"][-1]), list((table or JobFile).model_fields), n=1)
-        return "unknown key" + (f", did you mean {close[0]!r}?" if close else "")
+        key = str(error["loc"][-1])
+        close = [f"{name}.{key}" for name, other in _TABLES.items() if key in other.model_fields]
+        close = close or difflib.get_close_matches(key, list((table or JobFile).model_fields), n=1)
+        return "unknown key" + (f", did you mean {' or '.join(map(repr, close))}?" if close else "")
     if error["type"] == "missing":
         return "missing"
     message = error["msg"].removeprefix("Value error, ")

@@ -20,7 +20,7 @@ from kltui.jobs.map_defaults import TAKEN, pairs_keys
 from kltui.jobs.plan import make_plan, settings_key
 from kltui.jobs.process import python_command
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
-from kltui.registry.names import check_repo
+from kltui.registry.names import check_repo, hub_name
 from kltui.sanitize import expanded, safe_text
 from kltui.store import CheckpointRow, comparable
 from kltui.store.atomic_write import write_atomic
@@ -33,9 +33,11 @@ _DTYPES = ("float32", "float16", "bfloat16", "auto")
 def entry_of(model: str) -> dict[str, Any]:
     """The `[[models]]` entry of a model named on the command line. Raises UsageError if there is none.
 
-    `model` is a folder or file, the address of a server, or a hub repository OWNER/NAME[@REVISION].
+    `model` is a folder or file, the address of a server, or a hub repository OWNER/NAME[@REVISION] or its web address.
     """
-    if model.startswith(("http://", "https://")):
+    if page := hub_name(model):
+        model = page
+    elif model.startswith(("http://", "https://")):
         return {"endpoint": model}
     try:
         path = expanded(model)

@@ -14,6 +14,10 @@ from kltui.sanitize import safe_text
 
 _REPO = re.compile(r"(?:[A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[\w.+@=-]+(?:/[\w.+@=-]+)*", re.ASCII)
+_HUB_PAGE = re.compile(
+    r"(?:https?:/{1,2})?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[^/?#]+/[^/?#]+)"
+    r"(?:/(?:tree|blob|resolve)/(?P<revision>[^/?#]+))?(?:[/?#].*)?"
+)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Quantization = Literal["none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4"]
@@ -30,11 +34,35 @@ _ENCODED = re.compile(r"%(?:[0-9A-F]{2}|-)")  # looks like an encoded character
 
 def check_repo(repo: str) -> None:
     """Raises UsageError unless `repo` has the form `owner/name` or `name` of a hub repository."""
-    if len(repo) > 200 or not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
+    if not _is_repo(repo):
+        name, at, revision = hub_name(repo).partition("@")
+        known = f'"{name}"' + (f' and revisions = ["{revision}"]' if at else "")
         raise UsageError(
             f'repo = "{safe_text(repo, 100)}" is not a hub repository',
-            'Write owner/name, such as "EleutherAI/pythia-410m".',
+            f"Write repo = {known}." if name else 'Write owner/name, such as "EleutherAI/pythia-410m".',
         )
+
+
+def _is_repo(repo: str) -> bool:
+    return len(repo) <= 200 and bool(_REPO.fullmatch(repo)) and ".." not in repo and "--" not in repo
+
+
+def hub_name(address: str) -> str:
+    """OWNER/NAME[@REVISION] of the web address of a model on the hub; "" for any other address.
+
+    >>> hub_name("https://huggingface.co/EleutherAI/pythia-70m/tree/step1000")
+    'EleutherAI/pythia-70m@step1000'
+    >>> hub_name("https://huggingface.co/datasets/allenai/c4"), hub_name("pythia-70m")
+    ('', '')
+    """
+    found = _HUB_PAGE.fullmatch(address)
+    if (
+        not found
+        or not _is_repo(found["repo"])
+        or found["repo"].startswith(("datasets/", "spaces/", "docs/"))
+    ):
+        return ""
+    return found["repo"] + (f"@{found['revision']}" if found["revision"] else "")
 
 
 def check_revision(revision: str) -> None:

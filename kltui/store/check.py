@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kltui.errors import StoreError, TryAgainError
+from kltui.errors import NoWorkspaceError, StoreError, TryAgainError
 from kltui.sanitize import safe_text
 from kltui.store import lock_file
 from kltui.store.checksums import (
@@ -72,7 +72,9 @@ def check_store(folder: Path, counts: Counts) -> Iterator[Damage]:
     with explained(path):
         is_there = path.exists()
     if not is_there:
-        raise StoreError(f"no kltui workspace in {folder}", "Name the folder that contains kltui.sqlite.")
+        raise NoWorkspaceError(
+            f"no kltui workspace in {folder}", "Name the folder that contains kltui.sqlite."
+        )
     noted = lock_file.noted(folder)
     try:
         db = connect_reader(path)

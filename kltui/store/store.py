@@ -75,14 +75,7 @@ class Store:
     @classmethod
     def read(cls, folder: Path) -> Store:
         """The store in `folder`, read-only; never waits for a writer under WAL. Raises StoreError."""
-        path = folder / FILE_NAME
-        with explained(path):
-            is_there = path.exists()  # raises OSError if the name is too long or access is denied
-        if not is_there:
-            raise NoWorkspaceError(
-                f"no kltui workspace in {folder}",
-                "To create a workspace, score something: kltui --batch job.toml, or kltui --demo.",
-            )
+        path = _existing(folder)
         noted = lock_file.noted(folder)
         db = connect_reader(path)
         try:
@@ -257,11 +250,25 @@ def _vet(path: Path) -> None:
 def opened_unverified(folder: Path) -> Iterator[tuple[Connection, LockFile]]:
     """Context with a store locked for this process, neither verified nor migrated, and without updates of checksums.
 
-    Raises StoreError.
+    Raises StoreError, NoWorkspaceError if there is none.
     """
+    _existing(folder)
     with ExitStack() as undo:
         db, lock, _ = _opened(folder, undo, damaged=True)
         yield db, lock
+
+
+def _existing(folder: Path) -> Path:
+    """The path of the database in `folder`. Raises NoWorkspaceError if there is none, and StoreError if it cannot be known."""
+    path = folder / FILE_NAME
+    with explained(path):
+        is_there = path.exists()  # raises OSError if the name is too long or access is denied
+    if not is_there:
+        raise NoWorkspaceError(
+            f"no kltui workspace in {folder}",
+            "To create a workspace, score something: kltui --batch job.toml, or kltui --demo.",
+        )
+    return path
 
 
 def _locked(lock: LockFile, folder: Path) -> bool:

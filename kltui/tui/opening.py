@@ -31,12 +31,20 @@ class Target(NamedTuple):
     models: Path | None = None
 
     def begin(self, app: WorkspaceSession) -> None:
-        """Opens the dialog for the job file, texts or models; called once the workspace is read."""
+        """Opens the dialog for the job file, texts or models; called once the workspace is read.
+
+        Says that a workspace is new, with the similar name that may have been meant.
+        """
         if self.job or self.texts or self.models:
             if app.read_only:
                 app.say("opened with --read-only: nothing can be started or written", "warning")
             else:
                 _ask(app, self)
+        elif self.workspace is not None and not self.workspace.exists():
+            from kltui.jobs.path_hint import path_hint
+
+            hint = path_hint(str(self.workspace))
+            app.say(f"{safe_text(self.workspace.name, 40)} does not exist yet. {hint}".rstrip(), "warning")
 
 
 def _ask(app: WorkspaceSession, target: Target) -> None:
@@ -114,7 +122,7 @@ def target_of(named: str | None, here: Path) -> Target:
             return Target(path)
         if path.is_dir():
             return _folder(path, default or here / NEW)
-        return _file(path, default or here / NEW)
+        return _file(named, path, default or here / NEW)
     except OSError as error:
         raise UsageError(f"{safe_text(named, 200)} cannot be opened: {error.strerror}", ONE_OF) from error
 
@@ -148,7 +156,7 @@ def _succeeds(look: Callable[[], object]) -> bool:
     return True
 
 
-def _file(path: Path, workspace: Path) -> Target:
+def _file(named: str, path: Path, workspace: Path) -> Target:
     """A job file, a GGUF file or texts; a name without such a suffix that does not exist is a new workspace."""
     from kltui.corpus.rows import READERS, kind_of
     from kltui.corpus.sources import TEXT, source_files
@@ -166,4 +174,22 @@ def _file(path: Path, workspace: Path) -> Target:
     if is_there or suffix == ".gguf":
         what = "cannot be opened by kltui" if is_there else "does not exist"
         raise UsageError(f"{safe_text(str(path), 200)} {what}", ONE_OF)
+    _check_new(named, path)
     return Target(path)
+
+
+def _check_new(named: str, path: Path) -> None:
+    """Raises UsageError for what names no new workspace: a command without its hyphens, an address, a folder in a missing one."""
+    from kltui.jobs.path_hint import path_hint
+    from kltui.option_use import COMMANDS
+
+    shown = safe_text(named, 200)
+    if named in ("help", "version") or f"--{named}" in COMMANDS.values():
+        hint = f"Commands are options: kltui --{named}. For a new workspace of that name: kltui ./{named}"
+        raise UsageError(f"there is no workspace {named}", hint)
+    if "://" in named:
+        raise UsageError(f"{shown} is an address, not a folder", path_hint(named) or ONE_OF)
+    if not path.parent.is_dir():
+        parent = safe_text(str(path.parent), 200)
+        hint = f"For a new workspace, make the folder {parent} first. {path_hint(named)}".rstrip()
+        raise UsageError(f"there is no folder {parent} for {shown}", hint)

@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store.pair_values",
         "version",
     },
+    "command_help": {"command_options", "help_text", "option_use"},
     "html_table": {"sanitize"},
     "threads": set(),
     "environment": BASE | {"kernels.native"},
@@ -66,7 +67,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "workspace": DATA | {"analysis", "environment", "jobs", "kernels.native", "scoring.centring", "store"},
     "view": DATA | {"workspace", "analysis", "kernels", "store"},
-    "tui": DATA | {"figures", "workspace", "view", "jobs", "analysis", "store", "kernels.native"},
+    "tui": DATA
+    | {"option_use", "figures", "workspace", "view", "jobs", "analysis", "store", "kernels.native"},
     "figures": DATA | {"view", "workspace", "store", "analysis", "importers"},
     "demo": DATA | {"jobs", "scoring", "view", "workspace"},
     "bench": DATA | {"kernels", "scoring", "jobs", "store", "analysis", "view", "workspace"},

@@ -68,6 +68,32 @@ def test_a_wrong_file_is_a_clear_error(place: Path, named: str, said: str) -> No
         target_of(str(place / named), place)
 
 
+@pytest.mark.parametrize(
+    ("named", "said", "hint"),
+    [
+        ("report", "there is no workspace report", "kltui --report"),
+        ("help", "there is no workspace help", "kltui --help"),
+        ("https://huggingface.co/OWNER/NAME", "is an address", 'repo = "OWNER/NAME"'),
+        ("OWNER/NAME", "there is no folder OWNER", 'repo = "OWNER/NAME"'),
+    ],
+)
+def test_what_names_no_new_workspace_is_refused(
+    place: Path, named: str, said: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    with pytest.raises(KltuiError, match=said) as refused:
+        target_of(named, place)
+    assert hint in refused.value.hint
+    assert target_of("./report", place) == Target(Path("report"))
+
+
+async def test_a_misspelt_workspace_is_said_to_be_new_with_the_one_meant(place: Path, until) -> None:
+    target = target_of(str(place / "wss"), place)
+    app = KltuiApp(target.workspace, begin=target.begin)
+    async with app.run_test(size=(160, 30)) as pilot:
+        await until(pilot, lambda: "wss does not exist yet. Did you mean" in text_of(app))
+
+
 async def test_a_job_file_leads_to_its_question(place: Path, until) -> None:
     target = target_of(str(place / "job.toml"), place)
     app = KltuiApp(target.workspace, begin=target.begin)
