@@ -30,7 +30,7 @@ def shown() -> list[str]:
     parser = build_parser()
     for _, command in commands():
         words = words_of(command)
-        if len(words) < 2:  # an option by its name
+        if len(words) < 2 or {"-h", "--help"} & set(words):  # an option by its name, or a question for help
             continue
         asked = parser.parse_args(words)
         needs_models = "exact" in (asked.section or ())
