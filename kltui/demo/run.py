@@ -97,7 +97,9 @@ def _prepared(folder: Path, suite: Suite, reporter: Reporter) -> Prepared:
     reporter.say("reading the Python standard library, training a tokenizer")
     prepared = prepare(folder, suite)
     n = prepared.pretraining.size
-    reporter.say(f"{n / 1e6:.1f} M tokens, unigram entropy {prepared.unigram_nats:.2f} nats per token")
+    reporter.say(
+        f"{n / 1e6:.1f} M tokens, unigram entropy {prepared.unigram_nats:.2f} nats per token; so are training losses"
+    )
     reporter.event("texts", tokens=int(n), unigram_nats_per_token=prepared.unigram_nats)
     return prepared
 

@@ -410,7 +410,9 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     def _remember(self) -> None:
         """Stores the state for the next session; what this one has not restored stays as it was stored."""
-        if not self._views:
+        now = self.snapshot
+        is_empty = now.loaded and not (now.rows or now.jobs or now.problem or self.awaits_job)
+        if not self._views or is_empty:  # empty: the name was misspelt, or a new workspace was left as it was
             return
         kept = self.memory.load(self.reader.path)
         kept |= {

@@ -162,6 +162,16 @@ async def test_recent_workspaces_are_listed_and_opened(place: Path, until, tmp_p
         assert app.screen_name == "jobs" and "No workspace" not in text_of(app)
 
 
+async def test_a_workspace_that_never_was_is_not_remembered(place: Path, until, tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "view.json")
+    for name in ("misspelt", "run"):
+        app = KltuiApp(place / name, memory=memory)
+        async with app.run_test(size=(120, 30)) as pilot:
+            await until(pilot, lambda: "This workspace is empty." in text_of(app))
+            await pilot.press("q")
+    assert memory.workspaces() == []
+
+
 async def test_without_any_the_welcome_is_as_before(until, tmp_path: Path) -> None:
     app = KltuiApp(None, memory=Memory(tmp_path / "view.json"))
     async with app.run_test(size=(80, 24)) as pilot:

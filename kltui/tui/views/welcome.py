@@ -85,8 +85,8 @@ def _empty(app: Session, name: str) -> list[tuple[str, str]]:
         ]
     lines += [
         ("muted", "Or from a shell:"),
-        ("text", "    kltui --demo            pretrain and score a small suite, 3 minutes"),
+        ("text", "    kltui --demo            train and score small models, 3 minutes"),
         ("text", "    kltui --batch job.toml  score the models of a job file"),
-        ("text", "    kltui WORKSPACE         open the results of a job"),
+        ("text", "    kltui WORKSPACE         open results, or begin a new workspace"),
     ]
     return lines
