@@ -165,16 +165,21 @@ class Map:
                     f"the vector {name!r} was left out of the map: {self.left_out[name]}",
                     "score it again on the map's texts, or choose another vector",
                 )
-            import difflib
-
-            near = difflib.get_close_matches(name, self._rows, n=3)
-            raise KltuiError(
-                f"the map has no vector named {name!r}",
-                f"did you mean {', '.join(near)}?"
-                if near
-                else f"it has {len(self)}, such as {self.names[0]!r}",
-            )
+            raise KltuiError(f"the map has no vector named {name!r}", self._similar_to(name))
         return self._rows[name]
+
+    def _similar_to(self, name: str) -> str:
+        """A hint on the vectors that an unknown `name` may mean: the last one of a run, or those with similar names."""
+        import difflib
+
+        run = [p for p in self.points if p.run == name and p.layer is None]
+        if run:
+            last = max(run, key=lambda p: (p.step or 0, p.quantization == "none"))
+            return f"it is a run of {len(run)}; its last vector is {last.name}"
+        near = difflib.get_close_matches(name, self._rows, n=3)
+        return (
+            f"did you mean {', '.join(near)}?" if near else f"it has {len(self)}, such as {self.names[0]!r}"
+        )
 
     def rows_of(self, names: Iterable[str]) -> list[int]:
         """Rows of the vectors with these names, in the order of the names; unknown names are skipped."""

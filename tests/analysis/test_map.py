@@ -58,6 +58,9 @@ def test_pairs_by_name() -> None:
     with pytest.raises(KltuiError, match="no vector named") as e:
         m.pair("a@O", "b@1")
     assert "a@0" in e.value.hint
+    with pytest.raises(KltuiError, match="no vector named") as e:
+        m.pair("a", "b@1")
+    assert e.value.hint == "it is a run of 4; its last vector is a@2"
 
 
 def test_parts_keep_rows_and_records() -> None:

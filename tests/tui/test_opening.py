@@ -167,7 +167,7 @@ async def test_a_workspace_that_never_was_is_not_remembered(place: Path, until, 
     for name in ("misspelt", "run"):
         app = KltuiApp(place / name, memory=memory)
         async with app.run_test(size=(120, 30)) as pilot:
-            await until(pilot, lambda: "This workspace is empty." in text_of(app))
+            await until(pilot, lambda app=app: "This workspace is empty." in text_of(app))
             await pilot.press("q")
     assert memory.workspaces() == []
 
