@@ -23,8 +23,14 @@ from kltui.sanitize import safe_text
 
 log = logging.getLogger(__name__)
 
+Scores = Mapping[str, Mapping[str, float]]
+
 _PYTHIA = re.compile(r"pythia-(?P<size>\d+(?:\.\d+)?[mb])(?:-seed(?P<seed>\d{1,9}))?$", re.IGNORECASE)
-_PLAIN_SIZE = re.compile(r"^\d+(?:\.\d+)?[mb](?=$|[-_])", re.IGNORECASE)
+# A Pythia that a release names by its size alone; other sizes, such as 7b-chat, are names of other models.
+_BARE_PYTHIA = re.compile(
+    r"(?:14m|31m|70m|160m|410m|1b|1\.4b|2\.8b|6\.9b|12b)(?:-deduped|-(?:data-|weight-)?seed\d{1,9})?",
+    re.IGNORECASE,
+)
 
 
 class ImportFormatError(KltuiError):
@@ -98,7 +104,7 @@ class Imported:
     vectors: tuple[ImportedVector, ...] = ()
     named: tuple[Corpus, ...] = ()
     weight_sqdist: Mapping[tuple[str, int, int], float] = field(default_factory=dict)
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     side: ReleaseSideFiles = field(default_factory=ReleaseSideFiles)
@@ -121,11 +127,16 @@ class Imported:
             return len(self.vectors[0].loglik)
         return len(self.named[0]) if self.named else 0
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of which there are scores, sorted."""
+        return sorted({task for tasks in self.scores.values() for task in tasks})
+
     def joined(self, other: Imported) -> Imported:
         """Both imports as one; a vector of `other` with the same identity as one of these is skipped, with a note."""
         have = {v.identity for v in self.vectors}
         twice = [v.point.name for v in other.vectors if v.identity in have]
-        notes = [*self.notes, *other.notes]
+        notes = [*self.notes, *other.notes, *_other_scores(self.scores, other.scores)]
         if twice:
             such = safe_text(twice[0], 80)
             notes.append(f"{len(twice)} vectors are duplicates and were skipped, such as {such}")
@@ -138,7 +149,10 @@ class Imported:
             self.vectors + tuple(v for v in other.vectors if v.identity not in have),
             tuple(named[sha256] for sha256 in order),
             {**other.weight_sqdist, **self.weight_sqdist},
-            {**other.scores, **self.scores},
+            {
+                name: {**other.scores.get(name, {}), **self.scores.get(name, {})}
+                for name in dict.fromkeys((*self.scores, *other.scores))
+            },
             tuple(dict.fromkeys(notes)),
             self.left + other.left,
             self.side.joined(other.side),
@@ -164,6 +178,21 @@ class Imported:
                 f"two vectors would be called {safe_text(twice[0], 80)}", "give each model a unique name"
             )
         return self
+
+
+def _other_scores(first: Scores, second: Scores) -> list[str]:
+    """A note on scores that two files state differently; [] if there are none."""
+    odd = [
+        f"{safe_text(task, 60)} of {safe_text(name, 80)}"
+        for name, tasks in second.items()
+        for task, score in tasks.items()
+        if first.get(name, {}).get(task, score) != score
+    ]
+    return (
+        [f"{len(odd)} scores differ between two files, such as {odd[0]}: those of the first file are used"]
+        if odd
+        else []
+    )
 
 
 class Gathering:
@@ -218,15 +247,21 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def lineage(
-    run: str, step: int | None = None, *, quantization: str = "none", layer: int | None = None
+    run: str,
+    step: int | None = None,
+    *,
+    quantization: str = "none",
+    layer: int | None = None,
+    own_name: bool = False,
 ) -> Point:
-    """The point of a released vector. `pythia-` is put before a bare size; size and seed are read from the name of a Pythia.
+    """The point of a released vector. Size and seed are read from the name of a Pythia, and `pythia-` is put before the size
+    of one unless `run` is an `own_name`, given by kltui.
 
     >>> p = lineage("410m-seed3", 1000)
     >>> p.name, p.size, p.seed, p.type
     ('pythia-410m-seed3@1000', '410m', 3, 'gpt_neox')
     """
-    if _PLAIN_SIZE.match(run):
+    if not own_name and _BARE_PYTHIA.fullmatch(run):
         run = f"pythia-{run}"
     pythia = _PYTHIA.match(run)
     name = point_name(run, step, quantization, layer)

@@ -140,18 +140,18 @@ def _numbered_point(name: str, layers: bool) -> Point:
         return _point(name)
     number, whole = int(found["number"]), _point(found["run"])
     if whole.step is not None or whole.layer is not None:
-        return lineage(name)
+        return lineage(name, own_name=True)
     step, layer = (None, number) if layers else (number, None)
-    return lineage(whole.run, step, quantization=whole.quantization, layer=layer)
+    return lineage(whole.run, step, quantization=whole.quantization, layer=layer, own_name=True)
 
 
 def _point(name: str) -> Point:
     """The point of a vector called `run@step+variant#layer`, as kltui names them; any other name is that of a run."""
     parts = made_name(name)
     if parts is None or run_problem(parts[0]):
-        return lineage(name)
+        return lineage(name, own_name=True)
     run, step, variant, layer = parts
-    return lineage(run, step, quantization=variant, layer=layer)
+    return lineage(run, step, quantization=variant, layer=layer, own_name=True)
 
 
 def _vector(path: Path, name: str, value: NDArray[Any]) -> NDArray[np.float64]:

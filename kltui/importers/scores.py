@@ -6,15 +6,17 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kltui.corpus.files import read_whole
-from kltui.importers.imported import Imported, ImportFormatError, lineage
+from kltui.importers.imported import Imported, ImportFormatError, point_name
+from kltui.registry.revisions import parse_step
 from kltui.sanitize import safe_text
 
 NAME_COLUMNS = ("name", "model", "model_name", "fullname", "checkpoint", "run")
+STEP_COLUMNS = ("step", "global_step", "training_step", "revision")
 _EXPECTED = (
     "expected a column name and one column per task, or the columns name, task, score; scores from 0 to 100"
 )
@@ -22,7 +24,10 @@ Scores = dict[str, dict[str, float]]
 
 
 def read_scores_csv(path: Path) -> Imported:
-    """Scores of a .csv or .tsv with a header; an empty cell means no score. Raises ImportFormatError."""
+    """Scores of a .csv or .tsv with a header; an empty cell means no score, a step in a column of its own is the model's.
+
+    Raises ImportFormatError.
+    """
     text = read_whole(path).decode("utf-8-sig", errors="replace")
     try:
         table = csv.DictReader(
@@ -71,8 +76,10 @@ def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
         column = _name_of(row)
         if column is None:
             raise ImportFormatError(f"{safe_text(str(path))}, row {number} has no model name", _EXPECTED)
-        held = scores.setdefault(lineage(str(row[column]).strip()).name, {})
-        for task, value in _tasks(row, column):
+        step_column, step = _step_of(row)
+        name = str(row[column]).strip()
+        held = scores.setdefault(point_name(name, None if "@" in name else step, "none", None), {})
+        for task, value in _tasks(row, {column, step_column}):
             score = _number(value)
             if score is None:
                 raise ImportFormatError(
@@ -137,12 +144,24 @@ def _name_of(row: Mapping[str, Any]) -> str | None:
     return found if found is not None and str(row[found] or "").strip() else None
 
 
-def _tasks(row: Mapping[str, Any], name_column: str) -> list[tuple[str, Any]]:
-    """(task, value) of one row; cells without a number (an architecture, a licence) are not scores."""
+def _step_of(row: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """(the column with the training step of the row's model, the step); None for what there is not."""
+    lowered = {str(c).strip().lower(): c for c in row if c is not None}
+    column = next((lowered[c] for c in STEP_COLUMNS if c in lowered), None)
+    value = row[column] if column is not None else None
+    if isinstance(value, str) and parse_step(value.strip()) is not None:
+        return column, parse_step(value.strip())
+    number = _number(value)
+    whole = number is not None and math.isfinite(number) and number >= 0 and number == int(number)
+    return column, int(number) if whole and number is not None else None
+
+
+def _tasks(row: Mapping[str, Any], others: Collection[str | None]) -> list[tuple[str, Any]]:
+    """(task, value) of one row; cells without a number (an architecture, a licence) and the columns `others` are not scores."""
     lowered = {str(c).strip().lower(): c for c in row if c is not None}
     if {"task", "score"} <= lowered.keys():
         return [(str(row[lowered["task"]]).strip(), row[lowered["score"]])]
-    cells = [(str(c).strip(), v) for c, v in row.items() if c is not None and c != name_column]
+    cells = [(str(c).strip(), v) for c, v in row.items() if c is not None and c not in others]
     return [(task, value) for task, value in cells if _number(value) is not None]
 
 

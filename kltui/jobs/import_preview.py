@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kltui.errors import KltuiError
-from kltui.jobs.import_vectors import ImportRequest, read_all
+from kltui.jobs.import_vectors import ImportRequest, read_all, tasks_text
 
 
 def preview(paths: Sequence[Path], numbered: str = "") -> dict[str, Any]:
@@ -26,6 +26,7 @@ def preview(paths: Sequence[Path], numbered: str = "") -> dict[str, Any]:
         "runs": [[run, len(steps), min(steps), max(steps)] for run, steps in runs.items()],
         "weight_distances": len(found.weight_sqdist),
         "scores": len(found.scores),
+        "tasks": tasks_text(found.tasks),
         "notes": list(found.notes),
         "left": list(found.left),
     }

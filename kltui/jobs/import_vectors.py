@@ -10,6 +10,7 @@ import numpy as np
 
 from kltui.errors import KltuiError, UsageError
 from kltui.importers.imported import Imported, ImportedVector
+from kltui.importers.naming import released
 from kltui.importers.read import read_paths
 from kltui.jobs.declared_settings import as_declared, incomparable_notes, settings_of
 from kltui.jobs.import_corpus import Placing, values_digest
@@ -22,6 +23,7 @@ from kltui.sanitize import is_there, safe_text
 from kltui.store import CheckpointRow, Store
 
 _IMPORT = "import:"
+TASKS_SHOWN = 8
 UNKNOWN_COUNT = -1  # number of scored tokens of a vector that was imported without them
 
 
@@ -114,9 +116,21 @@ def store_all(
         notify(f"note: {note}")
     if found.scores:
         notify(f"benchmark scores of {len(found.scores)} models")
+        notify(f"  {tasks_text(found.tasks)}")
     if strangers:
         notify(f"note: {len(strangers)} of them match no checkpoint or run here, such as {strangers[0]}")
     return len(first)
+
+
+def tasks_text(tasks: Sequence[str]) -> str:
+    """The number of tasks of imported scores and their names, of many only the first.
+
+    >>> tasks_text(["arc", "mmlu"])
+    '2 tasks: arc, mmlu'
+    """
+    more = f" and {len(tasks) - TASKS_SHOWN} more" if len(tasks) > TASKS_SHOWN else ""
+    named = ", ".join(safe_text(task, 40) for task in tasks[:TASKS_SHOWN])
+    return f"{len(tasks)} task{'s' * (len(tasks) != 1)}: {named}{more}"
 
 
 def _report_duplicates(
@@ -275,8 +289,9 @@ def _scores(
         renamed.pop(name, None)
     taken = {row.name for row in rows} | {row.checkpoint.run for row in rows}
     for name in found.scores:  # by the name that a vector of that name gets when it is imported
-        if name not in taken and name not in renamed and plain_run(name) in taken:
-            renamed[name] = plain_run(name)
+        if name not in taken and name not in renamed:
+            others = (plain_run(name), released(name).name)
+            renamed[name] = next((other for other in others if other in taken), others[-1])
     own = {name: scores for name, scores in found.scores.items() if name not in renamed}
     moved = {renamed[name]: scores for name, scores in found.scores.items() if name in renamed}
     return {name: {**moved.get(name, {}), **own.get(name, {})} for name in [*own, *moved]}

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from kltui.importers.imported import ImportFormatError
-from kltui.importers.read import read
+from kltui.importers.read import read, read_paths
 from kltui.jobs.import_vectors import import_vectors
 from kltui.store import Store
 
 WIDE = "Model,arc,mmlu,type\na/b,50.5,25,llama\n410m,1e1,,gpt_neox\n"
 LONG = "name\ttask\tscore\na/b\tarc\t50.5\na/b\tmmlu\t25\n410m\tarc\t10\n"
-WANTED = {"a/b": {"arc": 50.5, "mmlu": 25.0}, "pythia-410m": {"arc": 10.0}}
+WANTED = {"a/b": {"arc": 50.5, "mmlu": 25.0}, "410m": {"arc": 10.0}}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,11 @@ def test_a_workspace_keeps_scores_and_nothing_else_of_a_score_file(tmp_path: Pat
     assert any("2 of them match no checkpoint or run here, such as a/b" in line for line in said)
     import_vectors([tmp_path / "more.csv"], tmp_path / "ws", said.append)
     store = Store.read(tmp_path / "ws")
-    assert store.benchmark_scores.all() == WANTED | {"a/b": {"arc": 51.0, "mmlu": 25.0}}
+    # a Pythia's size alone is its name, as in the releases
+    assert store.benchmark_scores.all() == {
+        "a/b": {"arc": 51.0, "mmlu": 25.0},
+        "pythia-410m": WANTED["410m"],
+    }
     assert store.corpora.all() == [] and store.checkpoints.all() == []
     store.close()
 
@@ -125,3 +129,58 @@ def test_ordinary_scores_are_not_noted(tmp_path: Path, text: str) -> None:
     path = tmp_path / "scores.csv"
     path.write_text(text)
     assert read(path).notes == ()
+
+
+def test_scores_of_two_files_are_all_kept(tmp_path: Path) -> None:
+    (tmp_path / "arc.csv").write_text("name,arc\na,50\nb,40\n")
+    (tmp_path / "mmlu.csv").write_text("name,mmlu,arc\na,25,50\nc,26,\nb,27,41\n")
+    found = read_paths([tmp_path / "arc.csv", tmp_path / "mmlu.csv"])
+    assert found.scores == {"a": {"arc": 50, "mmlu": 25}, "b": {"arc": 40, "mmlu": 27}, "c": {"mmlu": 26}}
+    assert found.notes == (
+        "1 scores differ between two files, such as arc of b: those of the first file are used",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run,step,arc,mmlu\nm,10,40,30\nm,20,41,31\n",
+        "model,revision,arc,mmlu\nm,step10,40,30\nm,step20,41,31\n",
+        "Step,name,task,score\n10,m,arc,40\n10,m,mmlu,30\n20,m,arc,41\n20,m,mmlu,31\n",
+    ],
+)
+def test_a_step_in_a_column_of_its_own_is_the_model_s_and_no_score(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    assert read(tmp_path / "x.csv").scores == {
+        "m@10": {"arc": 40.0, "mmlu": 30.0},
+        "m@20": {"arc": 41.0, "mmlu": 31.0},
+    }
+
+
+def test_a_revision_without_a_step_and_a_name_with_one_stay(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("name,revision,step,arc\nm,main,,40\nm@5,step5,5,41\n")
+    assert read(tmp_path / "x.csv").scores == {"m": {"arc": 40.0}, "m@5": {"arc": 41.0}}
+
+
+def test_the_tasks_that_were_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("name,params_b,arc\na,7,50\n")
+    said: list[str] = []
+    import_vectors([tmp_path / "x.csv"], tmp_path / "ws", said.append)
+    assert "  2 tasks: arc, params_b" in said
+
+
+def test_scores_belong_to_a_run_here_whose_name_is_a_size(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    texts = [f"text {k}" for k in range(8)]
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    names = ["1b@100", "7b-chat", "pythia-1b@100"]
+    np.savez(tmp_path / "loglik.npz", loglik=-rng.uniform(5, 50, (3, 8)), names=np.array(names))
+    (tmp_path / "scores.csv").write_text("name,arc\n1b@100,10\n7b-chat,20\npythia-1b@100,30\n410m,40\n")
+    import_vectors([tmp_path / "loglik.npz", tmp_path / "texts.json"], tmp_path / "ws", lambda line: None)
+    import_vectors([tmp_path / "scores.csv"], tmp_path / "ws", lambda line: None)
+    store = Store.read(tmp_path / "ws")
+    assert sorted(row.name for row in store.checkpoints.all()) == sorted(names)
+    assert {n: s["arc"] for n, s in store.benchmark_scores.all().items()} == {
+        "1b@100": 10, "7b-chat": 20, "pythia-1b@100": 30, "pythia-410m": 40,
+    }  # fmt: skip
+    store.close()

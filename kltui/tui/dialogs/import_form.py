@@ -113,7 +113,8 @@ def preview_lines(reported: dict[str, Any], filled: bool, over: str = "") -> lis
     more = len(lines) - MAX_RUNS
     lines = [*lines[:MAX_RUNS], f"and {more} more runs"] if more > 0 else lines
     lines += [f"{reported['weight_distances']} weight distances"] if reported["weight_distances"] else []
-    lines += [f"benchmark scores of {reported['scores']} models"] if reported["scores"] else []
+    if reported["scores"]:
+        lines += [f"benchmark scores of {reported['scores']} models", f"  {reported['tasks']}"]
     lines += [f"note: {note}" for note in reported["notes"]]
     lines += [f"not imported: {reason}" for reason in reported.get("left", ())]
     if not reported["has_texts"] and not over:
