@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kltui import lfs_pointer
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 
@@ -41,7 +42,13 @@ def open_regular(path: Path) -> BinaryIO:
             "Check the path and its permissions.",
         ) from error
     try:
-        _check_kind(path, os.fstat(handle).st_mode)
+        status = os.fstat(handle)
+        _check_kind(path, status.st_mode)
+        if (
+            status.st_size <= lfs_pointer.MAX_BYTES
+            and os.pread(handle, len(lfs_pointer.BEGIN), 0) == lfs_pointer.BEGIN
+        ):
+            raise UnreadableFileError(f"{safe_text(str(path))} {lfs_pointer.WORDS}", lfs_pointer.HINT)
     except KltuiError:
         file.close()
         raise

@@ -12,7 +12,7 @@ from pathlib import Path
 from kltui.corpus.chunk import check_chunk_bytes, kept_chunks
 from kltui.corpus.corpus import Corpus, Prompt
 from kltui.corpus.read import Fields, read_items
-from kltui.corpus.sources import SourceFiles, source_files
+from kltui.corpus.sources import SourceFiles, kinds_seen, source_files
 from kltui.errors import KltuiError, UsageError
 from kltui.sanitize import safe_text
 
@@ -38,6 +38,7 @@ _REPORTED = (
     ("read", "invalid_utf8", "{n} of the source's items {have} invalid UTF-8 bytes, which become U+FFFD: the source may have another encoding"),
     ("read", "lone_surrogates", "{n} of the source's items {have} halves of characters (surrogates), which become U+FFFD"),
     ("read", "null_rows", "{n} of the source's rows {have} no text, and {are} skipped"),
+    ("read", "parts_unread", "{n} of the source's pairs {have} more parts than prompt and response, or messages (such as a system prompt, tools or reasoning): models do not see these"),
 )  # fmt: skip
 _SINGULAR = {"are": "is", "repeat": "repeats", "have": "has"}
 
@@ -150,6 +151,7 @@ def load_corpus(
         "max_bytes": max_bytes, "min_bytes": min_bytes, "sample": sample, "seed": seed,
         "field": fields.text, "domain": fields.domain, "files": len(files.files) if files else 0,
         "commit": files.commit if files else "",
+        "left_out": [len(files.left_out), kinds_seen(files.left_out)] if files else [0, ""],
     }  # fmt: skip
     if fields.pairs:
         settings |= {"kind": "pairs", "template": template}
@@ -185,6 +187,7 @@ def _corpus(texts: list[Text], seen: Counter[str], settings: dict[str, object]) 
         "bom_stripped",
         "blank_lines",
         "null_rows",
+        "parts_unread",
     )
     record = {**settings, "rules": dict(RULES), "read": {name: seen[name] for name in read_names}}
     corpus = Corpus(bodies, domains if any(domains) else (), record, prompts if any(prompts) else ())
@@ -202,6 +205,14 @@ def _corpus(texts: list[Text], seen: Counter[str], settings: dict[str, object]) 
 def odd_words(record: Mapping[str, object]) -> list[str]:
     """One line for each irregularity of a corpus that the user may not know of, from its record."""
     found = []
+    in_use = record.get("in_use")
+    match record.get("left_out"):
+        case [int(n), str(kinds)] if n:
+            found.append(f"{n:,} other files of the source's folder are not read ({kinds})")
+    if isinstance(in_use, dict) and in_use.get("texts") == 1:
+        whole = not record.get("chunk") and record.get("kind") != "pairs"
+        way_out = ": chunk = true under [corpus] cuts it into texts" if whole else ""
+        found.append(f"the corpus is a single text, but a KL is a variance over texts{way_out}")
     for part, name, words in _REPORTED:
         counts = record.get(part)
         n = counts.get(name, 0) if isinstance(counts, dict) else 0

@@ -12,6 +12,18 @@ from kltui.corpus.rows import Row, json_kind, usable
 from kltui.sanitize import safe_text
 
 ROLES = ("system", "user", "assistant")
+_MORE_OF_ROWS = (
+    "system",
+    "system_prompt",
+    "instruction",
+    "context",
+    "input",
+    "history",
+    "documents",
+    "tools",
+    "functions",
+)
+_MORE_OF_MESSAGES = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 EXAMPLE = (
     'Each row is {"prompt": "...", "response": "..."}, or {"messages": [{"role": "user", "content": "..."}, '
     '{"role": "assistant", "content": "..."}]}, whose last message is the response; a system message may come first.'
@@ -27,7 +39,15 @@ def pairs_of(
         turns = [(str(m["role"]), str(m["content"])) for m in _messages(row)]
         clean = [(role, well_formed(content)) for role, content in turns]
         seen["lone_surrogates"] += clean != turns
+        seen["parts_unread"] += _has_more(row)
         yield tuple(clean[:-1]), clean[-1][1], row
+
+
+def _has_more(row: dict[str, object]) -> bool:
+    """Whether a valid row has further parts that a model would see if it were asked."""
+    return any(row.get(key) for key in _MORE_OF_ROWS) or any(
+        message.get(key) for message in _messages(row) for key in _MORE_OF_MESSAGES
+    )
 
 
 def _messages(row: dict[str, object]) -> list[dict[str, object]]:

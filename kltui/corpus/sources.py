@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,12 +25,13 @@ FORMATS = (
 class SourceFiles:
     """The files of a source in order, each with the domain that its folder states (or ""); `format` names their kind.
 
-    `commit` is that of a dataset on the hub, "" for files on this machine.
+    `commit` is that of a dataset on the hub, "" for files on this machine. `left_out` are other files of a folder.
     """
 
     files: tuple[tuple[Path, str], ...]
     format: str
     commit: str = ""
+    left_out: tuple[Path, ...] = ()
 
 
 def source_files(source: Path | str, say: Callable[[str], None] = lambda line: None) -> SourceFiles:
@@ -83,7 +84,8 @@ def _folder(folder: Path) -> SourceFiles:
     taken = [p for p in files if kind_of(p) in IN_FOLDERS and _takes(p)]
     if not taken:
         raise _nothing(f".txt, .jsonl, .csv, .tsv or .parquet file in {safe_text(str(folder))}", files)
-    return replace(_several([(p, _sub_folder(p, folder)) for p in taken]), format="folder")
+    read = _several([(p, _sub_folder(p, folder)) for p in taken])
+    return replace(read, format="folder", left_out=tuple(p for p in files if p not in set(taken)))
 
 
 def _sub_folder(path: Path, folder: Path) -> str:
@@ -111,5 +113,9 @@ def _pattern(pattern: Path) -> SourceFiles:
 
 
 def _nothing(what: str, files: list[Path]) -> KltuiError:
-    suffixes = ", ".join(sorted({p.suffix or p.name for p in files})[:8]) or "nothing"
-    return KltuiError(f"No {what} (seen: {safe_text(suffixes, 200)})", FORMATS)
+    return KltuiError(f"No {what} (seen: {kinds_seen(files) or 'nothing'})", FORMATS)
+
+
+def kinds_seen(files: Sequence[Path]) -> str:
+    """The suffixes of files, or names without one, for a message."""
+    return safe_text(", ".join(sorted({"".join(p.suffixes[-2:]) or p.name for p in files})[:8]), 200)

@@ -32,6 +32,11 @@ def decoded(file: BinaryIO, path: Path, seen: Counter[str]) -> Iterator[str]:
 
 def without_bom(head: bytes, path: Path, seen: Counter[str]) -> bytes:
     """The first bytes of a file without its BOM. Raises KltuiError for UTF-16."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise KltuiError(
+            f"{safe_text(str(path))} is UTF-32 text, not UTF-8",
+            "Convert it first: iconv -f UTF-32 -t UTF-8 OLD > NEW",
+        )
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _every_other_is_nul(head[:1024]):
         raise KltuiError(
             f"{safe_text(str(path))} is UTF-16 text, not UTF-8",

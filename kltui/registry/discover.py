@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import LocalSource
 from kltui.registry.formats import formats_in, formats_of, unreadable, unreadable_run
 from kltui.registry.layout import CONFIG, is_checkpoint_folder, model_type, read_json_object, readable
-from kltui.registry.revisions import parse_step
+from kltui.registry.revisions import is_set_aside, parse_step
 from kltui.sanitize import safe_text
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def discover(path: Path) -> list[LocalFound]:
 
     A folder that contains checkpoints is a run even if it is also a model folder: trainers save the final model there,
     usually a copy of the last checkpoint. That model joins the run only if its trainer_state.json states a step
-    that no checkpoint has. Folders inside a run without a step in their name are ignored.
+    that no checkpoint has. Models inside a run without a step in their name are left out, with a warning.
     """
     with readable(path):
         _check_folder(path)
@@ -50,6 +51,7 @@ def discover(path: Path) -> list[LocalFound]:
             if not is_checkpoint_folder(path):
                 raise _nothing_found(path)
             return [LocalFound(path, parse_step(path.name), model_type(path))]
+        _name_without_step(path, inside)
         final = _final_step(path)
         if final is not None and final not in inside:
             inside[final] = path
@@ -108,6 +110,28 @@ def _stepped_models(run: Path) -> dict[int, Path]:
         else:
             found[step] = folder
     return found
+
+
+def _name_without_step(run: Path, inside: dict[int, Path]) -> None:
+    """Warns of models in a run whose names state no step; not of copies, nor of links to its checkpoints."""
+    held = {p.resolve() for p in inside.values()}
+    lone = [
+        p.name
+        for p in sorted(run.iterdir())
+        if parse_step(p.name) is None and not is_set_aside(p.name) and p.is_dir()
+        if is_checkpoint_folder(p) and p.resolve() not in held
+    ]
+    if lone:
+        _warn_once(
+            f"{safe_text(str(run))}: {safe_text(', '.join(lone[:6]), 300)}{' and more' * (len(lone) > 6)} left out, "
+            "because the name states no step (name it in a [[models]] entry of its own)"
+        )
+
+
+@lru_cache(maxsize=256)
+def _warn_once(message: str) -> None:
+    """Logs a warning the first time: a job that is watched looks for checkpoints again and again."""
+    log.warning("%s", message)
 
 
 def _final_step(run: Path) -> int | None:

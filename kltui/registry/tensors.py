@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui import lfs_pointer
 from kltui.atomic_files import replacing
 from kltui.errors import KltuiError
 from kltui.registry.layout import unique_keys
@@ -128,6 +129,8 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         if len(first) < 8:
             raise _bad(path, f"has {size} bytes, too few for a header")
         length = int.from_bytes(first, "little")
+        if lfs_pointer.BEGIN.startswith(first):
+            raise TensorFileError(f"{path} {lfs_pointer.WORDS}", lfs_pointer.HINT)
         if length > MAX_HEADER or length > size - 8:
             raise _bad(path, f"says its header has {length} bytes; the file has {size}")
         raw = f.read(length)

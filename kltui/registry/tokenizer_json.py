@@ -42,6 +42,8 @@ def read_tokenizer_json(folder: Path) -> TokenizerJson:
         notes = (*_without_chance(file), *_beside(folder, file)) if isinstance(file, dict) else ()
         changed = _mark_special(folder, file) if isinstance(file, dict) else False
         core = Tokenizer.from_str(json.dumps(file) if changed or _is_noted(notes) else text)
+    except KltuiError:
+        raise
     except (
         Exception
     ) as error:  # the library raises plain Exception; a panic in it is a BaseException of its own
@@ -59,10 +61,21 @@ def read_tokenizer_json(folder: Path) -> TokenizerJson:
 def named_special(folder: Path, kind: str) -> str | None:
     """The token that the folder's settings name as `kind`, such as "bos_token"; None if they name none."""
     for name in (TOKENIZER_CONFIG, SPECIAL_MAP):
-        found = _content(read_json_object(folder / name).get(kind))
+        found = _content(_settings(folder / name).get(kind))
         if found is not None:
             return found
     return None
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of settings, empty without one. Raises KltuiError for a damaged file."""
+    found = read_json_object(path)
+    if not found and path.is_file() and path.read_bytes().strip() not in (b"{}", b""):
+        raise KltuiError(
+            f"{safe_text(str(path))} is not a JSON object",
+            "It names the tokenizer's special tokens: download or save it again.",
+        )
+    return found
 
 
 def _unreadable(where: str, error: BaseException) -> KltuiError:
@@ -105,7 +118,7 @@ def _all_named(folder: Path) -> set[str]:
     """Every token that tokenizer_config.json or special_tokens_map.json names as special."""
     named: set[str | None] = set()
     for name in (TOKENIZER_CONFIG, SPECIAL_MAP):
-        for key, value in read_json_object(folder / name).items():
+        for key, value in _settings(folder / name).items():
             if key.endswith("_token"):
                 named.add(_content(value))
             elif key.endswith("special_tokens"):

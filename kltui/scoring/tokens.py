@@ -87,6 +87,8 @@ def tokenize(
         notes = (*tokenizer.backend.notes, *checks.check_known(tokenizer.backend, bare, texts))
     if isinstance(tokenizer.backend, FileBackend) and not is_gguf(folder):
         notes += _against_class(tokenizer, folder, config, texts, corpus_sha256, cache_dir)
+    if len(set(tokenizer.prefix)) < len(tokenizer.prefix):
+        notes += ('the tokenizer puts a token twice before a text, as is done here; bos = "always" puts one',)
     if tokenizer.dropped_suffix:
         notes += ("the tokenizer's end-of-text token was omitted",)
     return Tokenized(tokenizer, ids, notes)
@@ -192,7 +194,9 @@ def with_policy(backend: Backend, bos: str) -> Tokenizer:
                 'bos = "always", but this tokenizer has no beginning-of-text token',
                 'use bos = "auto" or "never"',
             )
-        prefix = default if begin in default else (begin, *default)
+        prefix = (
+            (begin, *(token for token in default if token != begin)) if default.count(begin) != 1 else default
+        )
     return Tokenizer(backend, backend.sha256, prefix, suffix)
 
 

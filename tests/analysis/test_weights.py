@@ -232,6 +232,13 @@ def test_quantised_weights_are_refused(tmp_path: Path) -> None:
         parameters(open_tensors(folder))
 
 
+def test_a_pointer_in_place_of_weights_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    with pytest.raises(TensorFileError, match="is a Git LFS pointer: its content has not been downloaded"):
+        read_header(path)
+
+
 def test_our_files_are_what_safetensors_reads(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 

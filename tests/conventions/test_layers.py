@@ -15,12 +15,22 @@ from kltui.jobs.process import python_command
 PACKAGE = Path(kltui.__file__).parent
 
 # Each package, or module of the top level, with those that it may import from; others are out of reach.
-BASE = {"version", "errors", "sanitize", "json_schema", "atomic_files", "threads", "termination"}
+BASE = {
+    "version",
+    "errors",
+    "sanitize",
+    "json_schema",
+    "atomic_files",
+    "threads",
+    "termination",
+    "lfs_pointer",
+}
 DATA = BASE | {"registry", "corpus", "scoring.settings", "analysis.point"}
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
     "sanitize": set(),
+    "lfs_pointer": set(),
     "atomic_files": {"termination"},
     "termination": set(),
     "json_schema": set(),

@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from kltui.corpus import Corpus, load_corpus
 from kltui.corpus.hub_datasets import parse_address
+from kltui.corpus.load import odd_words
 from kltui.corpus.read import Fields
 from kltui.errors import KltuiError, TryAgainError, UsageError
 
@@ -301,3 +302,65 @@ def test_a_domain_that_no_text_has_is_told(tmp_path: Path, name: str) -> None:
     lines.clear()
     load(tmp_path / name, say=lines.append)
     assert lines == []
+
+
+def test_other_files_of_a_folder_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    assert odd_words(load_corpus(tmp_path).record) == []
+    for name in ("b.jsonl.xz", "c.json.gz", "data-00000-of-00001.arrow", "README.md", ".gitattributes"):
+        (tmp_path / name).write_bytes(b"x")
+    corpus = load_corpus(tmp_path)
+    assert corpus.texts == ("a", "b")
+    assert odd_words(corpus.record) == [
+        "4 other files of the source's folder are not read (.arrow, .json.gz, .jsonl.xz, .md)"
+    ]
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.jsonl", "x.csv", "x.parquet", "x.json", "x.jsonl.gz"])
+def test_a_pointer_in_place_of_a_file_is_no_text(tmp_path: Path, name: str) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(KltuiError, match="is a Git LFS pointer: its content has not been downloaded"):
+        load_corpus(tmp_path / name)
+
+
+def test_a_corpus_of_one_text_is_told_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("A line of a book.\n" * 200)
+    assert odd_words(load_corpus(tmp_path / "book.txt").record) == [
+        "the corpus is a single text, but a KL is a variance over texts: chunk = true under [corpus] cuts it into texts"
+    ]
+    assert odd_words(load_corpus(tmp_path / "book.txt", chunk=True).record) == []
+
+
+def test_utf_32_is_not_called_utf_16(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("hello there", encoding="utf-32")
+    with pytest.raises(KltuiError, match="UTF-32"):
+        load_corpus(tmp_path / "x.txt")
+
+
+@pytest.mark.parametrize(
+    ("row", "more"),
+    [
+        ({"prompt": "hi", "response": "yo", "id": 3, "system": ""}, 0),
+        ({"prompt": "hi", "response": "yo", "system": "Be brief."}, 1),
+        ({"prompt": "hi", "response": "yo", "context": "A page."}, 1),
+        ({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}], "tools": [{}]}, 1),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "hi"},
+                    {"role": "assistant", "content": "yo", "reasoning_content": "hm"},
+                ]
+            },
+            1,
+        ),
+    ],
+)  # fmt: skip
+def test_parts_of_pairs_that_models_do_not_see_are_told(
+    tmp_path: Path, row: dict[str, object], more: int
+) -> None:
+    plain = {"prompt": "a", "response": "b"}
+    (tmp_path / "x.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(plain)}\n")
+    corpus = load_corpus(tmp_path / "x.jsonl", fields=Fields(pairs=True))
+    said = [line for line in odd_words(corpus.record) if "more parts than prompt and response" in line]
+    assert len(said) == more and len(corpus) == 2

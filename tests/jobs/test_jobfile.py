@@ -320,7 +320,7 @@ def test_texts_of_unequal_length_are_noted(tmp_path: Path) -> None:
 
 def test_lengths_of_chunks_without_chunks_are_noted(tmp_path: Path) -> None:
     make_model(tmp_path / "m")
-    (tmp_path / "texts.json").write_text('["one text"]')
+    (tmp_path / "texts.json").write_text('["one text", "two texts"]')
     path = tmp_path / "job.toml"
     path.write_text(
         'workspace = "ws"\n[corpus]\nsource = "texts.json"\nmax_bytes = 512\n[[models]]\npath = "m"\n'

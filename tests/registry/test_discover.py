@@ -286,3 +286,14 @@ def test_a_path_that_the_system_refuses_is_named_with_the_reason(tmp_path: Path,
             KltuiError, match=r"cannot be read: File name too long|no tokenizer in|`files` was given"
         ):
             look()
+
+
+def test_models_of_a_run_without_a_step_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("step1000", "step2000", "step1000-old", "final", "step3k"):
+        make_model(tmp_path / name)
+    (tmp_path / "latest").symlink_to("step2000")
+    assert [f.step for f in discover(tmp_path)] == [1000, 2000]
+    assert "final, step3k left out, because the name states no step" in caplog.text
+    caplog.clear()
+    discover(tmp_path)
+    assert caplog.text == ""

@@ -200,6 +200,19 @@ def test_a_damaged_file_is_refused_and_no_class_stands_in_for_it(tmp_path, cores
         tokenized(folder)
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize(
+    "text", ['{"bos_token": "<s>", "eos', "[]", "version https://git-lfs.github.com/spec/v1"]
+)
+def test_damaged_settings_beside_the_file_are_refused_as_they_name_its_special_tokens(
+    tmp_path, cores, name, text
+):
+    folder = write(tmp_path, cores["whole_lines"])
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(KltuiError, match=rf"^[^:]*{name} is not a JSON object"):
+        tokenized(folder)
+
+
 @pytest.mark.parametrize("special", [True, False])
 def test_a_special_token_s_string_is_text_also_where_only_the_settings_call_it_special(
     cores, tmp_path, special
@@ -254,6 +267,20 @@ def test_always_takes_the_named_token_else_the_class_s_own(cores, tmp_path):
         assert tokens.load_tokenizer(folder, "always").prefix == (core.token_to_id(token),)
     with pytest.raises(KltuiError, match="no beginning-of-text token"):
         tokens.load_tokenizer(write(tmp_path / "none", core, bos_token="<none>"), "always")
+
+
+def test_a_token_put_twice_is_noted_and_always_puts_one(cores, tmp_path):
+    core = Tokenizer.from_str(cores["whole_lines"].to_str())
+    begin = core.token_to_id(BEGIN)
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} {BEGIN} $A", special_tokens=[(BEGIN, begin)]
+    )
+    folder = write(tmp_path, core, bos_token=BEGIN)
+    found = tokenized(folder)
+    assert found.tokenizer.prefix == (begin, begin)
+    assert any("puts a token twice before a text" in note for note in found.notes)
+    assert tokens.load_tokenizer(folder, "always").prefix == (begin,)
+    assert tokens.load_tokenizer(folder, "never").prefix == ()
 
 
 # -- tokenizers that cannot be the model's ------------------------------------------------------
