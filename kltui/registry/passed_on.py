@@ -76,6 +76,12 @@ METHODS = frozenset({
 _WORDS = re.compile(r"[\w+*|,=()\[\] -]*")
 _VERSION = re.compile(r"\d[\w.+-]*")
 QUANTIZATION = "quantization_config"
+_DTYPE_KEYS = frozenset({"dtype", "torch_dtype"})
+# Spellings of dtypes, and torch's names.
+_DTYPES = {
+    "bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32", "fp64": "float64",
+    "double": "float64",
+}  # fmt: skip
 
 # Keys of a tokenizer_config.json by which another file, class or repository could be named.
 _TOKENIZER_LEFT_OUT = re.compile(
@@ -199,11 +205,22 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The plain settings in a configuration, and in configurations inside it."""
     return {
         key: value if key == QUANTIZATION else _inner_settings(value)
-        for key, value in config.items()
+        for key, value in _with_plain_dtypes(config).items()
         if not key.startswith("__")
         and key not in LEFT_OUT | METHODS
         and (key == QUANTIZATION or _is_plain(value))
     }
+
+
+def _with_plain_dtypes(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with torch's names of the dtypes in it; without those that are none a model is computed in.
+
+    transformers ends with an error for other spellings, though kltui decides in which dtype it computes.
+    """
+    stated = {key: str(config[key]).removeprefix("torch.").lower() for key in _DTYPE_KEYS & config.keys()}
+    plain = {key: _DTYPES.get(name, name) for key, name in stated.items()}
+    kept = {key: name for key, name in plain.items() if name in _DTYPES.values()}
+    return {key: value for key, value in config.items() if key not in _DTYPE_KEYS} | kept
 
 
 def _inner_settings(value: Any) -> Any:

@@ -279,5 +279,5 @@ def test_oddities_that_change_texts_or_counts_are_told(tmp_path: Path) -> None:
         "1 of the texts has NUL characters: the source may not be text",
         "1 of the source's items has invalid UTF-8 bytes, which become U+FFFD: the source may have another encoding",
     ]
-    path.write_bytes(rows[1])
+    path.write_bytes(rows[1] + b"\n" + rows[1].replace(b"a", b"b"))
     assert odd_words(load_corpus(path).record) == [] == odd_words({})

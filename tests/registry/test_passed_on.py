@@ -31,6 +31,25 @@ def test_plain_settings_pass_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stated", "passed"),
+    [
+        ("bf16", "bfloat16"), ("BF16", "bfloat16"), ("torch.bfloat16", "bfloat16"), ("fp16", "float16"),
+        ("half", "float16"), ("fp32", "float32"), ("float32", "float32"), ("float8_e4m3fn", None), ("auto", None),
+        (16, None), (None, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_spellings_of_a_dtype_are_torch_s_and_what_is_none_is_left_out(
+    tmp_path: Path, key: str, stated: object, passed: str | None
+) -> None:
+    plain = {k: v for k, v in LLAMA.items() if k != "torch_dtype"}
+    folder = with_config(tmp_path / "m")
+    (folder / "config.json").write_text(json.dumps({**plain, key: stated, "text_config": {key: stated}}))
+    inner = {key: passed} if passed else {}
+    assert model_config(folder) == {**plain, **inner, "text_config": inner}
+
+
+@pytest.mark.parametrize(
     "more",
     [
         {"auto_map": {"AutoConfig": "code.Config"}},
