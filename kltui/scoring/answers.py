@@ -24,13 +24,14 @@ class ScoredRows:
     """Rows of ids that a model reads, and the first scored position of each.
 
     If there are pairs, their `n_pairs` rows are followed, if requested, by the same responses without a prompt. `key` has
-    additional fields of the vector's key.
+    additional fields of the vector's key, and `template_note` is for the user, or "".
     """
 
     ids: list[Ids]
     firsts: list[int]
     n_pairs: int = 0
     key: dict[str, str] = field(default_factory=dict)
+    template_note: str = ""
 
 
 def laid_out(
@@ -43,11 +44,11 @@ def laid_out(
     """
     if not prompts:
         return ScoredRows(ids, [tokenizer.first_scored] * len(ids))
-    n_prefix = len(tokenizer.prefix)
+    n_prefix, note = len(tokenizer.prefix), ""
     key: dict[str, str] = {"kind": "pairs", "template": settings.template}
     if settings.template == "chat":
         found = chat.find_template(folder)
-        contexts = _by_template(found, tokenizer, prompts, settings.bos)
+        contexts, note = _by_template(found, tokenizer, prompts, settings.bos)
         key["chat_template"] = found.sha256
     else:
         texts = ["\n".join(content for _, content in prompt) for prompt in prompts]
@@ -59,13 +60,13 @@ def laid_out(
     firsts = [max(1, len(context)) for context in contexts]
     if settings.unconditional:
         rows, firsts = rows + ids, firsts + [tokenizer.first_scored] * len(ids)
-    return ScoredRows(rows, firsts, len(prompts), key)
+    return ScoredRows(rows, firsts, len(prompts), key, note)
 
 
 def _by_template(
     template: chat.ChatTemplate, tokenizer: Tokenizer, prompts: Sequence[Prompt], bos: str
-) -> list[list[int]]:
-    """Ids of the prompts formatted by the template, under the BOS policy; "auto" leaves it to the template."""
+) -> tuple[list[list[int]], str]:
+    """(ids of the prompts formatted by the template, the template's note); under the BOS policy, "auto" leaves it to the template."""
     backend = tokenizer.backend
     specials = sorted(backend.specials, key=len, reverse=True)
     written = chat.write(template, prompts, specials)
@@ -73,10 +74,10 @@ def _by_template(
     begin = backend.bos
     if bos == "always":
         assert begin is not None  # otherwise the policy was rejected before
-        return [row if row[:1] == [begin] else [begin, *row] for row in rows]
+        rows = [row if row[:1] == [begin] else [begin, *row] for row in rows]
     if bos == "never":
-        return [row[1:] if row[:1] == [begin] else row for row in rows]
-    return rows
+        rows = [row[1:] if row[:1] == [begin] else row for row in rows]
+    return rows, written.note
 
 
 def _ids(backend: Backend, written: chat.Written, specials: Sequence[str]) -> list[list[int]]:
@@ -170,6 +171,7 @@ def notes(scored: ScoredRows, n_scored_R: NDArray[np.int32], n_overlong: int, ov
             said.append(f"{texts} longer than the model's context and {were} {done}")
         return said
     n_pairs = scored.n_pairs
+    said += [scored.template_note] if scored.template_note else []
     for what, part in (("responses", n_scored_R[:n_pairs]), ("responses alone", n_scored_R[n_pairs:])):
         if n := int((part == 0).sum()):
             said.append(f"{n} of {n_pairs} {what} have no token to score and are NaN")

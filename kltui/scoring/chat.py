@@ -29,6 +29,8 @@ _IN_GGUF = {
     "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator",
     "cls_token": "cls", "mask_token": "mask",
 }  # fmt: skip
+_RESPONSE = "Kltui-response"  # stands for one where the template's own continuation is looked at
+_SHOWN = 24
 _SENTINELS = tuple(map(chr, range(0xFDD0, 0xFDF0)))  # Unicode noncharacters, not used in ordinary text
 
 
@@ -48,10 +50,14 @@ class ChatTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Prompts formatted by a template. In `texts`, a `sentinel` is inserted into every special-token string in the contents."""
+    """Prompts formatted by a template. In `texts`, a `sentinel` is inserted into every special-token string in the contents.
+
+    `note` says how a finished conversation would continue a prompt, if not with the response at once; otherwise it is "".
+    """
 
     texts: list[str]
     sentinel: str
+    note: str = ""
 
 
 def find_template(folder: Path) -> ChatTemplate:
@@ -118,7 +124,12 @@ def write(template: ChatTemplate, prompts: Sequence[Prompt], specials: Sequence[
     """
     sentinel = _sentinel(template, prompts)
     broken = [[(role, _broken(text, specials, sentinel)) for role, text in prompt] for prompt in prompts]
-    asked = {"template": template.source, "variables": template.variables, "prompts": broken}
+    asked = {
+        "template": template.source,
+        "variables": template.variables,
+        "prompts": broken,
+        "response": _RESPONSE,
+    }
     answer = _asked(asked, template)
     texts = answer.get("texts")
     if texts is None:
@@ -127,7 +138,24 @@ def write(template: ChatTemplate, prompts: Sequence[Prompt], specials: Sequence[
             f"the chat template in {safe_text(template.where)} fails on the prompt of pair {answer.get('row')}: {why}",
             REMEDY,
         )
-    return Written(texts, sentinel)
+    return Written(texts, sentinel, _note(texts[:1], answer.get("answered")))
+
+
+def _note(first: Sequence[str], answered: str | None) -> str:
+    """A note if the template continues a prompt for generation otherwise than it writes a finished conversation; otherwise "".
+
+    Such are templates without a generation prompt, and those that open or close a block of reasoning before a response.
+    """
+    before, found, _ = (answered or "").rpartition(_RESPONSE)
+    if not found or not first or before == first[0]:
+        return ""
+    if before.startswith(first[0]):
+        between = safe_text(repr(before[len(first[0]) :]), 80)
+        return f"in a finished conversation the chat template puts {between} before a response: it is not put here"
+    return (
+        f"the chat template ends a prompt with {safe_text(repr(first[0][-_SHOWN:]), 80)}, but in a finished conversation a response"
+        f" follows {safe_text(repr(before[-_SHOWN:]), 80)}"
+    )
 
 
 def _asked(asked: dict[str, Any], template: ChatTemplate) -> dict[str, Any]:

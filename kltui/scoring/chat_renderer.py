@@ -1,6 +1,7 @@
 """Formats prompts with a chat template in a separate process; run as a script, it imports nothing from kltui.
 
-Reads {"template", "variables", "prompts"} as JSON from stdin and writes {"texts"} or {"error", "row"} to stdout.
+Reads {"template", "variables", "prompts", "response"} as JSON from stdin and writes {"texts", "answered"} or {"error", "row"} to
+stdout; "answered" is the first prompt with that response, as in a finished conversation, or null.
 A template is a program by the model's author. It runs in jinja2's immutable sandbox, without a loader or a clock, within
 limits of time and memory, and cannot write files.
 """
@@ -65,7 +66,18 @@ def _render(asked: dict[str, Any]) -> dict[str, object]:
     except Exception as error:  # a template can raise anything
         said = "" if isinstance(error, RefusedError) else f"{type(error).__name__}: "
         return {"error": f"{said}{error}"[:1000], "row": len(texts)}
-    return {"texts": texts}
+    return {"texts": texts, "answered": _answered(template, asked) if texts else None}
+
+
+def _answered(template: Any, asked: dict[str, Any]) -> str | None:
+    """The first prompt followed by the response; None if the template fails on that."""
+    turns = [*asked["prompts"][0], ("assistant", asked["response"])]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    try:
+        text: str = template.render(messages=messages, add_generation_prompt=False, **asked["variables"])
+    except Exception:
+        return None
+    return text if len(text) <= MAX_ADDED else None
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from kltui.corpus.corpus import Corpus, Prompt
 from kltui.corpus.load import load_corpus
 from kltui.corpus.read import Fields
 from kltui.errors import KltuiError
-from kltui.scoring import chat_renderer
+from kltui.scoring import chat, chat_renderer
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoreResult, ScoringSettings
 from tests.chat_pairs import (
@@ -57,6 +57,38 @@ def test_a_response_by_each_chat_template_equals_a_float64_loop(name: str, tmp_p
         assert alone == pytest.approx(truth(network, [begin], response), abs=2e-4)
     assert result.key["template"] == "chat"
     assert len(result.token_logprobs or ()) == len(PAIRS)
+
+
+_THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' + opened }}{% endif %}"
+)
+_HEADLESS = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '\n' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        *((TEMPLATES[name][0], "") for name in ("chatml", "llama3", "gemma", "phi3", "zephyr")),
+        (TEMPLATES["mistral"][0], "puts ' ' before a response: it is not put here"),
+        (_THINKING.replace("+ opened", ""), r"puts '<think>\n\n</think>\n\n' before a response: it is not put here"),
+        (_THINKING.replace("opened", "'<think>\n'"), r"puts '\n</think>\n\n' before a response"),
+        (TEMPLATES["chatml"][0].replace("assistant\n", "assistant\n<think>"), "ends a prompt with"),
+        (_HEADLESS, "puts '<|assistant|>' before a response"),
+        ("{% if not add_generation_prompt %}{{ raise_exception('no') }}{% endif %}x", ""),
+    ],
+)  # fmt: skip
+def test_a_template_that_continues_a_prompt_otherwise_is_noted(template: str, said: str) -> None:
+    note = chat.write(
+        chat.ChatTemplate(template, {"bos_token": "<s>", "eos_token": "</s>"}, "x"), PROMPTS, []
+    ).note
+    assert said in note if said else note == ""
+
+
+def test_the_note_on_a_template_is_with_the_result(tmp_path: Path) -> None:
+    folder = model(tmp_path / "m", "gpt2", _HEADLESS, ["<|user|>", "<|assistant|>"])
+    assert any("'<|assistant|>' before a response" in note for note in scored(folder).notes)
 
 
 def test_bos_is_added_or_taken_where_that_is_asked_and_never_twice(tmp_path: Path) -> None:
