@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KltuiError as error:
-        _print_error(_with_hint(error, arguments.target))
+        _print_error(_with_hint(error, arguments))
         return error.exit_code
     except BrokenPipeError:
         # The reader of the output has ended (`kltui --report | head`), which is not an error.
@@ -73,12 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return reported.exit_code
 
 
-def _with_hint(error: KltuiError, target: str | None) -> KltuiError:
+def _with_hint(error: KltuiError, arguments: argparse.Namespace) -> KltuiError:
     """The error; if no workspace is where one was named, with a hint on what is there instead."""
+    target = arguments.target
     if not isinstance(error, NoWorkspaceError) or not target:
         return error
-    from kltui.jobs.path_hint import path_hint
+    from kltui.jobs.path_hint import is_workspace, path_hint
 
+    option, value = COMMANDS[command_of(arguments)], getattr(arguments, command_of(arguments), None)
+    (first,) = value if isinstance(value, list) and len(value) == 1 else (value,)
+    if isinstance(first, str | Path) and is_workspace(Path(first)):
+        hint = f"The workspace comes last: kltui {option} {shlex.join([target, str(first)])}"
+        return NoWorkspaceError(error.message, hint)
     message = f"{target} is an address, not a workspace" if "://" in target else error.message
     return NoWorkspaceError(message, path_hint(target) or error.hint)
 

@@ -314,7 +314,7 @@ def _final_rows(points: Sequence[Point]) -> dict[str, int]:
 
 
 def _is_plain(p: Point) -> bool:
-    """Whether `p` is a trained model: not a lens vector, a quantised variant, a random walk or an interpolated model."""
+    """Whether `p` is a trained model: not a layer vector, a quantised variant, a random walk or an interpolated model."""
     return p.layer is None and p.quantization == "none" and not {"null", "interpolation"} & set(p.tags)
 
 
@@ -324,7 +324,7 @@ def _two(rng: random.Random, rows: Sequence[int]) -> Pair:
 
 
 def layer_pairs(points: Sequence[Point]) -> Pairs:
-    """Adjacent layers k, k+1 of each run's last checkpoint that has lens vectors."""
+    """Adjacent layers k, k+1 of each run's last checkpoint that has layer vectors."""
     models: dict[str, dict[int, dict[int, int]]] = {}
     for row, p in enumerate(points):
         if p.layer is not None and p.quantization == "none":
@@ -336,5 +336,5 @@ def layer_pairs(points: Sequence[Point]) -> Pairs:
         # arXiv 2505.15353, Figure 3: hidden states k and k + 1
         found += [(layers[k], layers[k + 1]) for k in sorted(layers) if k + 1 in layers]
     if not found:
-        return Pairs((), 'needs lens vectors: score with layers = "all"')
+        return Pairs((), 'needs layer vectors: score with layers = "all"')
     return Pairs(tuple(found), "hidden states k and k+1 of each run's last checkpoint")

@@ -243,10 +243,10 @@ def _outline(e: Ellipse, look: Colouring, shown: Map, row: int) -> Layer:
 def layers(ctx: Context) -> PaperFigure:
     """KL from layer to layer, and one map with the layers of every model as a trajectory and the models themselves."""
     if not any(row.layers for row in ctx.rows):
-        raise MissingError("no lens vectors are stored", 'score with layers = "all" in the [scoring] table')
+        raise MissingError("no layer vectors are stored", 'score with layers = "all" in the [scoring] table')
     found = [t for t in threads(ctx.layered) if t.steps]
     if not found:
-        raise MissingError("no model has lens vectors of two layers", 'score with layers = "all"')
+        raise MissingError("no model has layer vectors of two layers", 'score with layers = "all"')
     held = list(dict.fromkeys(t.model for t in found))
     whole = ctx.layered
     slots = model_slots(ctx, held)
@@ -261,7 +261,7 @@ def layers(ctx: Context) -> PaperFigure:
     panels = (curve, layer_map(part, "tsne" if len(part) > PERPLEXITY else "pca", held, slots=slots))
     notes = (
         "layer 0 is the embedding output; the model's own norm and head are applied to each layer; large markers: the models",
-        f"raw lens vectors of each run's last checkpoint; {len(complete_texts(part.loglik_KN))} texts",
+        f"raw layer vectors of each run's last checkpoint; {len(complete_texts(part.loglik_KN))} texts",
         f"made with {version_words()}",
     )
     return PaperFigure("layers", "Layers", panels, notes)

@@ -74,9 +74,7 @@ def store_all(
         notify(f"note: {note}")
     if not found.vectors and not found.weight_sqdist and not found.scores and not found.side:
         names = ", ".join(map(str, paths))
-        nothing = UsageError(
-            f"no vectors in {names}", "docs/report.md and kltui --help list what can be imported."
-        )
+        nothing = UsageError(f"no vectors in {names}", "kltui --import --help lists what can be imported.")
         raise _with_what_was_left(nothing, found)
     found = as_declared(found, asked.declared if asked else {}, notify)
     store = Store.write(workspace)

@@ -33,6 +33,14 @@ def path_hint(named: str) -> str:
         return ""
 
 
+def is_workspace(path: Path) -> bool:
+    """Whether the folder `path` has a workspace; False if it cannot be known."""
+    try:
+        return (path / FILE_NAME).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def other_format(path: Path, text: str) -> str:
     """`YAML`, `JSON` or `texts` if a file that is not TOML is probably one of these; otherwise ""."""
     kind = kind_of(path)

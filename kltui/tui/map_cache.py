@@ -157,13 +157,13 @@ class MapCache:
         return self._drawn
 
     async def layers(self, names: tuple[str, ...]) -> Map:
-        """The map of the final and lens vectors of some checkpoints, as scored. Raises KltuiError if they have none."""
+        """The map of the final and layer vectors of some checkpoints, as scored. Raises KltuiError if they have none."""
         if not self._reader.basis.is_whole:
             await self.map()
             names = tuple(name for name in names if name not in self.excluded)
             if not names:
                 raise KltuiError(
-                    "every checkpoint with lens vectors is excluded", "press f for the map settings"
+                    "every checkpoint with layer vectors is excluded", "press f for the map settings"
                 )
         found: Map = await self._read_once(
             f"layers {names}", lambda ws: ws.map(names=list(names), layers=True)
@@ -309,7 +309,7 @@ class MapCache:
         )
 
     async def _with_layers(self, found: Map, names: tuple[str, ...]) -> Map:
-        """The map with the lens vectors of the checkpoints `names` added as points."""
+        """The map with the layer vectors of the checkpoints `names` added as points."""
         if not names:
             return found
         if self.is_prepared:

@@ -77,7 +77,7 @@ def export(
 
     loglik.npz, kl.csv, consecutive.csv, diffusion.csv and coordinates.csv are of the final vectors after `preprocess` (or
     after `choice`, which takes precedence). checkpoints.csv has every registered checkpoint with its raw vector, tree.nwk the
-    tree of neighbour joining of three or more models, layers.npz the raw lens vectors, if any. Missing weight distances are
+    tree of neighbour joining of three or more models, layers.npz the raw layer vectors, if any. Missing weight distances are
     computed if the files are available. `also` names further formats: "parquet", "modelmap". Raises KltuiError if nothing
     is scored.
     """
@@ -215,7 +215,7 @@ def _keys(rows: Sequence[VectorRow], values: object = None) -> tuple[NDArray[np.
 
 
 def _write_layers(ctx: Context, path: Path) -> None:
-    """Writes the raw lens vectors, `loglik` (M x N float64, nats), with `names` run@step#k."""
+    """Writes the raw layer vectors, `loglik` (M x N float64, nats), with `names` run@step#k."""
     layered = ctx.layered
     found = layered.select([k for k, point in enumerate(layered.points) if point.layer is not None])
     _write_vectors(path, ctx, found, layers=True)

@@ -145,6 +145,22 @@ def test_packages_are_installed_from_here(page: Path) -> None:
     assert named <= project["optional-dependencies"].keys()
 
 
+def test_every_message_in_a_heading_is_one_of_the_program() -> None:
+    """Its parts between dots and numbers, N, stand in strings of the program."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    headings = re.findall(r'^## "(.*)"$', page, re.MULTILINE)
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "kltui").rglob("*.py")]
+    strings = [
+        node.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    parts = [part.strip() for heading in headings for part in re.split(r"\.\.\.|N vectors", heading)]
+    assert len(headings) > 3
+    assert [part for part in parts if not any(part in string for string in strings)] == []
+
+
 def test_every_step_of_the_architecture_is_there() -> None:
     """`path::name` in the page names a function or class of that file, `Class.method` one of a class."""
     steps = re.findall(

@@ -120,6 +120,14 @@ def test_what_is_no_workspace_says_what_it_is(
     assert sorted(place.rglob("*")) == before, "a command that reads has written"
 
 
+@pytest.mark.parametrize("command", ["--export", "--place"])
+def test_arguments_in_the_wrong_order_are_recognised(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "ws", "other"]) == 3
+    assert f"The workspace comes last: kltui {command} other ws" in capsys.readouterr().err
+
+
 def test_the_address_of_a_page_on_the_hub_is_its_repository() -> None:
     page = "https://huggingface.co/OWNER/NAME"
     assert entry_of(page) == {"repo": "OWNER/NAME"}

@@ -141,7 +141,7 @@ def layers(release: Release) -> Result:
     """Figure 2 (c): the layers of all models in one t-SNE; KL from layer to layer."""
     rows = [k for k, p in enumerate(release.whole.points) if p.layer is not None]
     if not rows:
-        raise MissingError("no lens vectors", "logp/layer_logp.pkl")
+        raise MissingError("no layer vectors", "logp/layer_logp.pkl")
     shown = release.whole.select(rows)
     models = list(dict.fromkeys(p.name.rpartition("#")[0] for p in shown.points))
     found = release.coordinates("layer", shown)
@@ -172,7 +172,7 @@ def layers(release: Release) -> Result:
         "layers",
         "Layers of all models",
         tuple(panels),
-        (f"{len(shown)} lens vectors of {len(models)} models",),
+        (f"{len(shown)} layer vectors of {len(models)} models",),
     )
     return Result((picture,), _llama_layers(shown))
 

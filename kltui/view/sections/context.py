@@ -161,7 +161,7 @@ class Context:
 
     @cached_property
     def layered(self) -> Map:
-        """The raw final and lens vectors; lens vectors are never preprocessed."""
+        """The raw final and layer vectors; layer vectors are never preprocessed."""
         if not any(row.layers for row in self.rows):
             return self.raw
         exclude = set(self.choice.preparation.exclude)
@@ -249,7 +249,7 @@ class Context:
 
     @cached_property
     def scale_rows(self) -> list[ScaleRow]:
-        """The ten settings of the scale. With a preprocessing, lens vectors are left out, because they are never preprocessed."""
+        """The ten settings of the scale. With a preprocessing, layer vectors are left out, because they are never preprocessed."""
         p = self.choice.preparation
         if p.separate:
             return self.layered.scale(apart=self.apart)

@@ -1,4 +1,4 @@
-"""Layers: KL between neighbouring lens vectors of a model, from the embedding output to the last layer."""
+"""Layers: KL between neighbouring layer vectors of a model, from the embedding output to the last layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LAST = "each run's last checkpoint"
 
 @dataclass(frozen=True)
 class Thread:
-    """KLs between adjacent lens vectors of one model, as (layer, next stored layer, KL), and from the last to the final vector."""
+    """KLs between adjacent layer vectors of one model, as (layer, next stored layer, KL), and from the last to the final vector."""
 
     model: str
     steps: tuple[tuple[int, int, KL], ...]
@@ -31,7 +31,7 @@ class Thread:
 
 
 def threads(shown: Map, *, every: bool = False) -> list[Thread]:
-    """The thread of the last checkpoint with lens vectors (`every`: of all of them) of each run and variant."""
+    """The thread of the last checkpoint with layer vectors (`every`: of all of them) of each run and variant."""
     by_run: dict[tuple[str, str], dict[int, dict[int, int]]] = {}
     for row, p in enumerate(shown.points):
         if p.layer is not None:
@@ -53,7 +53,7 @@ def _thread(shown: Map, rows: dict[int, int]) -> Thread:
 
 
 def of_model(point: Point) -> str:
-    """The name of the model or checkpoint to which a lens vector belongs."""
+    """The name of the model or checkpoint to which a layer vector belongs."""
     return point.name.rpartition("#")[0]
 
 
@@ -66,13 +66,13 @@ def model_slots(ctx: Context, models: Sequence[str]) -> dict[str, int]:
 
 
 def layers(ctx: Context) -> Section:
-    """KL between adjacent layers of every run's last checkpoint with lens vectors, or of the requested pair."""
+    """KL between adjacent layers of every run's last checkpoint with layer vectors, or of the requested pair."""
     if not any(row.layers for row in ctx.rows):
-        raise MissingError("no lens vectors are stored", 'score with layers = "all" in the [scoring] table')
+        raise MissingError("no layer vectors are stored", 'score with layers = "all" in the [scoring] table')
     shown = ctx.layered
     found = [t for t in threads(shown) if t.steps]
     if not found:
-        raise MissingError("no model has lens vectors of two layers", 'score with layers = "all"')
+        raise MissingError("no model has layer vectors of two layers", 'score with layers = "all"')
     every = [t for t in threads(shown, every=True) if t.steps]
     asked = [t for t in every if t.model in (ctx.choice.pair or ())]
     listed = asked or found
@@ -89,7 +89,7 @@ def layers(ctx: Context) -> Section:
     notes: tuple[str, ...] = (
         "bits/byte ± standard error over texts; layer 0 is the embedding output; the model's own norm and"
         " head are applied to each layer",
-        f"raw lens vectors of {'the requested checkpoints' if asked else _LAST}; {corpus_words(shown)}",
+        f"raw layer vectors of {'the requested checkpoints' if asked else _LAST}; {corpus_words(shown)}",
     )
     data: dict[str, object] = {
         "unit": "bits/byte",
@@ -98,7 +98,7 @@ def layers(ctx: Context) -> Section:
     }
     if len(every) > len(listed):
         notes += (
-            f"{len(every)} checkpoints have lens vectors: --pair A B shows two of them, --json has all",
+            f"{len(every)} checkpoints have layer vectors: --pair A B shows two of them, --json has all",
         )
     return Section("layers", "Layers", blocks, notes, data)
 

@@ -51,8 +51,8 @@ def _basis(ctx: Context, used: Map) -> str:
         parts = [words for _, words in ctx.prepared_apart.values()]
         return f"preprocessed separately, as published: {'; '.join(parts)}; all others raw"
     if ctx.preprocess != "none":
-        return f"{ctx.basis}; lens vectors have no preprocessing and are left out"
-    return f"{preparation(used)} of final layers, lens vectors for layers; {corpus_words(used)}"
+        return f"{ctx.basis}; layer vectors have no preprocessing and are left out"
+    return f"{preparation(used)} of final layers, layer vectors for layers; {corpus_words(used)}"
 
 
 def _row(r: ScaleRow, floor: float) -> list[str]:
