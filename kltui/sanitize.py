@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 # Unicode categories of characters that are not shown. Some of them control the terminal or reorder a whole line.
@@ -111,6 +112,47 @@ def short_name(name: str, limit: int) -> str:
     tail = _as_many_as_fit(shown[::-1], limit // 2)[::-1]
     # a combining mark at the beginning of the tail belongs to a character that was cut off
     return f"{head}…{''.join(dropwhile(unicodedata.combining, tail))}"
+
+
+def short_names(names: Sequence[str], limit: int) -> list[str]:
+    """Printable forms of `names` of `limit` cells; those that would look the same keep what tells them apart.
+
+    >>> short_names(["a-long-family-seed1-of-2026@1000", "a-long-family-seed2-of-2026@1000", "tiny"], 18)
+    ['a-lo…seed1-of…1000', 'a-lo…seed2-of…1000', 'tiny']
+    """
+    shown = {name: short_name(name, limit) for name in names}
+    _tell_apart(shown, limit)
+    return [shown[name] for name in names]
+
+
+def _tell_apart(shown: dict[str, str], limit: int) -> None:
+    """Gives names with equal short forms a form with their beginning, the first place at which they differ, and their end."""
+    alike: dict[str, list[str]] = {}
+    for name, short in shown.items():
+        alike.setdefault(short, []).append(name)
+    for names in alike.values():
+        if len(names) < 2:
+            continue
+        first, ends = _equal_beginning(names), max(1, (limit - 2) // 4)
+        middle = max(1, limit - 2 - 2 * ends)
+        parts = {name: safe_text(_around(name, first, middle, ends)) for name in names}
+        if len(set(parts.values())) > 1:
+            _tell_apart(parts, limit)
+        shown |= parts
+
+
+def _around(name: str, at: int, middle: int, ends: int) -> str:
+    """The first and last `ends` characters of `name`, and `middle` of them around position `at`."""
+    start = max(ends, at - middle // 2)
+    stop, tail = start + middle, max(ends, len(name) - ends)
+    if stop >= tail:
+        start, stop = max(ends, tail - middle), tail
+    return name[:ends] + "…" * (start > ends) + name[start:stop] + "…" * (stop < tail) + name[tail:]
+
+
+def _equal_beginning(names: Sequence[str]) -> int:
+    """The number of first characters in which all names are equal."""
+    return sum(1 for _ in takewhile(lambda chars: len(set(chars)) == 1, zip(*names, strict=False)))
 
 
 def _as_many_as_fit(text: str, cells: int) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,15 @@ import numpy as np
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.picture import Array, FigureAxis, Layer, Panel, PaperFigure, shades
 from kltui.figures.solids import fit_solids, shape_solid
-from kltui.sanitize import safe_text, short_name
+from kltui.figures.words import (
+    add_legend,
+    fit_names,
+    fit_titles,
+    height_of_names,
+    literal,
+    tick_names,
+)
+from kltui.sanitize import safe_text
 from kltui.version import __version__
 
 if TYPE_CHECKING:
@@ -26,18 +33,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("pdf", "svg", "png")
 MM = 1.0 / 25.4
-LEGEND_MAX = 40
 _UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
 _NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
 _MIN_HEIGHT = 48 * MM  # of panels side by side: the names of their axes need as much
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
-TITLE_LETTER = 0.076  # inches of a letter of a title, at most in the middle
 _OPEN = "_|x+"  # marks that are strokes
-NAME_MAX = 40  # letters of a name at a tick
-_SLANTED_LETTER = 0.045  # inches down of a letter of a name that is turned by 45 degrees
 _ABOVE_NAMES = 0.55  # height over width of what stands above such names, at least
-_MIN_NAME = 5.0  # points, of names at ticks
-_NAME_LINE = 1.2  # lines of names stand at least so many times their size apart
 _FLAT, _STEEP = 0.42, 1.1  # heights over width that a map in equal units may have
 _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, embedded such that text can be searched and edited
@@ -193,14 +194,14 @@ def _laid_out(picture: PaperFigure, look: FigureStyle) -> tuple[Figure, int]:
     n_rows = -(-len(picture.panels) // columns)
     panel_height = max((width / columns) * _aspect(picture), _MIN_HEIGHT if columns > 1 else 0.0)
     cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)
-    names = max((len(word) for p in picture.panels for _, word in p.x.ticks), default=0)
-    if names and not cells:  # the labels of a matrix are fitted later
-        names_height = min(names, NAME_MAX) * _SLANTED_LETTER
-        panel_height = max(panel_height, names_height + _ABOVE_NAMES * width / columns)
-    height = n_rows * panel_height + 8 * MM
     handles: dict[str, Any] = {}
-    figure = Figure((width, height), layout="compressed" if cells else "constrained")
+    figure = Figure((width, panel_height), layout="compressed" if cells else "constrained")
     FigureCanvasAgg(figure)
+    if not cells and (
+        names := height_of_names(figure, picture.panels, columns)
+    ):  # those of a matrix are fitted later
+        panel_height = max(panel_height, names + _ABOVE_NAMES * width / columns)
+    figure.set_size_inches(width, n_rows * panel_height + 8 * MM)
     panels = []
     for number, panel in enumerate(picture.panels):
         projection = {"projection": "3d"} if panel.z is not None else {}
@@ -208,8 +209,11 @@ def _laid_out(picture: PaperFigure, look: FigureStyle) -> tuple[Figure, int]:
         _panel(figure, axes, panel, handles)
         panels.append((axes, panel))
     if picture.panels and handles:
-        _legend(figure, handles, width, height)
-    _fit_names(figure, panels)
+        add_legend(figure, handles)
+    fit_names(figure, panels)
+    figure.draw_without_rendering()
+    if fit_titles(figure, panels):
+        figure.draw_without_rendering()
     if cells:
         _without_margins(figure)
     return figure, n_rows
@@ -280,89 +284,12 @@ def _shape(panel: Panel) -> float:
     return spans[0] / spans[1] if spans[1] else 1.0
 
 
-def _fit_names(figure: Figure, panels: list[tuple[Any, Panel]]) -> None:
-    """Makes overlapping tick labels vertical and smaller, and if necessary draws only every second, third and so on."""
-    named = [(axes, which) for axes, p in panels for which in "xy" if getattr(p, which).ticks]
-    if not named:
-        return
-    figure.draw_without_rendering()
-    crowded = [(axes, which, _name_size(axes, which)) for axes, which in named if _is_crowded(axes, which)]
-    for axes, which, _ in crowded:
-        _name_ticks(axes, which, _MIN_NAME, 1)
-    if crowded:  # smaller labels change the size of the axes
-        figure.draw_without_rendering()
-    for axes, which, size in crowded:
-        line = _between_ticks(axes, which) / _NAME_LINE
-        every = max(1, math.ceil(_MIN_NAME / line))
-        _name_ticks(axes, which, min(size, max(_MIN_NAME, 0.95 * every * line)), every)
-    if crowded:
-        figure.draw_without_rendering()
-    for axes, which, _ in crowded:
-        if _is_crowded(axes, which):  # the larger labels have made the axes smaller
-            _name_ticks(axes, which, _MIN_NAME, 1)
-
-
-def _is_crowded(axes: Any, which: str) -> bool:
-    angle = math.radians(getattr(axes, f"get_{which}ticklabels")()[0].get_rotation())
-    across = math.sin(angle) if which == "x" and angle else 1.0
-    return _between_ticks(axes, which) * across < 0.99 * _NAME_LINE * _name_size(axes, which)
-
-
-def _name_size(axes: Any, which: str) -> float:
-    return float(getattr(axes, f"get_{which}ticklabels")()[0].get_fontsize())
-
-
-def _between_ticks(axes: Any, which: str) -> float:
-    """The smallest distance between neighbouring ticks of an axis, in points."""
-    at = getattr(axes, f"get_{which}ticks")()
-    if len(at) < 2:
-        return math.inf
-    inches = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted())
-    low, high = sorted(getattr(axes, f"get_{which}lim")())
-    side = float(inches.width if which == "x" else inches.height)
-    return float(72 * side / (high - low) * np.diff(at).min())
-
-
-def _name_ticks(axes: Any, which: str, size: float, every: int) -> None:
-    """Labels each `every`-th tick of an axis in font size `size`, vertically if below a panel."""
-    at = getattr(axes, f"get_{which}ticks")()[::every]
-    words = [name.get_text() for name in getattr(axes, f"get_{which}ticklabels")()][::every]
-    turned = {"rotation": 90, "ha": "right", "va": "center", "rotation_mode": "anchor"}
-    getattr(axes, f"set_{which}ticks")(at, words, fontsize=size, **(turned if which == "x" else {}))
-
-
 def _without_margins(figure: Figure) -> None:
     """Removes the empty height above and below a matrix of square cells, whose size the width limits."""
     figure.draw_without_rendering()
     box = figure.get_tightbbox()
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, min(height, box.height + 4 * MM))
-
-
-def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float) -> None:
-    columns = legend_columns(list(handles), width)
-    shown = list(handles.items())[:LEGEND_MAX]
-    labels = [short_name(label, 60) for label, _ in shown]
-    if len(handles) > LEGEND_MAX:
-        labels[-1] = f"and {len(handles) - LEGEND_MAX + 1} more"
-    lines = -(-len(shown) // columns)
-    figure.set_size_inches(width, height + lines * 0.14)
-    figure.legend(
-        [handle for _, handle in shown],
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        handlelength=1.6,
-        columnspacing=1.2,
-        markerscale=1.2,
-    )
-
-
-def legend_columns(labels: Sequence[str], width: float) -> int:
-    """Columns of a legend of these labels below a figure of `width` inches."""
-    longest = max((len(label) for label in labels), default=0)
-    return max(1, min(len(labels), int(width / (0.062 * longest + 0.35))))
 
 
 def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> None:
@@ -372,10 +299,7 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
         mapped = colours if colours is not None else mapped
         if layer.label and layer.label not in handles and handle is not None:
             handles[layer.label] = handle
-    across = axes.get_subplotspec().get_gridspec().ncols
-    room = figure.get_figwidth() / across / TITLE_LETTER
-    together = panel.title.replace(" = ", "\u00a0=\u00a0")
-    axes.set_title("\n".join(textwrap.wrap(together, max(12, int(room)))))
+    fit_titles(figure, [(axes, panel)], first=True)
     _axis(axes, "x", panel.x)
     _axis(axes, "y", panel.y)
     if panel.z is not None:
@@ -384,7 +308,7 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
     elif panel.equal:
         axes.set_aspect("equal", adjustable="datalim")
     if mapped is not None:
-        bar = figure.colorbar(mapped, ax=axes, label=panel.value_label, pad=0.02)
+        bar = figure.colorbar(mapped, ax=axes, label=literal(panel.value_label), pad=0.02)
         if panel.value_log:
             _log_ticks(bar.ax.yaxis, "y", bar.ax)
 
@@ -437,7 +361,7 @@ def _symlog_ticks(axis: Any, which: str, axes: Axes) -> None:
 def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    getattr(axes, f"set_{which}label")(axis.label)
+    getattr(axes, f"set_{which}label")(literal(axis.label))
     if axis.scale != "linear":
         getattr(axes, f"set_{which}scale")(axis.scale)
     if axis.scale == "log":
@@ -450,7 +374,7 @@ def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 4, 5, 10], integer=axis.whole))
     if axis.ticks:
         at, words = zip(*axis.ticks, strict=True)
-        shown = [short_name(word, NAME_MAX) for word in words]
+        shown = tick_names(axes, which, words)
         turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if which == "x" else {}
         getattr(axes, f"set_{which}ticks")(at, shown, **turned)
     if axis.limits:

@@ -18,13 +18,13 @@ from kltui.figures.draw import (
     FigureStyle,
     box_of,
     colour_bars_of,
-    legend_columns,
     panels_of,
     save,
     settings_of,
 )
 from kltui.figures.picture import COLUMNS, Panel, PaperFigure, rows
 from kltui.figures.solids import solid_box, zoom_of
+from kltui.figures.words import literal
 from kltui.sanitize import csv_text, safe_text
 from kltui.view.export import csv_field
 
@@ -167,7 +167,7 @@ def _finish(picture: PaperFigure, drawn: Sequence[tuple[Panel, Any]], figure: Fi
     if any(p.z is not None for p in picture.panels):
         said.append(_SOLID.format(zooms=[round(zoom_of(axes), 5) for _, axes in drawn]))
     bars = [
-        (csv_text(p.title), box_of(bar.ax), safe_text(p.value_label), *found[2:4])
+        (csv_text(p.title), box_of(bar.ax), literal(safe_text(p.value_label)), *found[2:4])
         for p, axes in drawn
         for bar in colour_bars_of(axes)
         for found in _ticks("", bar.ax)
@@ -184,9 +184,7 @@ def _finish(picture: PaperFigure, drawn: Sequence[tuple[Panel, Any]], figure: Fi
             for label, text in zip(_in_legend(picture, raw), words, strict=False)
         ]
         said.append(
-            _LEGEND.format(
-                labels=ascii(labels), place=place, ncols=legend_columns(words, float(figure.get_figwidth()))
-            )
+            _LEGEND.format(labels=ascii(labels), place=place, ncols=getattr(legend, "drawn_columns", 1))
         )
     return "; ".join(said) or "pass"
 
@@ -246,7 +244,7 @@ def _axes(panel: Panel, axes: Any) -> dict[str, object]:
     for which, axis in (("x", panel.x), ("y", panel.y), ("z", panel.z)):
         if axis is None:
             continue
-        look[f"{which}label"] = safe_text(axis.label)
+        look[f"{which}label"] = literal(safe_text(axis.label))
         if axis.scale != "linear":
             look[f"{which}scale"] = axis.scale
         look[f"{which}lim"] = tuple(float(f"{end:.9g}") for end in getattr(axes, f"get_{which}lim")())

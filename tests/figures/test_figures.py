@@ -472,7 +472,7 @@ def test_names_of_a_matrix_do_not_run_into_each_other(n: int, width: str) -> Non
         turned = math.radians(names[0].get_rotation()) if which == "x" else math.pi / 2
         between = np.abs(np.diff(places)).min() * math.sin(turned)
         assert between >= 1.1 * names[0].get_fontsize() * dots, (which, len(names))
-        assert names[0].get_fontsize() >= 5 and len(names) >= min(n, 8)
+        assert names[0].get_fontsize() >= 6 and len(names) >= min(n, 8)
         assert names[0].get_text().endswith("@0")
     low, high = axes.get_window_extent().y0, axes.get_window_extent().y1
     assert high - low > 0.4 * figure.bbox.height, "the cells take most of the page"
