@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from screen_text import text_of
 
 from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
 from kltui.analysis.number_text import aligned, with_error
+from kltui.tui.theme import Theme
 from kltui.tui.views.scale import axis_lines
-from kltui.tui.widgets.matrix_overview import blocks
+from kltui.tui.widgets.matrix_overview import KLKinds, Overview, blocks, found_in
 from kltui.tui.widgets.plot import PlotPane
-from kltui.view.palette import HEAT
+from kltui.view.palette import HEAT, LIGHT
 
 
 async def shown_matrix(app, pilot, until) -> object:
@@ -75,7 +77,57 @@ def test_blocks_are_the_means_of_ln_kl() -> None:
             block = part[bounds[a] : bounds[a + 1], bounds[b] : bounds[b + 1]]
             known = [math.log(v) for v in block.ravel() if v > 0]
             assert found[a, b] == pytest.approx(np.mean(known), rel=1e-12)
-    assert np.isnan(blocks(np.zeros((3, 3)), [0, 1, 2])).all()
+    equal = blocks(np.zeros((3, 3)), [0, 1, 2])
+    assert np.isneginf(equal).sum() == 6 and np.isnan(np.diag(equal)).all()
+
+
+def test_blocks_of_equal_models_are_not_those_of_an_undefined_kl() -> None:
+    kl = np.full((6, 6), np.nan)
+    kl[:2, :2] = 0.0
+    kl[4:, :2] = 0.0
+    kl[2, 4] = 0.5
+    found = blocks(kl, list(range(6)), 3)
+    assert np.isneginf(found[0, 0]) and np.isneginf(found[2, 0]) and found[1, 2] == math.log(0.5)
+    assert np.isnan(found[[0, 1, 2], [1, 1, 2]]).all()
+
+
+@pytest.mark.parametrize("look", [Theme(), Theme(LIGHT), Theme(color=False), Theme(ascii_only=True)])
+@pytest.mark.parametrize("others", [2.0, 0.01])
+def test_equal_models_look_like_the_nearest_and_unlike_what_is_undefined(look: Theme, others: float) -> None:
+    """In the overview, whose dots are here single pairs."""
+    n = 12
+    kl = np.full((n, n), others)
+    kl[2, 8], kl[4, 8], kl[6, 8] = 0.0, math.nan, 0.01
+    np.fill_diagonal(kl, 0.0)
+    kinds = found_in(kl)
+    assert kinds == KLKinds((0.01, others), zero=True, undefined=True)
+    made = Overview(blocks(kl, list(range(n))), n, n, n)
+    rows = [made.line(y, look, (0.01, 2.0), (0, 0, 1, 1), (0, 0)) for y in range(n // 2)]
+    zero, undefined, smallest, largest = (rows[y][8] for y in (1, 2, 3, 5))
+    own = rows[4][8]
+    if look.color:  # the upper dot of a character is its text, or its ground if both dots are alike
+        drawn = [
+            style.color if text == "▀" else style.bgcolor
+            for text, style in (zero, undefined, smallest, largest, own)
+        ]
+    else:
+        drawn = [text for text, _ in (zero, undefined, smallest, largest, own)]
+    assert drawn[0] == drawn[2]
+    assert len({str(d) for d in drawn}) == (4 if others > 1 else 3)
+
+
+async def test_an_undefined_kl_and_one_of_0_are_explained_above_the_matrix(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        heat = await shown_matrix(app, pilot, until)
+        assert "undefined" not in text_of(app) and "0, log" not in text_of(app)
+        heat.kinds = replace(heat.kinds, zero=True, undefined=True)
+        app.view.overview.has_undefined = True
+        heat.refresh()
+        app.view.overview.refresh()
+        await pilot.pause()
+        assert "0, log" in text_of(app) and "·: undefined" in text_of(app)
+        assert "grey: undefined" in text_of(app)
 
 
 def test_the_scale_has_an_axis_whose_labels_stand_below_their_ticks() -> None:

@@ -53,7 +53,7 @@ def test_the_frame_of_a_matrix_without_colours_is_no_darkness_of_it() -> None:
     made = Overview(ln, 20, 20, 10)
     lines = ["".join(t for t, _ in made.line(y, look, (1.0, 20.0), (3, 4, 9, 12), (5, 6))) for y in range(10)]
     said = "\n".join(lines)
-    assert len(set(DARKNESS_AND_SIGNS)) == 13
+    assert len(set(DARKNESS_AND_SIGNS)) == len(DARKNESS_AND_SIGNS) == 15
     assert lines[1].count("_") == lines[4].count("_") == 8  # the edges, also where only a lower dot has them
     assert lines[2].count("|") == 2 and said.count("X") == 1
 

@@ -27,7 +27,14 @@ from kltui.tui.widgets.canvas import (
     spelled,
     width_of,
 )
-from kltui.tui.widgets.matrix_overview import Overview, OverviewPane, blocks
+from kltui.tui.widgets.matrix_overview import (
+    KLKinds,
+    Overview,
+    OverviewPane,
+    blocks,
+    found_in,
+    undefined_hint,
+)
 from kltui.view.palette import HEAT, heat, ink_on
 
 if TYPE_CHECKING:
@@ -64,7 +71,7 @@ class HeatMap(Pane):
         self.n_chosen = 0  # number of checkpoints to show before sampling
         self.row = self.column = 0
         self.low, self.high = 0.01, 1.0
-        self.has_scale = False  # whether any KL is larger than 0, so that there is a scale of colours
+        self.kinds = KLKinds(None, zero=False, undefined=False)
         self.whole = False  # whether the overview of the whole matrix is shown
         self._overview: Overview | None = None
         self._ln_mm: Array | None = None
@@ -72,21 +79,19 @@ class HeatMap(Pane):
         self._cells_for: tuple[Theme, int] | None = None
         self._plain_cells: dict[int, Span] = {}
 
-    def show_matrix(
-        self, found: Map, kl_KK: Array, order: list[int], ends: tuple[float, float] | None, ln_mm: Array
-    ) -> None:
+    def show_matrix(self, found: Map, kl_KK: Array, order: list[int], kinds: KLKinds, ln_mm: Array) -> None:
         """Shows the rows and columns `order` of a matrix; the cursor stays on its pair if that is among them.
 
-        `ends`: the smallest and the largest positive KL; `ln_mm`: means of ln KL over blocks, for the overview.
+        `kinds`: of the KLs shown, with their ends; `ln_mm`: means of ln KL over blocks, for the overview.
         """
         before = self.pair
         self.map, self.kl_KK, self.order = found, kl_KK, order
         self._ln_mm, self._overview = ln_mm, None
         self.__dict__.pop("_tells_apart", None)
         self._plain_cells = {}
-        self.has_scale = ends is not None
-        if ends is not None:
-            self.low, self.high = ends
+        self.kinds = kinds
+        if kinds.ends is not None:
+            self.low, self.high = kinds.ends
         names = [found.names[k] for k in order]
         if before is not None and before[0] in names and before[1] in names:
             self.row, self.column = names.index(before[0]), names.index(before[1])
@@ -108,23 +113,26 @@ class HeatMap(Pane):
             return []
         look = self.look
         count = counted_of(len(self.order), self.n_chosen)
-        spans: list[Span] = [(f"{count}, {SAID[self.order_name]}  ", look("muted"))]
-        if not self.has_scale:
-            return [*spans, (self._without_scale(), look("faint"))]
-        spans.append((f"log {self.low:.2g} ", look("faint")))
-        spans += [
+        said: Span = (f"{count}, {SAID[self.order_name]}  ", look("muted"))
+        if self.kinds.ends is None:
+            return [said, (self._without_scale(), look("faint"))]
+        scale: list[Span] = [(f"{'0, ' * self.kinds.zero}log {self.low:.2g} ", look("faint"))]
+        scale += [
             (" ", look("text", color)) if look.color else (shade(1 - i / 9), look())
             for i, color in enumerate(reversed(HEAT))
         ]
-        return [*spans, (f" {self.high:.2g}", look("faint"))]
+        hint = undefined_hint(look) if self.whole else f"{look.glyph('·', '.')}: undefined"
+        scale.append((f" {self.high:.2g}" + f"  {hint}" * self.kinds.undefined, look("faint")))
+        fits = width_of([*self.header_left(), said, *scale]) < self.body_width
+        return [said, *scale] if fits else scale
 
     def _without_scale(self) -> str:
         """Words in place of the colour scale if no KL is larger than 0."""
-        assert self.kl_KK is not None
         if len(self.order) < 2:
             return "one alone has no KL"
-        first, second = self.order[:2]
-        return "every KL is 0" if math.isfinite(self.kl_KK[first, second]) else "every KL is undefined"
+        if not self.kinds.zero:
+            return "every KL is undefined"
+        return "every defined KL is 0" if self.kinds.undefined else "every KL is 0"
 
     @property
     def view_rows(self) -> int:
@@ -474,14 +482,15 @@ class MatrixView(View):
             whole = await self.kl.map_cache.map()
             rows = await self.kl.reader.compute(lambda: self._chosen(whole))
             found, kept = await self.kl.reader.compute(lambda: self._bounded(whole, rows))
-            order, ends, ln_mm = await self.kl.reader.compute(lambda: self._arranged(found, kept))
+            order, kinds, ln_mm = await self.kl.reader.compute(lambda: self._arranged(found, kept))
         except KltuiError as error:
             self.heat.note = error.in_one_line
             self.heat.refresh()
             return
         self.heat.n_chosen = len(rows)
-        self.heat.show_matrix(found, found.kl(), order, ends, ln_mm)
+        self.heat.show_matrix(found, found.kl(), order, kinds, ln_mm)
         self.overview.display = not self.heat.fits
+        self.overview.has_undefined = kinds.undefined
         self.overview.refresh()
         self.near.update_data()
 
@@ -495,16 +504,13 @@ class MatrixView(View):
             self._part = before = whole, drawn, whole.select(drawn)
         return before[2], list(range(len(drawn)))
 
-    def _arranged(self, found: Map, rows: list[int]) -> tuple[list[int], tuple[float, float] | None, Array]:
-        """(ordered rows, smallest and largest positive KL or None, blocks of the overview)."""
+    def _arranged(self, found: Map, rows: list[int]) -> tuple[list[int], KLKinds, Array]:
+        """(ordered rows, the kinds of KL between them, blocks of the overview)."""
         import numpy as np
 
         kl_KK = found.kl()
         order = self._ordered(found, rows)
-        part = kl_KK[np.ix_(order, order)]
-        positive = part[np.isfinite(part) & (part > 0)]
-        ends = (float(positive.min()), float(positive.max())) if len(positive) else None
-        return order, ends, blocks(kl_KK, order)
+        return order, found_in(kl_KK[np.ix_(order, order)]), blocks(kl_KK, order)
 
     def _ordered(self, found: Map, rows: list[int]) -> list[int]:
         if self.heat.order_name == "cluster" and len(rows) > 2:

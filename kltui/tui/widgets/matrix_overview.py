@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kltui.tui.widgets.canvas import Pane, Span
@@ -17,16 +18,36 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 MAXIMUM = 320  # blocks along each side, more than a pane can show
-# Without colours: the darkness of a KL, the smaller the darker, then the signs of frame and cursor.
-DARKNESS_AND_SIGNS = " .:-=+*#%@_|X"
-ACROSS, DOWN, CURSOR = 10, 11, 12
+# Without colours: the darkness of a KL, the smaller the darker, then the signs of the diagonal and of an undefined KL, of
+# frame and cursor.
+DARKNESS_AND_SIGNS = " .:-=+*#%@\\?_|X"
+DIAGONAL, UNDEFINED, ACROSS, DOWN, CURSOR = range(10, 15)
 Frame = tuple[int, int, int, int]  # first row, first column, end of rows, end of columns (exclusive)
+
+
+@dataclass(frozen=True)
+class KLKinds:
+    """The KLs of a matrix off its diagonal: the smallest and the largest positive one, or None, and whether some are 0 or undefined."""
+
+    ends: tuple[float, float] | None
+    zero: bool
+    undefined: bool
+
+
+def found_in(kl_KK: Array) -> KLKinds:
+    """What kinds of KL a square matrix has off its diagonal."""
+    import numpy as np
+
+    off = ~np.eye(len(kl_KK), dtype=bool)
+    positive = kl_KK[off & np.isfinite(kl_KK) & (kl_KK > 0)]
+    ends = (float(positive.min()), float(positive.max())) if len(positive) else None
+    return KLKinds(ends, bool((kl_KK == 0)[off].any()), bool(np.isnan(kl_KK)[off].any()))
 
 
 def blocks(kl_KK: Array, order: list[int], maximum: int = MAXIMUM) -> Array:
     """m x m means of ln KL over blocks of the rows and columns `order` (K) of a matrix, m = min(K, maximum).
 
-    Only positive KLs count; NaN in a block without any.
+    Only positive KLs count; a block without any is -inf if it has a KL of 0 off the diagonal, otherwise NaN.
     """
     import numpy as np
 
@@ -35,16 +56,17 @@ def blocks(kl_KK: Array, order: list[int], maximum: int = MAXIMUM) -> Array:
     part = kl_KK[np.ix_(order, order)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ln = np.where(part > 0, np.log(part), np.nan)
+    zero = (part == 0) & ~np.eye(K, dtype=bool)
     if m == K:
-        return ln
+        return np.where(zero, -np.inf, ln)
     edges = np.arange(m) * K // m
     known = np.isfinite(ln)
-    sums, counts = np.where(known, ln, 0.0), known.astype(np.float64)
+    sums, counts, zeros = np.where(known, ln, 0.0), known.astype(np.float64), zero.astype(np.float64)
     for axis in (0, 1):
-        sums, counts = np.add.reduceat(sums, edges, axis), np.add.reduceat(counts, edges, axis)
+        sums, counts, zeros = (np.add.reduceat(v, edges, axis) for v in (sums, counts, zeros))
     with np.errstate(invalid="ignore"):
         found: Array = sums / counts
-    return found
+    return np.where((counts == 0) & (zeros > 0), -np.inf, found)
 
 
 class Overview:
@@ -117,13 +139,22 @@ class Overview:
         at = np.arange(self.side) * len(self.ln_mm) // self.side
         ln = self.ln_mm[np.ix_(at, at)]
         low, high = np.log(ends[0]), np.log(ends[1])
-        near = (high - ln) / (high - low) if high > low else np.where(np.isnan(ln), np.nan, 0.5)
-        inks = np.array(HEAT) if look.color else np.arange(ACROSS)
+        near = (high - ln) / (high - low) if high > low else np.full_like(ln, 0.5)
+        near = np.where(np.isneginf(ln), 1.0, near)
+        inks = np.array(HEAT) if look.color else np.arange(DIAGONAL)
         with np.errstate(invalid="ignore"):
             step = np.clip(np.nan_to_num(near) * len(inks), 0, len(inks) - 1).astype(int)
-        nothing = look.index("ground") if look.color else 0
-        rows: list[list[int]] = np.where(np.isnan(ln), nothing, inks[step]).tolist()
+        undefined, own = (look.index("rule"), look.index("ground")) if look.color else (UNDEFINED, DIAGONAL)
+        inked = np.where(np.isnan(ln), undefined, inks[step])
+        if len(self.ln_mm) == self.count:  # otherwise the blocks on the diagonal have other pairs too
+            np.fill_diagonal(inked, own)
+        rows: list[list[int]] = inked.tolist()
         return rows
+
+
+def undefined_hint(look: Theme) -> str:
+    """What an undefined KL looks like in the overview."""
+    return "grey: undefined" if look.color else "?: undefined"
 
 
 class OverviewPane(Pane, can_focus=False):
@@ -134,6 +165,13 @@ class OverviewPane(Pane, can_focus=False):
     def __init__(self, line: Callable[[int, int, int], list[Span]]) -> None:
         super().__init__(id="matrix-overview")
         self._line = line
+        self.has_undefined = False
+
+    def header_left(self) -> list[Span]:
+        """The title; if a KL is undefined, with what that looks like."""
+        if not self.has_undefined:
+            return super().header_left()
+        return [(f"Frame: part in view; {undefined_hint(self.look)}", super().header_left()[0][1])]
 
     def body_line(self, y: int) -> list[Span]:
         """A line of two rows of dots."""
