@@ -22,8 +22,9 @@ _EMBEDDING = re.compile(
     r"(^|\.)(wte|w|embed_in|embed_tokens|word_embeddings|word_embedding|tok_embeddings|tokens_embed|embeddings"
     r"|embedding|embed|shared)\.weight$"
 )
+# In files of models of images and text, the language model's own head may have its prefix.
 _HEAD_MODULE = re.compile(
-    r"(lm_head|generator_lm_head|embed_out|output|output_layer|output_projection|proj_out|head|lm_loss|cls|pred_layer)\."
+    r"(language_model\.)?(lm_head|generator_lm_head|embed_out|output|output_layer|output_projection|proj_out|head|lm_loss|cls|pred_layer)\."
 )
 
 

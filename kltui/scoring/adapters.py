@@ -84,7 +84,7 @@ class AdaptedModel:
 
     def swap(self, adapter: Adapter) -> None:
         """Replaces this adapter's tensors by another's with the same names and shapes. Raises KltuiError if they do not fit."""
-        _fill(self.peft_model, adapter)
+        _fill(self.peft_model, adapter, self.loaded.left_out)
 
     def taken_off(self, base: Hashed, quantization: str) -> Loaded | None:
         """The model with the adapter removed, if that is certain to be `base` in this variant; otherwise None.
@@ -189,7 +189,7 @@ def adapt(loaded: Loaded, adapter: Adapter, make: str, quantization: str) -> Ada
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    _fill(model, adapter)
+    _fill(model, adapter, loaded.left_out)
     note = f"scored by peft {peft.__version__} on {safe_text(str(adapter.adapted.base.folder))}"
     only_factors = all(".lora_" in name for name in adapter.state)
     return AdaptedModel(
@@ -198,17 +198,21 @@ def adapt(loaded: Loaded, adapter: Adapter, make: str, quantization: str) -> Ada
     )  # fmt: skip
 
 
-def _fill(model: Any, adapter: Adapter) -> None:
-    """Copies the adapter's tensors into the model. Raises KltuiError unless they match its adapter parameters exactly."""
+def _fill(model: Any, adapter: Adapter, left_out: tuple[str, ...]) -> None:
+    """Copies the adapter's tensors into the model. Raises KltuiError unless they match its adapter parameters exactly.
+
+    Except for those of the modules `left_out`, which no text passes through.
+    """
     import peft
 
-    folder, state = safe_text(str(adapter.folder)), adapter.state
+    folder = safe_text(str(adapter.folder))
+    state = {n: t for n, t in adapter.state.items() if not any(f".{part}." in n for part in left_out)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             own = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
             _check_names(own, state, folder)
-            result: Any = peft.set_peft_model_state_dict(model, dict(state))
+            result: Any = peft.set_peft_model_state_dict(model, state)
     except KltuiError:
         raise
     except KeyError as error:

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
 from kltui.kernels import cuda
-from kltui.scoring import attention, model_introspection, prepacked_linear, quantize, unpadded, wide_stream
+from kltui.scoring import (
+    attention,
+    families,
+    model_introspection,
+    prepacked_linear,
+    quantize,
+    unpadded,
+    wide_stream,
+)
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch, BatchScores, sum_rows
 from kltui.scoring.device import start_tokens
@@ -85,13 +93,10 @@ class Engine:
             self._check_causal()
             self._speed_up()
             self._try_one_row()
-        except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
-            quantised = quantize.is_quantized(quantization)
-            hint = (
-                quantize.refusal(quantization, self.model)
-                if quantised
-                else "check that it runs in transformers"
-            )
+        except (
+            RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError
+        ) as error:  # fmt: skip
+            hint = _run_hint(self.model, quantization)
             raise KltuiError(f"the model fails on a small batch: {first_line(error)}", hint) from error
         if device.type == "cuda" and (why := cuda.why_not(device)):
             self.notes += (
@@ -416,6 +421,17 @@ class Engine:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _run_hint(model: Any, quantization: str) -> str:
+    """The hint for a model that does not run."""
+    if quantize.is_quantized(quantization):
+        return quantize.refusal(quantization, model)
+    if families.is_text_alone(model.config):
+        return (
+            "it may need an image, and kltui scores texts alone; otherwise check that it runs in transformers"
+        )
+    return "check that it runs in transformers"
 
 
 def _same(found_n: NDArray[np.float32], wanted_n: NDArray[np.float32], dtype: torch.dtype) -> bool:

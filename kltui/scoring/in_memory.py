@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from kltui.errors import KltuiError, UsageError
 from kltui.registry.layout import TOKENIZER_JSON
 from kltui.sanitize import expanded
-from kltui.scoring import prepacked_linear, quantize
+from kltui.scoring import families, prepacked_linear, quantize
 from kltui.scoring.loading import Loaded
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoreResult, ScoringSettings
@@ -43,7 +43,8 @@ def score_in_memory(
     with _as_scored(model):
         made = _tokenized(tokenizer, model.config, settings.bos, texts, corpus_sha256)
         attention = str(getattr(model.config, "_attn_implementation", None) or "eager")
-        loaded = Loaded(model, model.config, attention, model.dtype, ())
+        notes = families.TEXT_ALONE if families.is_text_alone(model.config) else ()
+        loaded = Loaded(model, model.config, attention, model.dtype, notes)
         scorer = Scorer(texts, corpus_sha256, settings)
         try:
             return scorer.score_loaded(loaded, made, weights_digest(model), type(model).__name__)

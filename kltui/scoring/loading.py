@@ -18,7 +18,7 @@ from kltui.registry.formats import unreadable
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.parameters import has_own_head, is_embedding
 from kltui.registry.tensors import open_tensors
-from kltui.scoring import device_map, gguf, lean_imports, quantize, used_tensors
+from kltui.scoring import device_map, families, gguf, lean_imports, quantize, used_tensors
 from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
 from kltui.scoring.load_errors import package_error
 
@@ -38,13 +38,17 @@ WHOLE = device_map.DeviceLayout("none")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in evaluation mode, its configuration, attention implementation, and notes."""
+    """A model in evaluation mode, its configuration, attention implementation, and notes.
+
+    `left_out`: the names of modules that texts do not pass through, and which were removed.
+    """
 
     model: Any
     config: Any
     attention: str
     dtype: torch.dtype
     notes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 class _TooLargeError(KltuiError):
@@ -200,11 +204,12 @@ def load_model(
     picked, notes = compute_dtype(dtype, device)
     config, more = quantize.as_stored(folder, config, quantization)
     notes += more
-    attention = attention_of(config)
+    family = families.family_of(config)
+    notes += family.notes
     options: dict[str, Any] = {
         "config": config,
         "dtype": picked,
-        "attn_implementation": attention,
+        "attn_implementation": family.attention,
         "use_safetensors": use_safetensors,
         "local_files_only": True,
         "trust_remote_code": False,
@@ -214,7 +219,8 @@ def load_model(
         **(gguf.options(config) if is_gguf(folder) else {}),
     }
     try:
-        model, info = _from_pretrained(folder, allow_bin, options, spreading)
+        model, info = _from_pretrained(folder, family.loader, allow_bin, options, spreading)
+        left_out = families.leave_out_encoders(model) if family.text_alone else ()
         if not quantize.is_quantized(quantization) and spreading.device_map == "none":
             _move(model, device, folder)
     except _TooLargeError:
@@ -236,7 +242,8 @@ def load_model(
         notes += more
     model.eval()
     model.config.use_cache = False
-    return Loaded(model, config, attention, picked, (*notes, *device_map.note(model)))
+    notes += device_map.note(model)
+    return Loaded(model, config, family.attention, picked, notes, left_out)
 
 
 def _beside_the_gpu(model: Any, where: torch.device, dtype: str) -> tuple[torch.dtype, tuple[str, ...]]:
@@ -254,30 +261,14 @@ def _move(model: Any, device: torch.device, folder: Path) -> None:
         raise _load_error(folder, folder, error, WHOLE) from error
 
 
-def attention_of(config: Any) -> str:
-    """sdpa if the family supports it (1.25 to 1.5 times as fast as eager), otherwise eager. Raises KltuiError if not causal."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    try:
-        family = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    except KeyError as error:
-        raise KltuiError(
-            f"{config.model_type} is not a causal language model in transformers",
-            "kltui scores only causal models",
-        ) from error
-    return "sdpa" if getattr(family, "_supports_sdpa", False) else "eager"
-
-
 def _from_pretrained(
-    folder: Path, allow_bin: bool, options: dict[str, Any], spreading: device_map.DeviceLayout
+    folder: Path, loader: Any, allow_bin: bool, options: dict[str, Any], spreading: device_map.DeviceLayout
 ) -> tuple[Any, dict[str, Any]]:
-    from transformers import AutoModelForCausalLM
-
     # Offloaded weights are read from the files while the model is used.
     files = gguf.staged(folder) if is_gguf(folder) else passed_on.staged(folder, allow_bin, spreading.scratch)
     with files as where:
         try:
-            loaded: Any = _loaded_from(AutoModelForCausalLM, where, options)
+            loaded: Any = _loaded_from(loader, where, options)
         except Exception as error:  # transformers and the file formats raise various types
             missing = package_error(folder, options["config"], error)
             raise missing or _load_error(folder, where, error, spreading) from error
@@ -324,7 +315,9 @@ def _load_error(
 
 def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
     """A note if the files have an output head although config.json ties it. Raises KltuiError if transformers ignores it."""
-    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+    text = model.config.get_text_config()
+    # transformers goes by the model's own configuration, also if that of its text says otherwise
+    if not getattr(model.config, "tie_word_embeddings", getattr(text, "tie_word_embeddings", False)):
         return ()
     tensors = open_tensors(folder, as_indexed=False)
     # Saving without a copy of tied tensors may keep them under the name of the head: it is then loaded for both.

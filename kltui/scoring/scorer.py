@@ -21,7 +21,17 @@ from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.gguf_file import is_gguf, read_model
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
-from kltui.scoring import adapters, answers, device_map, gguf, loading, quantize, tokens, weight_reload
+from kltui.scoring import (
+    adapters,
+    answers,
+    device_map,
+    families,
+    gguf,
+    loading,
+    quantize,
+    tokens,
+    weight_reload,
+)
 from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Batch, BatchScores, Ids, Piece
@@ -135,7 +145,7 @@ class Scorer:
     def prepare(self, folder: Path, tokenizer: Path | None) -> None:
         """Imports the code of the model in `folder` and tokenises the corpus for it, which `score` then need not do."""
         config = loading.load_config(folder, tokenizer)
-        loading.attention_of(config)
+        families.family_of(config)
         self._prepare(folder, config, tokenizer or folder)
 
     def close(self) -> None:

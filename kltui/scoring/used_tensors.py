@@ -33,7 +33,7 @@ def check_complete(folder: Path, config: Any, model: Any, info: Mapping[str, Any
     missing, unused = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     _check_decoder(folder, config, unused)
     if missing:
-        raise _missing_error(folder, config, missing, unused)
+        raise _missing_error(folder, config, type(model).__name__, missing, unused)
     mismatched = sorted(str(key) for key in info["mismatched_keys"])
     if mismatched:
         raise KltuiError(
@@ -91,14 +91,16 @@ def _check_decoder(folder: Path, config: Any, unused: Sequence[str]) -> None:
         )
 
 
-def _missing_error(folder: Path, config: Any, missing: list[str], unused: list[str]) -> KltuiError:
+def _missing_error(
+    folder: Path, config: Any, loaded: str, missing: list[str], unused: list[str]
+) -> KltuiError:
     if prefix := prefix_of(missing, set(unused)):
         return prefix_error(folder, prefix, next(name for name in unused if prefix in name))
     said = f"the weights in {folder} lack {len(missing)} of the model's tensors, first {missing[0]}"
     if any(BESIDE_CODES.search(name) for name in unused) and not quantize.stored(config):
         return _codes_error(folder, f"{missing[0]} is missing")
     stated = " ".join(str(name) for name in getattr(config, "architectures", None) or ())
-    if stated and "CausalLM" not in stated and "LMHead" not in stated:
+    if stated and loaded not in stated and "CausalLM" not in stated and "LMHead" not in stated:
         return KltuiError(
             f"{said}; its config.json says that it is a {safe_text(stated, 80)}",
             "kltui scores only causal models, with their output head for tokens",
