@@ -11,6 +11,7 @@ import numpy as np
 
 from kltui.corpus.chunk import well_formed
 from kltui.corpus.corpus import Corpus
+from kltui.importers.harness_names import model_of
 from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, Texts
 from kltui.importers.modelmap import json_lines
 from kltui.importers.naming import released
@@ -40,7 +41,7 @@ class _Sample:
 def read_samples(path: Path, model: str = "") -> Imported:
     """One model's samples of a rolling task: log-likelihoods in nats over the documents' texts, by doc_id.
 
-    The model's name is that of the folder ("__" stands for "/") unless `model` is given. Several filters repeat a document:
+    The model is that of `model_of` unless `model` is given. Several filters repeat a document:
     the first counts. The harness scores the first token after a prefix token, so these vectors share no map with others.
     Raises OtherTaskError for another task, ImportFormatError for invalid samples.
     """
@@ -63,8 +64,8 @@ def read_samples(path: Path, model: str = "") -> Imported:
         over = Texts(Corpus(whole, record={"source": path.name, "format": "lm-eval"}))
     loglik, odd = _values([found[doc] for doc in docs])
     notes += [f"{path.name}: {said}" for said in odd]
-    name = model or path.resolve().parent.name.replace("__", "/")
-    return Imported((ImportedVector(released(name), loglik, source=SOURCE, texts=over),), notes=tuple(notes))
+    point = released(model) if model else model_of(path)
+    return Imported((ImportedVector(point, loglik, source=SOURCE, texts=over),), notes=tuple(notes))
 
 
 def _values(samples: list[_Sample]) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], list[str]]:

@@ -133,13 +133,19 @@ class Imported:
         return sorted({task for tasks in self.scores.values() for task in tasks})
 
     def joined(self, other: Imported) -> Imported:
-        """Both imports as one; a vector of `other` with the same identity as one of these is skipped, with a note."""
-        have = {v.identity for v in self.vectors}
-        twice = [v.point.name for v in other.vectors if v.identity in have]
+        """Both imports as one; a vector of `other` with the same identity as one of these is skipped, with a note that says whether it is equal."""
+        have = {v.identity: v.loglik for v in self.vectors}
         notes = [*self.notes, *other.notes, *_other_scores(self.scores, other.scores)]
-        if twice:
-            such = safe_text(twice[0], 80)
-            notes.append(f"{len(twice)} vectors are duplicates and were skipped, such as {such}")
+        again = [v for v in other.vectors if v.identity in have]
+        unlike = [v for v in again if not np.array_equal(v.loglik, have[v.identity], equal_nan=True)]
+        equal = [v for v in again if v not in unlike]
+        for found, what in (
+            (equal, "are duplicates and"),
+            (unlike, "have the name of another but other values, and"),
+        ):
+            if found:
+                such = safe_text(found[0].point.name, 80)
+                notes.append(f"{len(found)} vectors {what} were skipped, such as {such}")
         named = {corpus.sha256: corpus for corpus in (*other.named, *self.named)}
         for corpus in other.named:  # of two corpora with the same texts, keep the one with domains
             if corpus.domains and not named[corpus.sha256].domains:

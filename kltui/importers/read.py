@@ -15,6 +15,7 @@ from kltui.corpus.pairs import are_pairs
 from kltui.corpus.read import Fields
 from kltui.errors import KltuiError
 from kltui.importers import harness, modelmap
+from kltui.importers.harness_names import date_of
 from kltui.importers.harness_results import is_results, read_results
 from kltui.importers.imported import Gathering, Imported, ImportedVector, ImportFormatError, naming
 from kltui.importers.naming import plainly_named
@@ -50,14 +51,29 @@ def read(path: Path, numbered: str = "") -> Imported:
 
 
 def _with_numbers(found: Imported) -> Imported:
-    """The import without vectors in which every value is missing, as of a model that failed; they are listed in `left`."""
-    gone = [v.point.name for v in found.vectors if not np.isfinite(v.loglik).any()]
-    vectors = tuple(v for v in found.vectors if np.isfinite(v.loglik).any())
-    found = replace(found, vectors=vectors, notes=(*found.notes, *_gaps(vectors)))
+    """The import with values of exactly 0 as unscored, and without vectors in which every value is missing, as of a model that
+    failed; these are listed in `left`.
+    """
+    vectors = tuple(map(_without_zeros, found.vectors))
+    zeros = sum(int((v.loglik == 0).sum()) for v in found.vectors) - sum(
+        int((v.loglik == 0).sum()) for v in vectors
+    )
+    gone = [v.point.name for v in vectors if not np.isfinite(v.loglik).any()]
+    vectors = tuple(v for v in vectors if np.isfinite(v.loglik).any())
+    notes = (f"{zeros:,} value{'s' * (zeros > 1)} of exactly 0: no probability is 1, so treated as unscored",)
+    found = replace(found, vectors=vectors, notes=(*found.notes, *notes[: bool(zeros)], *_gaps(vectors)))
     if not gone:
         return found
     said = f"{len(gone)} vectors contain no number, such as {safe_text(gone[0], 80)}"
     return replace(found, left=(*found.left, said))
+
+
+def _without_zeros(vector: ImportedVector) -> ImportedVector:
+    """The vector with NaN for values of 0, which are sums over no token; a preprocessed one as it is."""
+    zero = vector.loglik == 0
+    if not vector.is_raw or not zero.any():
+        return vector
+    return replace(vector, loglik=np.where(zero, np.nan, vector.loglik))
 
 
 def _gaps(vectors: Sequence[ImportedVector]) -> list[str]:
@@ -160,7 +176,7 @@ def _are_vectors(data: object) -> bool:
 def _harness(paths: Sequence[Path], results: Sequence[Path]) -> Imported:
     """Samples and results of several models and tasks, each task over its own texts; samples of other tasks are skipped."""
     parts, others = Gathering(), []
-    for path in paths:
+    for path in sorted(paths, key=date_of, reverse=True):  # of several runs of a task the newest counts
 
         def read(path: Path = path) -> Imported:
             try:

@@ -74,3 +74,61 @@ def test_results_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "results_x.json").write_text(data)
         with pytest.raises(KltuiError):
             read(tmp_path)
+
+
+def write_run(folder: Path, date: str, value: float, config: dict[str, object], acc: float) -> None:
+    """A file of samples and one of results, as one call of lm_eval writes them into the model's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"doc_id": k, "arguments": [[text]], "filtered_resps": [value - k]}
+        for k, text in enumerate(("one", "two"))
+    ]
+    (folder / f"samples_wikitext_{date}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    results = {"results": {"arc": {"acc,none": acc}}, "config": config}
+    (folder / f"results_{date}.json").write_text(json.dumps(results))
+
+
+def test_revisions_and_variants_in_the_folder_of_one_model_are_apart(tmp_path: Path) -> None:
+    pretrained = "pretrained=org/m"
+    runs: list[tuple[dict[str, object], str]] = [
+        ({"model_args": f"{pretrained},revision=step1000,dtype=float32"}, "org/m@1000"),
+        ({"model_args": {"pretrained": "org/m", "revision": "step2000"}}, "org/m@2000"),
+        ({"model_args": pretrained, "model_revision": "step3000"}, "org/m@3000"),
+        ({"model_args": f"{pretrained},revision=main", "model_revision": "main"}, "org/m"),
+        ({"model_args": f"{pretrained},load_in_8bit=True"}, "org/m+bnb-8bit"),
+        ({"model_args": f"{pretrained},load_in_4bit=True,bnb_4bit_quant_type=nf4"}, "org/m+bnb-nf4"),
+        ({"model_args": f"{pretrained},revision=dev/two"}, "org/m-dev-two"),
+    ]
+    for k, (config, _) in enumerate(runs):
+        write_run(tmp_path / "org__m", f"2026-01-0{k + 1}T10-00-00.123456", -10.0 * (k + 1), config, k / 10)
+    found = read(tmp_path)
+    assert {v.point.name: v.loglik.tolist() for v in found.vectors} == {
+        name: [-10.0 * (k + 1), -10.0 * (k + 1) - 1] for k, (_, name) in enumerate(runs)
+    }
+    assert {name: round(tasks["arc"]) for name, tasks in found.scores.items()} == {
+        name: 10 * k for k, (_, name) in enumerate(runs)
+    }
+    assert not any("skipped" in note for note in found.notes)
+
+
+def test_of_several_runs_of_a_task_the_newest_counts(tmp_path: Path) -> None:
+    for day, value in ((1, -10.0), (2, -20.0)):
+        write_run(tmp_path / "m", f"2026-01-0{day}", value, {}, day / 10)
+    found = read(tmp_path)
+    assert [v.loglik.tolist() for v in found.vectors] == [[-20.0, -21.0]]
+    assert "1 vectors have the name of another but other values, and were skipped, such as m" in found.notes
+    assert found.scores == {"m": {"arc": 20.0}}
+
+
+def test_metrics_that_are_no_shares_of_right_answers_are_no_scores(tmp_path: Path) -> None:
+    data = {
+        "results": {
+            "truthfulqa_gen": {"rouge1_diff,none": 0.7, "rouge1_acc,none": 0.25, "rouge1_max,none": 0.9},
+            "mc": {"brier_score,none": 0.8},
+            "toxic": {"score,none": 0.9, "acc,none": 0.5},
+        },
+        "higher_is_better": {"toxic": {"score": False, "acc": True}, "mc": {}},
+    }
+    (tmp_path / "results_x.json").write_text(json.dumps(data))
+    (scores,) = read(tmp_path / "results_x.json").scores.values()
+    assert scores == {"truthfulqa_gen": 25.0, "toxic": 50.0}

@@ -333,3 +333,15 @@ def test_values_that_are_none_are_counted(tmp_path: Path) -> None:
     np.savez(tmp_path / "gaps.npz", loglik=rows, names=["a", "b", "c"])
     (note,) = read_paths([tmp_path / "gaps.npz"]).notes
     assert note == "3 values of 2 vectors, such as a: infinite, NaN or missing, treated as unscored"
+
+
+def test_a_sum_over_no_token_is_unscored_and_not_zero(tmp_path: Path) -> None:
+    rows = np.full((3, 5), -9.0)
+    rows[0, 1], rows[1, 2], rows[2] = 0.0, -0.0, 0.0
+    np.savez(tmp_path / "x.npz", loglik=rows, names=["a", "b", "failed"])
+    found = read_paths([tmp_path / "x.npz"])
+    assert names(found) == ["a", "b"] and found.left == ("1 vectors contain no number, such as failed",)
+    assert np.isnan(found.vectors[0].loglik).tolist() == [False, True, False, False, False]
+    assert "7 values of exactly 0: no probability is 1, so treated as unscored" in found.notes
+    np.savez(tmp_path / "q.npz", loglik=rows[:2], names=["a", "b"], preprocess="clip")
+    assert (read_paths([tmp_path / "q.npz"]).vectors[0].loglik == 0).sum() == 1

@@ -103,7 +103,7 @@ def array_with(raw: bytes, shape: object, spec: str = "f8") -> bytes:
 
 DAMAGED = {
     "empty": b"",
-    "text": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+    "text": b"404: Not Found\n",
     "cut": pickle.dumps({"a": np.ones(100)})[:-50],
     "stack": b"\x80\x04.",
     "bytes too few": array_with(b"\0" * 8, (2,)),

@@ -273,7 +273,7 @@ def test_what_takes_the_place_of_another_is_told(tmp_path: Path, capsys) -> None
         code, said = run(capsys, tmp_path / "ws", path)
         assert code == 0 and ("1 replace vectors with the same name, such as m" in said) == reported
     code, said = run(capsys, tmp_path / "one", first, again)
-    assert code == 0 and "1 vectors are duplicates and were skipped, such as m" in said
+    assert code == 0 and "1 vectors have the name of another but other values, and were skipped" in said
     assert stored(tmp_path / "one")["m"] == {tuple(TEXTS): VALUES[0].tolist()}
 
 
