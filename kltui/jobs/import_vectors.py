@@ -72,10 +72,7 @@ def store_all(
     """
     for note in found.notes:
         notify(f"note: {note}")
-    if not found.vectors and not found.weight_sqdist and not found.scores and not found.side:
-        names = ", ".join(map(str, paths))
-        nothing = UsageError(f"no vectors in {names}", "kltui --import --help lists what can be imported.")
-        raise _with_what_was_left(nothing, found)
+    _check_not_empty(found, paths)
     found = as_declared(found, asked.declared if asked else {}, notify)
     store = Store.write(workspace)
     try:
@@ -129,6 +126,15 @@ def tasks_text(tasks: Sequence[str]) -> str:
     more = f" and {len(tasks) - TASKS_SHOWN} more" if len(tasks) > TASKS_SHOWN else ""
     named = ", ".join(safe_text(task, 40) for task in tasks[:TASKS_SHOWN])
     return f"{len(tasks)} task{'s' * (len(tasks) != 1)}: {named}{more}"
+
+
+def _check_not_empty(found: Imported, paths: Sequence[Path]) -> None:
+    """Raises UsageError if there is nothing to store."""
+    if found.vectors or found.weight_sqdist or found.scores or found.side:
+        return
+    names = ", ".join(map(str, paths))
+    nothing = UsageError(f"no vectors in {names}", "kltui --import --help lists what can be imported.")
+    raise _with_what_was_left(nothing, found)
 
 
 def _report_duplicates(

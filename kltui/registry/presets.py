@@ -41,10 +41,6 @@ def preset(name: str) -> Preset:
     return found
 
 
-# Excluded in arXiv 2505.15353 because of broken or unusual training: whole runs, and one checkpoint.
-EXCLUDED_RUNS = ("pythia-410m-seed3", "pythia-410m-seed4")
-EXCLUDED_CHECKPOINTS = ("pythia-1b@116000",)
-
 PYTHIA_SIZES = ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
 PYTHIA_DEDUPED_SIZES = PYTHIA_SIZES[2:]
 PYTHIA_SEED_SIZES = PYTHIA_SIZES[:5]

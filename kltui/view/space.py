@@ -48,9 +48,6 @@ class Turn:
         return np.asarray(xyz_n3 @ self.rotation_33.T)
 
 
-FLAT = Turn(0.0, 90.0)  # two dimensions, seen from above
-
-
 def in_three(xy_nd: Floats) -> Floats:
     """The first three columns of n x d coordinates, padded with zeros."""
     out = np.zeros((len(xy_nd), 3))

@@ -164,12 +164,11 @@ def placed(
     own = {task: s[name] for task, s in scores.items() if name in s}
     expected, problems = expected_scores(known, types, by_map, own)
     means = rest.mean_loglik
-    closest = rest.row(near[0].name) if near else 0
-    mean = (
-        known.mean_loglik(closest, float(means[closest]))
-        if drawn
-        else float(whole.mean_loglik[whole.row(name)])
-    )
+    if drawn:
+        closest = rest.row(near[0].name) if near else 0
+        mean = known.mean_loglik(closest, float(means[closest]))
+    else:
+        mean = float(whole.mean_loglik[whole.row(name)])
     leak = None
     if expected:
         leak = suspected_leakage(mean, expected[0], means.tolist(), by_map[expected[0].task])

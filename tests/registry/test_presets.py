@@ -2,9 +2,10 @@
 
 import pytest
 
+from kltui.analysis.preprocess import PYTHIA_EXCLUDED
 from kltui.errors import UsageError
 from kltui.registry.entry import checkpoints_from_entry
-from kltui.registry.presets import EXCLUDED_CHECKPOINTS, EXCLUDED_RUNS, PRESETS, preset
+from kltui.registry.presets import PRESETS, preset
 from kltui.registry.revisions import expand_revisions
 
 
@@ -42,9 +43,8 @@ def test_every_preset_gives_checkpoints_with_a_step_each(name: str) -> None:
 
 
 def test_the_papers_exclusions_name_runs_that_exist() -> None:
-    assert set(EXCLUDED_RUNS) <= set(PRESETS)
     names = {c.name for c in checkpoints_from_entry(PRESETS["pythia-1b"].entry())}
-    assert set(EXCLUDED_CHECKPOINTS) <= names
+    assert set(PYTHIA_EXCLUDED) <= {*PRESETS, *names}
 
 
 def test_an_unknown_name_gets_its_neighbours() -> None:

@@ -63,10 +63,15 @@ async def settled(pilot: Pilot[int], *keys: str) -> None:
         await pilot.pause()
 
 
+def spots(plot: PlotPane) -> np.ndarray | None:
+    """Positions of all points in cells, n x 2; None before anything is drawn."""
+    return None if plot._dots is None else plot._cells_of(plot._dots)
+
+
 def unit_lengths(plot: PlotPane) -> tuple[float, float]:
     """What a unit measures to the eye, across and down: a cell is twice as high as wide."""
     assert plot.scene is not None
-    places, cells = plot.scene.xy_n2, plot._spots
+    places, cells = plot.scene.xy_n2, spots(plot)
     finite = np.isfinite(places).all(axis=1)
     across = np.ptp(cells[finite, 0]) / np.ptp(places[finite, 0])
     return across, 2 * np.ptp(cells[finite, 1]) / np.ptp(places[finite, 1])
@@ -78,7 +83,7 @@ async def test_maps_and_threads_have_equal_units_zoomed_panned_and_resized(pca_a
         await until(pilot, lambda: app.snapshot.loaded)
         await settled(pilot, "3")
         plot = app.view.plot
-        await until(pilot, lambda: plot.drawn_method == "pca" and plot._spots is not None)
+        await until(pilot, lambda: plot.drawn_method == "pca" and spots(plot) is not None)
         for width, height in SIZES:
             for size in ((width, height), (width - 13, height + 5)):
                 await pilot.resize_terminal(*size)
@@ -104,7 +109,7 @@ async def test_all_of_the_map_is_in_sight_and_the_rest_of_the_screen_is_used(pca
         await until(pilot, lambda: app.snapshot.loaded)
         await settled(pilot, "3")
         plot = app.view.plot
-        await until(pilot, lambda: plot.drawn_method == "pca" and plot._spots is not None)
+        await until(pilot, lambda: plot.drawn_method == "pca" and spots(plot) is not None)
         for size in SIZES:
             await pilot.resize_terminal(*size)
             await settled(pilot)
@@ -112,7 +117,7 @@ async def test_all_of_the_map_is_in_sight_and_the_rest_of_the_screen_is_used(pca
             assert (
                 min(plot.cell(k)[1] for k in range(len(plot.map))) > 0
             )  # the first row is the y axis' name's
-            right, down = np.ptp(plot._spots, axis=0)
+            right, down = np.ptp(spots(plot), axis=0)
             assert right > 0.6 * plot.plot_width or down > 0.6 * plot.plot_height
             text = text_of(app)
             assert "Runs" in text and "Nearest, bits/byte" in text and "to tiny@" in text
@@ -169,7 +174,7 @@ async def test_three_dimensions_turn_by_keys_and_lengths_stay(
         before = app.selection.cursor
         await settled(pilot, "l")
         assert app.selection.cursor != before and "loss" in text_of(app)
-        here, there = plot._spots[plot.names.index(before)], plot._spots[plot.cursor]
+        here, there = spots(plot)[plot.names.index(before)], spots(plot)[plot.cursor]
         assert there[0] > here[0]
         await pilot.press("q")
     again = make_app(memory=Memory(tmp_path / "state.json"))

@@ -10,7 +10,7 @@ import pytest
 from kltui.analysis.embed import Picture
 from kltui.tui.views.map_scene import cloud_of
 from kltui.view.plot_data import threads
-from kltui.view.space import FLAT, Turn, dashes, finite_rows, in_three, middle_and_reach, with_outlines
+from kltui.view.space import Turn, dashes, finite_rows, in_three, middle_and_reach, with_outlines
 
 
 @pytest.mark.parametrize("azimuth", [0.0, 30.0, 190.0, 350.0])
@@ -26,7 +26,7 @@ def test_a_turn_is_a_rotation(azimuth: float, elevation: float) -> None:
 
 def test_from_above_three_dimensions_are_the_picture_in_two() -> None:
     cloud = np.random.default_rng(1).normal(size=(20, 3))
-    np.testing.assert_allclose(FLAT.turned(cloud), cloud, atol=1e-12)
+    np.testing.assert_allclose(Turn(0.0, 90.0).turned(cloud), cloud, atol=1e-12)
 
 
 def test_from_the_side_the_third_axis_points_up_and_the_second_away() -> None:

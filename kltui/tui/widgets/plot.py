@@ -420,11 +420,6 @@ class PlotPane(Pane):
 
         return cells_of(dots_n2, self._drawn_kind, taller)
 
-    @property
-    def _spots(self) -> Floats | None:
-        """n x 2 positions of all points in cells; None before anything is drawn."""
-        return None if self._dots is None else self._cells_of(self._dots)
-
     def _towards(self, direction: Direction) -> None:
         if not self._prepare():
             return
