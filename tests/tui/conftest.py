@@ -31,6 +31,18 @@ def pytest_runtest_teardown() -> None:
     assert WAS_THERE or not NOWHERE.exists(), f"a test has made {NOWHERE}"
 
 
+@pytest.fixture(autouse=True)
+def patience_of_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever runs beside it, a helper process is waited for; a test of what happens after too long sets its own time."""
+    for limit in (
+        "read_ahead.PATIENCE_S",
+        "gpu.PATIENCE_S",
+        "report_source.PATIENCE_S",
+        "dialogs.prompts.FOLDER_SECONDS",
+    ):
+        monkeypatch.setattr(f"kltui.tui.{limit}", 60.0)
+
+
 @pytest.fixture
 def make_app() -> Callable[..., KltuiApp]:
     """A maker of apps; the first argument replaces the fixed workspace."""
