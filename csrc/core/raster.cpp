@@ -151,7 +151,8 @@ void heat_map(const double* value, int64_t value_rows, int64_t value_columns, in
                     ++finite;
                 }
             const double place = finite > 0 ? (sum / static_cast<double>(finite) - low) * share : 0.0;
-            const double within = std::clamp(std::floor(place), 0.0, static_cast<double>(levels - 1));
+            // 0 also where the place is no number: a scale so short, or so long, has no share as a double
+            const double within = place > 0.0 ? std::min(std::floor(place), levels - 1.0) : 0.0;
             level[r * columns + c] = finite > 0 ? static_cast<int16_t>(within) : int16_t{-1};
         }
     }

@@ -103,8 +103,10 @@ class ShiftedExp {
         const double exponent = (double)reference * 1.44269502162933349609375;  // log2 e as fp32 has it
         const double power = __builtin_rint(exponent);
         const float scale = (float)__builtin_exp((power - exponent) * 0.693147180559945309);
-        const IntV eighth = {0, 1, 2, 3, 4, 5, 6, 7};
-        table_ = (FloatV)((IntV)(LoadF32::full(kPowers) * scale) - (eighth << 20) - ((int32_t)power << 23));
+        // without signs, since sums and shifts of bits may run over
+        const UintV eighth = {0, 1, 2, 3, 4, 5, 6, 7};
+        const uint32_t exponent_bits = (uint32_t)(int32_t)power << 23;
+        table_ = (FloatV)((UintV)(LoadF32::full(kPowers) * scale) - (eighth << 20) - exponent_bits);
         FloatV one = {};
         add(splat(reference), one);
         unit_ = 1.0 / (double)one[0];
@@ -121,7 +123,7 @@ class ShiftedExp {
         FloatV p = r * 0.0555093177f + 0.240264073f;
         p = p * r + 0.693147182f;
         p = p * r + 1.0f;
-        sum += p * (FloatV)((IntV)power + ((IntV)grid << 20));
+        sum += p * (FloatV)((UintV)power + ((UintV)grid << 20));
     }
 
   private:

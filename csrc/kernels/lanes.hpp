@@ -134,12 +134,12 @@ KLTUI_INLINE float load_one(const typename Load::Element* p) {
     return Load::full(padded)[0];
 }
 
-// The first `count` < kLanes elements, then `fill`.
+// The first `count` < kLanes elements, then `fill`; `p` may be unaligned: pairs of bf16 are read as floats.
 template <class Load>
 KLTUI_INLINE FloatV load_partial(const typename Load::Element* p, int64_t count, float fill) {
     typename Load::Element padded[kLanes] = {};
     for (int64_t i = 0; i < count; ++i)
-        padded[i] = p[i];
+        __builtin_memcpy(padded + i, p + i, sizeof *p);
     FloatV v = Load::full(padded);
     for (int i = 0; i < kLanes; ++i)
         if (i >= count) v[i] = fill;

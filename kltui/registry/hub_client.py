@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, get_token, hf_hub_download
@@ -102,7 +102,7 @@ class HubClient:
                 with self._asking():
                     self._stream(commit, file, out, tick)
 
-    def _stream(self, commit: str, file: RemoteFile, out: Any, tick: Callable[[int], None]) -> None:
+    def _stream(self, commit: str, file: RemoteFile, out: BinaryIO, tick: Callable[[int], None]) -> None:
         headers = build_hf_headers() | {"Accept-Encoding": "identity"}
         start = out.tell()
         if start:

@@ -5,12 +5,13 @@ Import it in the background too, because it imports numpy and the analyses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from kltui.analysis import curves
 from kltui.analysis.spikes import Spike
 from kltui.analysis.trajectory import saved_steps
+from kltui.tui.data import Result
 from kltui.tui.weights import Weights, known_distances
 from kltui.tui.widgets.curve_panel import Wanted
 from kltui.view import curve_panels
@@ -34,52 +35,41 @@ class CurveSource:
         self.weights: Weights = {}
         self._weights_for: tuple[object, ...] = ()
 
-    async def _ask(self, key: str, work: Any) -> Any:
+    async def _ask(self, key: str, work: Callable[[], Result]) -> Result:
         return await self._map_cache.ask(f"curves {key}", lambda: _ready(work()))
 
     async def settled(self, found: Map) -> Settled:
         """The steps at which the runs settled, as in the report's section."""
-        answer: Settled = await self._ask("settled", lambda: curve_panels.settled(found))
-        return answer
+        return await self._ask("settled", lambda: curve_panels.settled(found))
 
     async def spikes(self, found: Map, jobs: Sequence[JobRow]) -> list[Spike]:
         """The changes that `--watch` would report with the limits of the newest job."""
         limits, raw = alert_limits(jobs), await self._map_cache.as_scored()
-        answer: list[Spike] = await self._ask(
-            f"spikes {limits}", lambda: curve_panels.found_spikes(found, raw, limits)
-        )
-        return answer
+        return await self._ask(f"spikes {limits}", lambda: curve_panels.found_spikes(found, raw, limits))
 
     async def consecutive(self, found: Map) -> Content:
         """KL to the checkpoint before, bits/byte."""
-        answer: Content = await self._ask("consecutive", lambda: curve_panels.consecutive(found))
-        return answer
+        return await self._ask("consecutive", lambda: curve_panels.consecutive(found))
 
     async def loss(self) -> Content:
         """Loss in bits/byte, of the vectors as they were scored."""
         raw = await self._map_cache.as_scored()
-        answer: Content = await self._ask("loss", lambda: curve_panels.loss(raw))
-        return answer
+        return await self._ask("loss", lambda: curve_panels.loss(raw))
 
     async def to_last(self, found: Map) -> Content:
         """KL to the last checkpoint of the run, bits/byte."""
-        answer: Content = await self._ask("to last", lambda: curve_panels.to_last(found))
-        return answer
+        return await self._ask("to last", lambda: curve_panels.to_last(found))
 
     async def between(self, found: Map, wanted: Wanted) -> Content:
         """KL at equal steps between the runs of A and B, or if these are not two runs, between seeds (bits/byte)."""
-        answer: Content
         pair, family = await self._reader.compute(lambda: _runs_beside(found, wanted))
         if pair:
-            answer = await self._ask(f"between {pair}", lambda: curve_panels.between_two(found, *pair))
-            return answer
-        answer = await self._ask(f"seeds {family[:1]}", lambda: curve_panels.between_seeds(found, family))
-        return answer
+            return await self._ask(f"between {pair}", lambda: curve_panels.between_two(found, *pair))
+        return await self._ask(f"seeds {family[:1]}", lambda: curve_panels.between_seeds(found, family))
 
     async def to_marked(self, found: Map, wanted: Wanted) -> Content:
         """KL to the checkpoint marked A, bits/byte."""
-        answer: Content = await self._ask(f"to {wanted.a}", lambda: curve_panels.to_marked(found, wanted.a))
-        return answer
+        return await self._ask(f"to {wanted.a}", lambda: curve_panels.to_marked(found, wanted.a))
 
     async def exponents(self, found: Map, snapshot: Snapshot, window: int) -> Content:
         """Diffusion exponents in likelihood space, with those published for the runs' sizes."""
@@ -89,8 +79,7 @@ class CurveSource:
             fits = found.diffusion(window=window, from_step="auto", schedule=saved_steps(saved))
             return curve_panels.exponents(found, fits, window)
 
-        answer: Content = await self._ask(f"exponents {window}", work)
-        return answer
+        return await self._ask(f"exponents {window}", work)
 
     async def updates(self, found: Map, wanted: Wanted) -> Content:
         """L2 norm of the change of the weights since the checkpoint before."""
@@ -98,10 +87,7 @@ class CurveSource:
             self.weights = await self._reader.read(lambda ws: known_distances(ws, self.computed))
             self._weights_for = (wanted.version, wanted.weights)
         weights = self.weights
-        answer: Content = await self._ask(
-            f"updates {wanted.weights}", lambda: curve_panels.updates(found, weights)
-        )
-        return answer
+        return await self._ask(f"updates {wanted.weights}", lambda: curve_panels.updates(found, weights))
 
 
 def _runs_beside(found: Map, wanted: Wanted) -> tuple[tuple[str, str] | None, list[str]]:
@@ -110,7 +96,7 @@ def _runs_beside(found: Map, wanted: Wanted) -> tuple[tuple[str, str] | None, li
     return pair, [] if pair else curves.seed_family(found, wanted.run)
 
 
-def _ready(answer: Any) -> Any:
+def _ready(answer: Result) -> Result:
     """The answer unchanged, after making its curves' arrays here so that the interface's thread need not."""
     for curve in answer.curves if isinstance(answer, Content) else ():
         _ = curve.arrays

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kltui.errors import KltuiError
-from kltui.tui.data import Snapshot, SnapshotReader
+from kltui.tui.data import Result, Snapshot, SnapshotReader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,17 +186,18 @@ class MapCache:
         names = record.get("excluded", ()) if isinstance(record, Mapping) else ()
         return frozenset(map(str, cast("Sequence[object]", names)))
 
-    async def _once(self, key: str, work: Any) -> Any:
+    async def _once(self, key: str, work: Callable[[], Result]) -> Result:
         return await self._kept_as(key, lambda: self._reader.compute(work))
 
-    async def _read_once(self, key: str, question: Callable[[Workspace], Any]) -> Any:
+    async def _read_once(self, key: str, question: Callable[[Workspace], Result]) -> Result:
         return await self._kept_as(key, lambda: self._reader.read(question))
 
-    async def _kept_as(self, key: str, found_by: Callable[[], Awaitable[Any]]) -> Any:
+    async def _kept_as(self, key: str, found_by: Callable[[], Awaitable[Result]]) -> Result:
         """The cached result for the key; computed if there is none for the present vectors."""
         version = self.version
         if key in self._kept and version == self._map_version:
-            return self._kept[key]
+            kept: Result = self._kept[key]
+            return kept
         found = await found_by()
         if version == self._map_version:
             self._kept[key] = found
@@ -347,7 +348,7 @@ class MapCache:
         pictures: dict[str, Array] = self._kept[key]
         return pictures
 
-    async def ask(self, key: str, work: Any) -> Any:
+    async def ask(self, key: str, work: Callable[[], Result]) -> Result:
         """The result of `work`, computed in the analysis thread and cached under `key` until vectors change."""
         return await self._once(key, work)
 

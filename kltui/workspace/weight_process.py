@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,12 +159,12 @@ def main() -> int:
     return 0
 
 
-def _send(answers: Any, reported: dict[str, object]) -> None:
+def _send(answers: TextIO, reported: dict[str, object]) -> None:
     answers.write(json.dumps(reported) + "\n")
     answers.flush()
 
 
-def _answered(asked: dict[str, Any], answers: Any) -> dict[str, object]:
+def _answered(asked: dict[str, Any], answers: TextIO) -> dict[str, object]:
     from kltui.analysis.weights import banded_distances
     from kltui.registry.parameters import model_parameters
 
@@ -188,7 +188,7 @@ def _answered(asked: dict[str, Any], answers: Any) -> dict[str, object]:
 class _DistanceReporter:
     """Sends progress to the parent, at most once in REPORT_EVERY_S seconds."""
 
-    def __init__(self, answers: Any) -> None:
+    def __init__(self, answers: TextIO) -> None:
         self._answers, self._next = answers, 0.0
 
     def __call__(self, done: int, total: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -156,6 +158,14 @@ def test_heat_map_levels() -> None:
     assert native.heat_map(values, 1, 1, 0, 1, levels=4).tolist() == [[2]]
     assert native.heat_map(values, 2, 4, 0, 1, levels=4).tolist() == [[0, 0, 3, 3], [-1, -1, 2, 2]]
     assert native.heat_map(values, 1, 2, 5, 5, levels=4).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("engine", [native, reference], ids=["native", "reference"])
+def test_heat_map_of_a_scale_that_no_double_divides_by(engine: ModuleType) -> None:
+    least, most = np.nextafter(0.0, 1.0), np.finfo(np.float64).max
+    values = np.array([[0.0, least, most]])
+    assert engine.heat_map(values, 1, 3, 0.0, least, 4).tolist() == [[0, 3, 3]]
+    assert engine.heat_map(values, 1, 3, -most, most, 4).min() >= 0
 
 
 @settings(deadline=None, max_examples=60)
