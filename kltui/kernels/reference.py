@@ -307,8 +307,8 @@ def heat_map(
             box = values_RC[box_r, box_c]
             finite = box[np.isfinite(box)]
             if finite.size:
-                place = np.floor((finite.sum() / finite.size - low) * share)
-                out[r, c] = int(min(max(place, 0.0), levels - 1.0))
+                place = np.floor((float(finite.sum()) / finite.size - low) * share)
+                out[r, c] = int(min(max(0.0, place), levels - 1.0))  # in this order 0 where it is NaN
     return out
 
 
