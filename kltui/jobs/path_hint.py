@@ -16,6 +16,7 @@ from kltui.errors import KltuiError
 from kltui.registry.discover import discover_runs
 from kltui.registry.gguf_entry import names_ggufs
 from kltui.registry.names import hub_name
+from kltui.registry.presets import PRESETS
 from kltui.sanitize import expanded, safe_text
 from kltui.store.file_name import FILE_NAME
 
@@ -139,7 +140,11 @@ def _results_of(job: Path) -> Path | None:
 
 
 def _missing(named: str, path: Path) -> str:
-    """The most similar name beside the missing path, or a repository of the hub with that name."""
+    """The preset or repository of the hub with the name of a missing path, or the most similar name beside it."""
+    if path.name in PRESETS and path.name == named:
+        return (
+            f'A run of that name is scored by a job file with preset = "{named}" under [[models]]. {SHOWN_BY}'
+        )
     parent = path.parent
     if not parent.is_dir():
         looks_hub = named.count("/") == 1 and not named.startswith((".", "/", "~"))

@@ -52,6 +52,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (".", ("Job files in it: job.toml, new.toml",)),
         ("text.jsonl", ("Did you mean texts.jsonl?",)),
         ("jbo.toml", ("Did you mean job.toml?",)),
+        ("pythia-70m", ('preset = "pythia-70m" under [[models]]',)),
         ("OWNER/NAME", ('repo = "OWNER/NAME"', "kltui --place OWNER/NAME WORKSPACE")),
         (
             "https://huggingface.co/OWNER/NAME/tree/step10",
