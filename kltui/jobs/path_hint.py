@@ -142,9 +142,7 @@ def _results_of(job: Path) -> Path | None:
 def _missing(named: str, path: Path) -> str:
     """The preset or repository of the hub with the name of a missing path, or the most similar name beside it."""
     if path.name in PRESETS and path.name == named:
-        return (
-            f'A run of that name is scored by a job file with preset = "{named}" under [[models]]. {SHOWN_BY}'
-        )
+        return f'It is a preset: preset = "{named}" under [[models]] of a job file. {SHOWN_BY}'
     parent = path.parent
     if not parent.is_dir():
         looks_hub = named.count("/") == 1 and not named.startswith((".", "/", "~"))
