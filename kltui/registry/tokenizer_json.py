@@ -147,13 +147,24 @@ def _beside(folder: Path, file: dict[str, Any]) -> tuple[str, ...]:
     model = file.get("model")
     entries = model.get("vocab") if isinstance(model, dict) else None
     ids: dict[str, Any] = dict(entries) if isinstance(entries, dict) else {}
+    if isinstance(entries, list):  # a Unigram model's, with a score each
+        ids = {entry[0]: at for at, entry in enumerate(entries) if isinstance(entry, list) and entry}
     ids |= {t["content"]: t["id"] for t in file.get("added_tokens") or ()}
     notes = []
-    for name in ("vocab.json", "added_tokens.json"):
-        other = read_json_object(folder / name)
+    others = {name: read_json_object(folder / name) for name in ("vocab.json", "added_tokens.json")}
+    others[f"added_tokens_decoder in {TOKENIZER_CONFIG}"] = _decoded_tokens(folder)
+    for name, other in others.items():
         differ = sum(ids.get(token) != at for token, at in other.items()) if ids else 0
         if differ:
             notes.append(
                 f"{name} gives {differ} of its {len(other)} tokens ids that differ from {TOKENIZER_JSON}, which is used"
             )
     return tuple(notes)
+
+
+def _decoded_tokens(folder: Path) -> dict[str, int]:
+    """{token: id} of the added tokens that tokenizer_config.json lists, by which transformers may add to tokenizer.json."""
+    stated = _settings(folder / TOKENIZER_CONFIG).get("added_tokens_decoder")
+    listed = stated.items() if isinstance(stated, dict) else ()
+    named = {_content(token): at for at, token in listed if str(at).isdecimal()}
+    return {token: int(at) for token, at in named.items() if token is not None}

@@ -234,7 +234,9 @@ def load_model(
         ) from error
     notes += used_tensors.check_complete(folder, config, model, info) + quantize.note(quantization, model)
     if use_safetensors:
-        notes += used_tensors.check_files(folder, config) + _check_head(folder, model)
+        notes += (
+            used_tensors.check_files(folder, config) + _check_head(folder, model) + _other_weights(folder)
+        )
     elif is_gguf(folder):
         notes += gguf.check_used(folder, model, config)
     if (where := device_map.engine_device(model, device)).type != device.type:
@@ -332,6 +334,17 @@ def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
     return (
         "the files contain a separate output head, which was used, although config.json says that it is tied",
     )
+
+
+def _other_weights(folder: Path) -> tuple[str, ...]:
+    """A note if a folder contains weights both in one file, which is loaded, and in several, which are left over or newer."""
+    whole, index = layout.SAFETENSORS
+    if not ((folder / whole).is_file() and (folder / index).is_file()):
+        return ()
+    with contextlib.suppress(KltuiError):  # a damaged index of files that are not read
+        if layout.shard_names(folder / index) == [whole]:
+            return ()
+    return (f"{whole} was scored; the folder also contains {index}, whose files may be other weights",)
 
 
 @contextlib.contextmanager

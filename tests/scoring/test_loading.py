@@ -42,6 +42,21 @@ def test_a_whole_folder_loads_without_notes(folder):
     assert not loaded.model.training
 
 
+def test_weights_in_one_file_beside_an_index_of_others_are_noted(folder):
+    tensors = load_file(folder / "model.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "model.safetensors")}))
+    assert load(folder).notes == ()
+    other = "model-00001-of-00001.safetensors"
+    save_file({n: 2 * t for n, t in tensors.items()}, folder / other, metadata={"format": "pt"})
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, other)}))
+    loaded = load(folder)
+    assert loaded.notes == (
+        "model.safetensors was scored; the folder also contains model.safetensors.index.json, whose files may be other weights",
+    )
+    assert torch.equal(loaded.model.lm_head.weight, tensors["lm_head.weight"])
+
+
 def test_a_missing_tensor_is_fatal_and_named(folder):
     change_tensors(folder, lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
     with pytest.raises(KltuiError, match=r"lack 1 of the model.s tensors.*layers\.1\.mlp\.up_proj\.weight"):

@@ -383,6 +383,20 @@ def test_vocabularies_beside_the_file_are_noted_where_they_differ(cores, tmp_pat
     assert note.startswith("added_tokens.json gives 2 of its 2 tokens ids that differ from tokenizer.json")
 
 
+@pytest.mark.parametrize("made", ["whole_lines", "pieces"])
+def test_added_tokens_that_only_the_settings_have_are_noted(cores, tmp_path, made):
+    core = cores[made]
+    begin, end = core.token_to_id(BEGIN), core.token_to_id(END)
+    listed = {str(begin): {"content": BEGIN}, str(end): {"content": END}}
+    folder = write(tmp_path, core, added_tokens_decoder=listed)
+    assert not any("ids that differ" in note for note in tokenized(folder).notes)
+    write(tmp_path, core, added_tokens_decoder={**listed, "9999": {"content": "<|im_start|>"}})
+    (note,) = (n for n in tokenized(folder).notes if "ids that differ" in n)
+    assert note.startswith(
+        "added_tokens_decoder in tokenizer_config.json gives 1 of its 3 tokens ids that differ"
+    )
+
+
 # -- without the file ---------------------------------------------------------------------------
 
 
