@@ -40,7 +40,10 @@ _IN_MEMORY = 1 << 25  # a centred copy of up to so many values stays in memory: 
 
 
 def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
-    """Indices of the texts that every vector has: coordinates need all of them."""
+    """Indices of the texts that every vector has: coordinates need all of them.
+
+    Raises KltuiError if these are fewer than two.
+    """
     L = np.asarray(L_KN)
     complete = np.ones(L.shape[1], dtype=np.bool_)
     for start in range(0, len(L), BLOCK_ROWS):

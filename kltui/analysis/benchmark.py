@@ -73,6 +73,7 @@ def predict(
     """Scores (0 to 100) predicted by ridge regression on Q (unscaled, in nats), never from a model of the same group.
 
     Models without a score are left out; their predictions stay NaN. The penalty is chosen among 10^1 .. 10^9.
+    Raises KltuiError if models of fewer than FOLDS groups have a score.
     """
     score = np.asarray(score_K, dtype=np.float64)
     known = np.isfinite(score)
@@ -107,6 +108,7 @@ def predict_for(
 
     `x` are rotated coordinates in nats. The penalty is the best of 10^1 .. 10^9; the error is that of models of other
     groups, one of five parts predicted from the others with that penalty, and NaN for fewer groups.
+    Raises KltuiError if fewer than FOLDS models have a score.
     """
     y = np.asarray(score_K, dtype=np.float64)
     known = np.flatnonzero(np.isfinite(y) & (np.arange(len(y)) != row))
@@ -240,7 +242,10 @@ def _ranks(v: Array) -> Array:
 
 
 def leakage(names: Sequence[str], mean_loglik_K: ArrayLike, benchmark_K: ArrayLike) -> list[Leakage]:
-    """Models by decreasing excess of mean log-likelihood over a robust line (Theil-Sen) through the benchmark scores."""
+    """Models by decreasing excess of mean log-likelihood over a robust line (Theil-Sen) through the benchmark scores.
+
+    Raises KltuiError if fewer than three models have a score.
+    """
     mean, score = np.asarray(mean_loglik_K, dtype=np.float64), np.asarray(benchmark_K, dtype=np.float64)
     known = np.flatnonzero(np.isfinite(mean) & np.isfinite(score))
     if len(known) < 3:

@@ -62,6 +62,7 @@ def domain_directions(
     With step D_s = l_after(s) - l_before(s), b_s the bytes of text s:
     gain_d = sum_{s in d} D_s / (ln 2 sum_{s in d} b_s), and against_rest = gain_d - gain_{not d}.
     Direction e_d(s) = 1 / n_d in d, -1 / n_rest elsewhere; cosine = <D - mean D, e_d> / (|D - mean D| |e_d|).
+    Raises KltuiError without two domains, or if some texts have none.
     """
     D = np.asarray(after_N, dtype=np.float64) - np.asarray(before_N, dtype=np.float64)
     if len(domains) != len(D):

@@ -76,7 +76,10 @@ def drivers(
     domains: Sequence[str] = (),
     text_ids_N: NDArray[np.intp] | None = None,
 ) -> Drivers:
-    """The parts of KL(i, j) = sum_s (d_s - mean d)^2 / n / (2 B ln 2), d = l_i - l_j, by text and by domain."""
+    """The parts of KL(i, j) = sum_s (d_s - mean d)^2 / n / (2 B ln 2), d = l_i - l_j, by text and by domain.
+
+    Raises KltuiError if some texts have no domain.
+    """
     kl = kl_pair(l_i, l_j, text_bytes_N, text_ids_N)
     d = np.asarray(l_i, dtype=np.float64) - np.asarray(l_j, dtype=np.float64)
     if domains and len(domains) != len(d):

@@ -308,7 +308,10 @@ class Map:
         return self.joined(self.null_walk(run, seed))
 
     def null_walk(self, run: str, seed: int = 42) -> Map:
-        """A random walk from the start of `run`: run `run~null`, tagged "null", same steps and step lengths."""
+        """A random walk from the start of `run`: run `run~null`, tagged "null", same steps and step lengths.
+
+        Raises KltuiError if it has no steps.
+        """
         lines = [t for t in self.trajectories() if t.label == run]
         if not lines:
             raise KltuiError(

@@ -43,7 +43,7 @@ def nearest(kl_K: ArrayLike, row: int, n: int = 10) -> NDArray[np.intp]:
 
 
 def cluster(kl_KK: ArrayLike, method: Linkage = "average", names: Sequence[str] = ()) -> Clustering:
-    """Agglomerative clustering on the distance sqrt(KL)."""
+    """Agglomerative clustering on the distance sqrt(KL). Raises KltuiError if a KL is undefined."""
     kl = np.asarray(kl_KK, dtype=np.float64)
     K = len(kl)
     if K < 2:

@@ -117,7 +117,7 @@ def preprocess(
     """The map's rows and texts after `mode`: "clip" pools and clips, "pretraining" also removes outlier texts.
 
     `exclude` names runs, checkpoints (`run@step`) or single vectors, which are used for nothing. Rows of `repeated` have
-    the weights of another step, so they are not used to find outlier texts.
+    the weights of another step, so they are not used to find outlier texts. Raises KltuiError if no checkpoint is left.
     """
     _check(mode, clip_quantile, remove_fraction)
     L = np.array(L_KN, dtype=np.float64)

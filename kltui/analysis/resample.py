@@ -56,6 +56,7 @@ def sampling_probabilities(Q_KN: ArrayLike, method: str) -> Array:
     """p_N, the probability of drawing each text.
 
     "ls": p_s ~ sum_i Q_is^2. "kl": p_s ~ sqrt(sum over pairs of (q_is - q_js)^4), by power sums.
+    Raises KltuiError for another `method`, values that are not finite, or equal vectors.
     """
     Q = np.asarray(Q_KN, dtype=np.float64)
     if method not in METHODS:
@@ -152,6 +153,7 @@ def add_models(
     """Scaled Q, (K + M) x u, of a map and M models scored only on the u drawn texts.
 
     `L_Ku` are the old map's drawn columns (clipped already), `new_Mu` the new values, clipped at the old threshold.
+    Raises KltuiError if the columns are not the drawn texts.
     """
     new = np.maximum(np.asarray(new_Mu, dtype=np.float64), clip_threshold)
     old = np.asarray(L_Ku, dtype=np.float64)

@@ -32,7 +32,7 @@ class Shifts:
 def shifts(L_KN: ArrayLike, pairs: Sequence[Pair], names: Sequence[str]) -> Shifts:
     """Cosines of the shifts of (before, after) rows, over the texts that all of them have.
 
-    Column means cancel in a difference, so only rows are centred.
+    Column means cancel in a difference, so only rows are centred. Raises KltuiError if these are fewer than two texts.
     """
     L = np.asarray(L_KN, dtype=np.float64)
     before, after = ([p[side] for p in pairs] for side in (0, 1))

@@ -29,6 +29,7 @@ def sketch(L_KN: ArrayLike, mean_bytes: float, dims: int, seed: int = 42) -> Row
     """K x dims float32 whose squared distances estimate KL in bits/byte, without bias.
 
     A row's sketch does not depend on the other rows, so later checkpoints can be added with the same `seed`.
+    Raises KltuiError for values that are not finite.
     """
     L = np.asarray(L_KN)
     if not np.isfinite(L).all():

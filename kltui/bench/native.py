@@ -33,7 +33,10 @@ Array = NDArray[Any]
 
 
 def run(device: str = "auto", as_json: bool = False, parts: Sequence[str] = tuple(NATIVE_PARTS)) -> int:
-    """Prints a table (or one JSON object) with the ratios of `parts` on the CPU or a CUDA device; returns the exit code 0."""
+    """Prints a table (or one JSON object) with the ratios of `parts` on the CPU or a CUDA device; returns the exit code 0.
+
+    Raises UsageError if the device has no kernels.
+    """
     # The kernels need torch tensors, and a torch for CPUs cannot create them on a device that the kernels could use.
     has_kernels = torch.cuda.is_available() and cuda.device_count() > 0
     on_cuda = device.startswith("cuda") or (device == "auto" and has_kernels)

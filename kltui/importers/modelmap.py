@@ -225,6 +225,7 @@ def read_weight_distances(path: Path, steps: Sequence[int] = PYTHIA_STEPS) -> Im
     """weight_distance.pkl: {run: S x S matrix} of squared distances in a band above the diagonal, zeros elsewhere.
 
     A row's band ends at its last positive entry; a zero inside it is a distance of 0 (steps 0 and 1 are one model).
+    Raises ImportFormatError for other contents.
     """
     data = load_pickle(path)
     if not isinstance(data, dict):

@@ -154,7 +154,10 @@ def read_types(data: Mapping[str, Any], name: Name) -> ReleaseSideFiles:
 
 
 def read_parents(data: Mapping[str, Any], name: Name) -> ReleaseSideFiles:
-    """sibling_info.json: {model: its parent, a list of those of a merge, or null}."""
+    """sibling_info.json: {model: its parent, a list of those of a merge, or null}.
+
+    Raises SideFileError for other contents.
+    """
     listed = {m: [p] if isinstance(p, str) else p for m, p in data.items() if p}
     if not all(isinstance(p, list) and all(isinstance(x, str) for x in p) for p in listed.values()):
         raise SideFileError("it is not {model: parent or list of parents}")

@@ -40,7 +40,10 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def select_shard(plan: Plan, number: int, count: int) -> Plan:
-    """The plan with only every `count`-th checkpoint, from the one at `number` on."""
+    """The plan with only every `count`-th checkpoint, from the one at `number` on.
+
+    Raises UsageError if it would have none.
+    """
     checkpoints = plan.checkpoints[number::count]
     if not checkpoints:
         raise UsageError(

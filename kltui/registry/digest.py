@@ -84,7 +84,7 @@ def fingerprint(folder: Path, tokenizer: Path | None = None) -> str:
 
     Covered: config.json, every tokenizer file, and the full contents of the weight files that transformers would load
     (with their index), each by name, size and SHA-256, sorted by name. Copies in other places agree. `tokenizer` is the
-    tokenizer's folder if it is a different one (`registry.tokenizer`).
+    tokenizer's folder if it is a different one (`registry.tokenizer`). Raises KltuiError if a file cannot be read.
     """
     try:
         lines = _lines(hashed_files(folder, tokenizer))

@@ -89,7 +89,10 @@ def fetch_tokenizer(
     cache_dir: Path | None = None,
     retry: RetryPolicy | None = None,
 ) -> tuple[Path, HubSource]:
-    """As `fetch`, but only config.json and the tokenizer's files, if they exist."""
+    """As `fetch`, but only config.json and the tokenizer's files, if they exist.
+
+    Raises KltuiError offline if they are not in the cache.
+    """
     check_repo(source.repo)
     check_revision(source.revision)
     cache = RepoCache(cache_dir or default_cache(), source.repo)
@@ -310,7 +313,10 @@ class Fetcher:
         return [listed[name] for name in names]
 
     def get(self, commit: str, file: RemoteFile, place: str) -> None:
-        """Downloads one file into the snapshot and checks it; a damaged one is downloaded once more."""
+        """Downloads one file into the snapshot and checks it; a damaged one is downloaded once more.
+
+        Raises KltuiError after DAMAGED_TRIES.
+        """
         what = f"{safe_text(str(self.client.source))}, {safe_text(file.name)}"
         problem = ""
         for _ in range(DAMAGED_TRIES):

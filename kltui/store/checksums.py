@@ -339,7 +339,7 @@ def check_commits(db: sqlite3.Connection, noted: tuple[int, int] | None) -> None
 
 
 def commits(db: sqlite3.Connection) -> tuple[int, int]:
-    """(the store's id, the number of transactions it has seen)."""
+    """(the store's id, the number of transactions it has seen). Raises DamageError if the count is lost."""
     found = db.execute("SELECT total, n FROM ledger WHERE name = ?", (COMMITS,)).fetchone()
     if found is None:
         raise DamageError("the workspace is damaged: its ledger has no count of transactions", RESTORE)
