@@ -7,7 +7,7 @@ from functools import lru_cache
 from rich.color import Color
 from rich.style import Style
 
-from kltui.view.palette import DARK, LETTERS, Palette, marker_of, shades
+from kltui.view.palette import DARK, Palette, marker_of, shades
 
 
 class Theme:
@@ -56,9 +56,7 @@ class Theme:
 
     def marker(self, number: int) -> str:
         """The marker of a series, which also distinguishes series of the same colour."""
-        if not self.color:
-            return LETTERS[number % len(LETTERS)]
-        return marker_of(number, ascii_only=self.ascii_only)
+        return marker_of(number, ascii_only=self.ascii_only, colour=self.color)
 
     def glyph(self, fancy: str, plain: str) -> str:
         """The one-cell character `fancy`, or `plain` if only ASCII may be shown."""

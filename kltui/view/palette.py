@@ -18,7 +18,8 @@ PALEST = 0.55  # chroma of a run's first step relative to its last
 READABLE, VISIBLE = 4.5, 3.0  # contrasts of text and of dots and lines (WCAG 2.1, 1.4.3 and 1.4.11)
 
 MARKERS = "●▲■◆★▼○△□☆▽▷"
-MARKERS_ASCII = "ox#*+^%&@=sv"
+# Without the characters that lists and plots have for other things in ASCII: @ cursor, + selected, v and > folded, ! spike.
+MARKERS_ASCII = "ox#*$^%&n=sz"
 # The shapes are twelve and the colours eight, so a pair of them repeats after 24 series; then the shapes are shifted.
 _PAIRS = math.lcm(len(MARKERS), 8)
 # Without colour, runs are distinguished by letters; A and B are reserved for the marked pair.
@@ -143,8 +144,13 @@ def contrast(one: int, two: int) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def marker_of(number: int, *, ascii_only: bool = False) -> str:
-    """The marker of series `number`; with its colour, `series[number % 8]`, it is of one series alone among the first 96."""
+def marker_of(number: int, *, ascii_only: bool = False, colour: bool = True) -> str:
+    """The marker of series `number`: a shape, or a letter without colours.
+
+    A shape with its colour, `series[number % 8]`, is of one series alone among the first 96, a letter among the first 50.
+    """
+    if not colour:
+        return LETTERS[number % len(LETTERS)]
     shapes = MARKERS_ASCII if ascii_only else MARKERS
     return shapes[(number + number // _PAIRS) % len(shapes)]
 

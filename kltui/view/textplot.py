@@ -210,7 +210,7 @@ class _Canvas:
         if len(x) == 0:
             return
         slot = k if one.slot is None else one.slot
-        marker = "braille" if thread and not self.style.ascii_only else marker_of(slot, self.style.ascii_only)
+        marker = "braille" if thread and not self.style.ascii_only else marker_of(slot, self.style)
         if thread and self.style.ascii_only and one.markers:
             marker = "."
         colour = colour_of(slot) if self.style.colour else None
@@ -221,9 +221,9 @@ class _Canvas:
         return text.translate(_FRAME_TO_ASCII) if self.style.ascii_only else text
 
 
-def marker_of(slot: int, ascii_only: bool = False) -> str:
+def marker_of(slot: int, style: Style) -> str:
     """The marker of series number `slot`, one cell wide; the same in plot and legend, and on every screen."""
-    return palette.marker_of(slot, ascii_only=ascii_only)
+    return palette.marker_of(slot, ascii_only=style.ascii_only, colour=style.colour)
 
 
 def colour_of(slot: int) -> int:
@@ -309,7 +309,7 @@ def _legend(series: Sequence[Series], style: Style) -> list[str]:
         one = series[k]
         slot = k if one.slot is None else one.slot
         label = _fit(_words(one.label, style), style.width - 2)
-        mark = marker_of(slot, style.ascii_only)
+        mark = marker_of(slot, style)
         coloured = f"\x1b[38;5;{colour_of(slot)}m{mark}\x1b[0m" if style.colour else mark
         need = 2 + cell_len(label)
         if used + 3 + need > style.width:

@@ -157,9 +157,26 @@ def test_shade_of_runs_from_first_to_last() -> None:
 
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_a_run_looks_the_same_on_every_screen_and_in_reports(ascii_only: bool) -> None:
-    look = Theme(DARK, ascii_only=ascii_only)
+    look, style = Theme(DARK, ascii_only=ascii_only), textplot.Style(colour=True, ascii_only=ascii_only)
     seen = [(look.marker(n), look.series(n)) for n in range(96)]
-    assert seen == [(textplot.marker_of(n, ascii_only), textplot.colour_of(n)) for n in range(96)]
+    assert seen == [(textplot.marker_of(n, style), textplot.colour_of(n)) for n in range(96)]
     assert len(set(seen)) == 96
     assert len({marker for marker, _ in seen[:12]}) == 12
     assert all(cell_len(marker) == 1 for marker, _ in seen)
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_a_run_without_colours_has_its_letter_in_reports_too(ascii_only: bool) -> None:
+    look, style = Theme(DARK, color=False, ascii_only=ascii_only), textplot.Style(ascii_only=ascii_only)
+    series = [textplot.Series(f"run {n}", [n, n + 1.0], [0, n]) for n in range(50)]
+    letters = [look.marker(n) for n in range(50)]
+    assert len(set(letters)) == 50 and not {"A", "B"} & set(letters)
+    legend = textplot.draw(series[:20], textplot.PlotFrame(), style)
+    assert all(f"{letter} run {n}" in legend for n, letter in enumerate(letters[:20]))
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_no_run_has_the_sign_of_the_cursor_or_of_what_is_selected_or_folded(ascii_only: bool) -> None:
+    look = Theme(DARK, ascii_only=ascii_only)
+    signs = {look.glyph(*pair) for pair in ("◉@", "◇+", "✓+", "▸>", "▾v", "▌>")} | {"!", "-", "?", "A", "B"}
+    assert not signs & {look.marker(n) for n in range(12)}

@@ -105,7 +105,7 @@ def test_nothing_to_draw_is_said() -> None:
 
 
 def test_a_single_point_and_an_isolated_point_are_seen() -> None:
-    assert "●" in line_plot([Series("", [3], [4])])
+    assert "a" in line_plot([Series("", [3], [4])])
     lonely = line_plot([Series("", [0, nan, 2, nan, 4], [0, nan, 1, nan, 0], markers=False)], height=8)
     assert sum("\u2801" <= c <= "\u28ff" for c in lonely) == 3
 
@@ -114,7 +114,7 @@ def test_log_axes_drawn_twice_are_the_same() -> None:
     args = ([Series("a", [1, 10, 100, 1000], [1e-3, 1e-2, 1e-1, 1])], "step", "KL")
     first = line_plot(*args, logx=True, logy=True)
     assert first == line_plot(*args, logx=True, logy=True)
-    marks = [(r, row.index("●")) for r, row in enumerate(rows_of(first)) if "●" in row][:4]
+    marks = [(r, row.index("a")) for r, row in enumerate(rows_of(first)) if "a" in row][:4]
     slopes = np.diff(np.array(marks), axis=0)
     assert len(marks) == 4 and np.ptp(slopes[:, 0]) <= 1 and np.ptp(slopes[:, 1]) <= 1
 
@@ -130,7 +130,7 @@ def test_many_long_runs_zoomed_a_hundred_times_take_no_time() -> None:
     series = [Series(f"r{k}", *np.cumsum(rng.standard_normal((2, 154)), axis=1)) for k in range(12)]
     whole = scatter(series, width=120, height=40)
     zoomed = draw(series, PlotFrame(xlim=(0.0, 0.1), ylim=(0.0, 0.1)), Style(120, 40))
-    assert all(mark in whole for mark in "●▲■◆★▼○△□☆▽▷")
+    assert all(mark in whole for mark in "abcdefghijkl")
     assert len(rows_of(zoomed)) >= 40
 
 
