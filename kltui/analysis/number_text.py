@@ -52,6 +52,15 @@ def with_error(value: float, se: float, digits: int = 3) -> str:
     return f"{value:.{max(0, after_point)}e} ± {se:.1e}"
 
 
+def from_to(first: object, last: object) -> str:
+    """A range of steps, or the one step that it has.
+
+    >>> from_to(0, 416), from_to(64, 64)
+    ('0 to 416', '64')
+    """
+    return str(first) if first == last else f"{first} to {last}"
+
+
 def aligned(texts: Sequence[str]) -> list[str]:
     """The texts padded to one width, aligned at their decimal points and at the ± (or bracket).
 

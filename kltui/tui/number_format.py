@@ -54,7 +54,7 @@ def mean_gap(found: Map, a: int, b: int) -> str:
     )  # a mean over texts is a loss over texts of one byte
     gap, se = bits_per_byte(found.loglik_KN[b] - found.loglik_KN[a], each, found.text_ids_N)
     higher = "A" if gap > 0 else "B"
-    return f"{higher} by {briefly(abs(gap) * LN2, se * LN2)}" if gap == gap and gap else ""
+    return f"{higher} higher by {briefly(abs(gap) * LN2, se * LN2)}" if gap == gap and gap else ""
 
 
 def loss_of(found: Map, row: int) -> str:

@@ -194,7 +194,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("=", ("R²",)),
     ],
     "matrix": [
-        ("6", ("KL, bits/byte", "enter compares", "Nearest to the row", "frame: part in view")),
+        ("6", ("KL, bits/byte", "enter compares", "Nearest to the row, bits/byte", "frame: part in view")),
         ("l", ("→", "±")),
         ("-", ("enter goes there",)),
         ("+", ("enter compares",)),

@@ -459,11 +459,24 @@ async def test_the_scale_of_layers_is_that_of_their_kl_wherever_it_is(make_app: 
         assert view.plot.window.x.low > before.x.low
 
 
+async def test_both_half_axes_of_an_error_have_two_digits(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "3")
+        await pilot.press("E")
+        plot = app.view.plot
+        await until(pilot, lambda: plot.n_ellipses and plot.cursor >= 0)
+        monkeypatch.setattr(plot, "_spread", lambda row: np.diag([0.0234**2, 0.02**2]))
+        assert "place ± 0.023 by 0.020 √(bits/byte)" in list(plot._more(plot.cursor))
+
+
 def test_the_gap_between_two_models_has_its_error_text_by_text() -> None:
     found = FakeWorkspace(n_texts=50).map()
     gap_N = found.loglik_KN[9] - found.loglik_KN[3]
     said = number_text.with_error(gap_N.mean(), gap_N.std(ddof=1) / np.sqrt(50))
-    assert mean_gap(found, 3, 9) == f"B by {said}" and mean_gap(found, 9, 3) == f"A by {said}"
+    assert mean_gap(found, 3, 9) == f"B higher by {said}" and mean_gap(found, 9, 3) == f"A higher by {said}"
     assert mean_gap(found, 3, 3) == ""
 
 

@@ -341,6 +341,16 @@ def test_the_line_about_the_workspace_counts_its_checkpoints(builder: Builder) -
         assert headline(found) == "3 checkpoints: 3 scored"
 
 
+def test_a_run_of_one_step_names_it_once(builder: Builder) -> None:
+    builder.add(builder.checkpoint("lone", 64), builder.base_N)
+    builder.run("r", STEPS[:3])
+    with builder.open() as ws:
+        rows = [line.split() for line in printed(ws, ["overview"]).splitlines()]
+    steps = {row[0]: row[2:5] for row in rows if len(row) > 2 and row[0] in ("lone", "r")}
+    assert steps["lone"][0] == "64" and "to" not in steps["lone"]
+    assert steps["r"] == [str(STEPS[0]), "to", str(STEPS[2])]
+
+
 def test_published_exponents_have_two_digits(builder: Builder) -> None:
     builder.run("r", STEPS)
     with builder.open() as ws:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from rich.style import Style
 
+from kltui.analysis.number_text import figure
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.store.pair_values import CONDITIONAL
@@ -285,7 +286,7 @@ class CompareView(View):
         if found is None:
             return []
         there, back = (briefly(d.bits_per_byte, d.bits_per_byte_se) for d in (found.forward, found.reverse))
-        times = f"estimate {found.ratio:.3g}x of their mean, " if math.isfinite(found.ratio) else ""
+        times = f"estimate {figure(found.ratio)}x of their mean, " if math.isfinite(found.ratio) else ""
         same = f"same top token at {100 * found.top1_agreement:.0f}%"
         return [
             [("exact ", look("muted")), (there, look("text")), (f", back {back}", look("muted"))],

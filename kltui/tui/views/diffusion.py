@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 
 from kltui.analysis import number_text
-from kltui.analysis.number_text import aligned
+from kltui.analysis.number_text import aligned, figure
 from kltui.analysis.point import label_of
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text, short_name
@@ -155,8 +155,8 @@ def kept(found: Map, exponents: Sequence[Exponent], names: Collection[str]) -> l
 class ExponentPlot(PlotPane):
     """The exponent c_q of every start, against the start's step."""
 
-    title = "Exponent c by start"
-    x_name, y_name = "start, training step", "exponent c"
+    title = "Exponent c_q by start"
+    x_name, y_name = "start, training step", "exponent c_q"
     line_ways = (True, 0), (False, 0)  # above or below its line, a label would name another one
 
     def __init__(self) -> None:
@@ -425,11 +425,11 @@ class DiffusionView(RunPlotsView):
         drawn = self.exponent_plot.drawn
         for run, f in drawn.floors.items() if drawn is not None else ():
             n = number.get(run, 0)
-            interval = f" (95%: {f.low:.2g} to {f.high:.2g})" if math.isfinite(f.low) else ""
+            interval = f" (95%: {figure(f.low, 2)} to {figure(f.high, 2)})" if math.isfinite(f.low) else ""
             said = (
-                f"  {f.value:.2g} bits/byte{interval}"
+                f"  {figure(f.value, 2)} bits/byte{interval}"
                 if f.value
-                else f"  nothing: {f.why}{f'; fitted {f.estimate:.2g}{interval}' if interval else ''}"
+                else f"  nothing: {f.why}{f'; fitted {figure(f.estimate, 2)}{interval}' if interval else ''}"
             )
             lines.append(
                 [(look.marker(n) + " ", look(look.series(n))), (safe_text(run, width - 2), look("text"))]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.style import Style
 
+from kltui.analysis.number_text import figure
 from kltui.analysis.point import grid_of, trajectory_of
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.number_format import briefly, loss_of
@@ -546,10 +547,10 @@ class MapPlot(PlotPane):
 
             e = ellipse_of("", 0.0, 0.0, self._spread(row))
             e, share = (e.scaled(SHARE), f" ({SHARE:.0%})") if self.errors == 2 else (e, "")
-            yield f"place{share} ± {e.major:.2g} by {e.minor:.2g} {UNIT}"
+            yield f"place{share} ± {figure(e.major, 2)} by {figure(e.minor, 2)} {UNIT}"
         if self.colours.by in self.scores:
             score = self.scores[self.colours.by].get(self.map.names[row], math.nan)
-            yield f"{safe_text(self.colours.by, 20)} {score:.3g}" if score == score else "no score"
+            yield f"{safe_text(self.colours.by, 20)} {figure(score)}" if score == score else "no score"
 
     @property
     def hidden(self) -> set[str]:

@@ -153,7 +153,7 @@ def _errors_said(plot: MapPlot) -> list[str]:
         what = "one standard error" if plot.errors == 1 else "95% of where a point may lie"
         return [
             f"ellipses: {what}; texts are the sample",
-            f"largest half axis {plot.largest_error:.2g} {UNIT}",
+            f"largest half axis {figure(plot.largest_error, 2)} {UNIT}",
         ]
     return ["E draws errors"] if plot.drawn_method == "pca" else []
 

@@ -116,13 +116,13 @@ class HeatMap(Pane):
         said: Span = (f"{count}, {SAID[self.order_name]}  ", look("muted"))
         if self.kinds.ends is None:
             return [said, (self._without_scale(), look("faint"))]
-        scale: list[Span] = [(f"{'0, ' * self.kinds.zero}log {self.low:.2g} ", look("faint"))]
+        scale: list[Span] = [(f"{'0, ' * self.kinds.zero}log {figure(self.low, 2)} ", look("faint"))]
         scale += [
             (" ", look("text", color)) if look.color else (shade(1 - i / 9), look())
             for i, color in enumerate(reversed(HEAT))
         ]
         hint = undefined_hint(look) if self.whole else f"{look.glyph('·', '.')}: undefined"
-        scale.append((f" {self.high:.2g}" + f"  {hint}" * self.kinds.undefined, look("faint")))
+        scale.append((f" {figure(self.high, 2)}" + f"  {hint}" * self.kinds.undefined, look("faint")))
         fits = width_of([*self.header_left(), said, *scale]) < self.body_width
         return [said, *scale] if fits else scale
 
@@ -459,7 +459,7 @@ class MatrixView(View):
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.heat = HeatMap()
         self._part: tuple[Map, list[int], Map] | None = None  # (a large map, the sampled rows, their map)
-        self.near = TextPane("Nearest to the row", self._nearest)
+        self.near = TextPane("Nearest to the row, bits/byte", self._nearest)
         self.overview = OverviewPane(self._overview_line)
         side = ColumnOfPanes([self.near, self.overview], width=42, minimum=120)
         return [ColumnOfPanes([self.heat]), side]

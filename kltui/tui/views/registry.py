@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from kltui.analysis.number_text import from_to
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.views.base import ColumnOfPanes, View
@@ -124,13 +125,13 @@ class RegistryView(View):
         snapshot = self.kl.snapshot
         rows, found = snapshot.runs.get(line.run, []), snapshot.run_facts.get(line.run)
         n, scored = snapshot.counts.get(line.run) or (found[:2] if found else (0, 0))
-        has_steps = found is not None and found.first_step is not None
+        first, last = (found.first_step, found.last_step) if found else (None, None)
         facts = [
             ("run", line.run),
             ("checkpoints", str(n)),
             ("scored", str(scored)),
             ("failed", str(found.failed) if found else ""),
-            ("steps", f"{found.first_step} to {found.last_step}" if found and has_steps else ""),
+            ("steps", from_to(first, last) if first is not None and last is not None else ""),
             ("size", rows[0].checkpoint.size if rows else ""),
             ("type", rows[0].checkpoint.type if rows else ""),
         ]

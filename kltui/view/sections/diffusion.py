@@ -10,6 +10,7 @@ from rich.console import RenderableType
 
 from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, Exponent, ExponentSummary, summarise
 from kltui.analysis.noise import NoiseFloor
+from kltui.analysis.number_text import from_to
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import figure, table, words
@@ -110,7 +111,7 @@ def _dimension(c: float) -> str:
 
 
 def _range(starts: list[int]) -> str:
-    span = f"{starts[0]}" if len(starts) == 1 else f"{starts[0]} to {starts[-1]}"
+    span = from_to(starts[0], starts[-1])
     return f"{len(starts)}: {span}"
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from rich.console import RenderableType
 
 from kltui.analysis.emptying import LEFT_OUT
+from kltui.analysis.number_text import from_to
 from kltui.analysis.point import Point, grid_of
 from kltui.analysis.repeats import Repeats
 from kltui.errors import KltuiError
@@ -254,7 +255,7 @@ def _run_table(runs: dict[str, list[CheckpointRow]]) -> RenderableType:
         lineage += [f"from {p}" for p in sorted({m.checkpoint.parent for m in members} - own)]
         lineage += [q for q in sorted({m.checkpoint.quantization for m in members}) if q != "none"]
         lineage += [f"{d['layers']} lens layers"] if d["layers"] else []
-        steps = f"{d['first_step']} to {d['last_step']}" if d["first_step"] is not None else "-"
+        steps = from_to(d["first_step"], d["last_step"]) if d["first_step"] is not None else "-"
         rows.append([run, f"{d['scored']}/{d['checkpoints']}", steps, ", ".join(x for x in lineage if x)])
     return table(["run", "scored", "steps", "lineage"], rows, wrap=(3,))
 

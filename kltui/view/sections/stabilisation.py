@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 
 from kltui.analysis.map import ConsecutiveKL
-from kltui.analysis.number_text import UNDEFINED
+from kltui.analysis.number_text import UNDEFINED, from_to
 from kltui.analysis.scale import PUBLISHED
 from kltui.analysis.stability import CONFIDENT, Stabilisation
 from kltui.analysis.stability import stabilisation as settle
@@ -67,7 +67,7 @@ def settled_words(s: Stabilisation) -> tuple[str, str]:
     step, early, late = ("not yet" if v is None else str(v) for v in (s.step, s.earliest, s.latest))
     if not s.range_known:
         return step, "-"
-    return step, early if early == late else f"{early} to {late}"
+    return step, from_to(early, late)
 
 
 def _last(s: Stabilisation) -> tuple[str, str]:
