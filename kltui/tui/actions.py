@@ -16,6 +16,9 @@ MATCHED = ("registry", "map", "compare")
 SIDEWAYS = ("registry", "map", "curves", "diffusion", "matrix", "layers", "report")
 ENTERED = ("registry", "jobs", "map", "curves", "matrix", "compare", "scale", "report")
 
+# what can be done before there is anything to look at, on every screen
+FIRST_STEPS = ("add", "start")
+
 
 def screen_key(number: int) -> str:
     """The key of the `number`th screen, from 1: its last digit, so that the tenth is 0."""

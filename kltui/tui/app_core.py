@@ -15,7 +15,7 @@ from textual.widget import Widget
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.termination import ENDING
-from kltui.tui.actions import BY_NAME, SCREENS, Action, ActionHandlers
+from kltui.tui.actions import BY_NAME, FIRST_STEPS, SCREENS, Action, ActionHandlers
 from kltui.tui.data import Snapshot
 from kltui.tui.dialogs import styles
 from kltui.tui.map_cache import MapCache
@@ -199,7 +199,7 @@ class AppCore(AppSession, inherit_bindings=False):
     def _first_step(self, key: str) -> Action | None:
         """In an empty workspace, shows the first screen and returns its action for `key` if that is "add" or "start"."""
         action = self._meant_at_first(key)
-        if self.snapshot.rows or action is None or action.name not in ("add", "start"):
+        if self.snapshot.rows or action is None or action.name not in FIRST_STEPS:
             return None
         self.show_screen(SCREENS[0])
         return action

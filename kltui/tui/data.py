@@ -17,6 +17,7 @@ from kltui.errors import KltuiError, NoWorkspaceError
 from kltui.threads import one_blas_thread
 from kltui.tui.basis import Basis
 from kltui.tui.filter import Columns, Filter
+from kltui.tui.job_files import job_files
 
 if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint
@@ -102,6 +103,7 @@ class Snapshot:
     losses: dict[int, StoredLoss] = field(default_factory=dict)
     known_numbers: dict[str, int] = field(default_factory=dict)
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    job_file: str = ""  # name of a job file beside an empty workspace, or where there is none
 
     @cached_property
     def by_name(self) -> dict[str, CheckpointRow]:
@@ -391,7 +393,9 @@ class SnapshotReader:
             self._last = await self.read(lambda ws: _snapshot(ws, self.path, job).worked_out(before))
             return self._last
         except NoWorkspaceError:
-            return Snapshot(path=self.path, loaded=True)
+            # a disk may not respond
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, job_files, self.path)
+            return Snapshot(path=self.path, loaded=True, job_file=found[0].name if found else "")
         except KltuiError as error:
             return Snapshot(path=self.path, problem=error.message, hint=error.hint, loaded=True)
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from kltui.sanitize import safe_text
-from kltui.tui.actions import ACTIONS, BY_NAME, SCREENS, Action
+from kltui.tui.actions import ACTIONS, BY_NAME, FIRST_STEPS, SCREENS, Action
 
 NAMED_KEYS = frozenset(
     [
@@ -92,6 +92,15 @@ class Keymap:
             key=lambda a: a.rank,
         )
         return [(key_label(keys[0]), a.label) for a in shown if (keys := self._keys_on(a, screen))]
+
+    def first_line(self, *, writing: bool = True, adding: bool = True) -> list[tuple[str, str]]:
+        """(key, label) pairs for the key line of every screen before there is anything to look at.
+
+        `adding`: whether there is a workspace to which checkpoints can be added.
+        """
+        names = [name for name in (*FIRST_STEPS, "palette", "help", "quit") if adding or name != "add"]
+        useful = {BY_NAME[name].label for name in names}
+        return [pair for pair in self.line(SCREENS[0], writing=writing) if pair[1] in useful]
 
     def everywhere(self, screen: str, *, writing: bool = True) -> list[Action]:
         """The actions of all screens, those of `screen` first, without the palette, which lists them."""

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from screen_text import text_of
+from screen_text import lines_of, text_of
 from tiny_models import write_run
 
 from kltui.errors import KltuiError
@@ -178,3 +178,55 @@ async def test_without_any_the_welcome_is_as_before(until, tmp_path: Path) -> No
         await until(pilot, lambda: "No workspace yet." in text_of(app))
         await pilot.press("enter")
         assert "recent" not in text_of(app)
+
+
+@pytest.mark.parametrize("screen", ["1", "3", "0"])
+async def test_without_a_workspace_only_keys_that_do_something_are_named(
+    until, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, screen: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'no job'\n")
+    app = KltuiApp(None, memory=Memory(tmp_path / "view.json"))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "s   start an existing job file" in text_of(app))
+        await pilot.press(screen)
+        await until(
+            pilot,
+            lambda: lines_of(app)[-1].split() == ["s", "start", ":", "palette", "?", "help", "q", "quit"],
+        )
+        assert "A   add" not in text_of(app)
+        await pilot.press("s")
+        await until(pilot, lambda: "Start which job file?" in text_of(app))
+        assert "job.toml" in text_of(app) and "pyproject" not in text_of(app)
+
+
+@pytest.mark.parametrize("inside", [".", "jobs"])
+async def test_the_job_file_of_an_empty_workspace_is_offered(
+    until, place: Path, tmp_path: Path, inside: str
+) -> None:
+    folder = tmp_path / "new" / inside
+    folder.mkdir(parents=True)
+    shutil.copy(place / "job.toml", folder / "mine.toml")
+    (folder / "settings.toml").write_text("a = 1\n")
+    (folder / "zz.toml").write_text("broken = ")
+    app = KltuiApp(tmp_path / "new", memory=Memory(tmp_path / "view.json"))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "s   start the job file mine.toml" in text_of(app))
+        await pilot.press("3")
+        await until(pilot, lambda: lines_of(app)[-1].split()[:4] == ["A", "add", "s", "start"])
+        await pilot.press("s")
+        await until(pilot, lambda: "Start which job file?" in text_of(app))
+        assert str(Path(inside, "mine.toml")) in text_of(app)
+
+
+async def test_a_job_started_without_a_workspace_opens_its_own(
+    until, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kltui.jobs.launch.start_detached", lambda path, watch=False: 4711)
+    monkeypatch.chdir(place)
+    app = KltuiApp(None, memory=Memory(tmp_path / "view.json"))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "s   start the job file job.toml" in text_of(app))
+        await pilot.press("s", "enter")
+        await until(pilot, lambda: "started as process 4711" in text_of(app))
+        assert app.screen_name == "jobs" and app.reader.path == place / "out"

@@ -16,6 +16,7 @@ from kltui.registry.names import is_map_source
 from kltui.sanitize import expanded, safe_text
 from kltui.tui.dialogs import prompts
 from kltui.tui.dialogs.place_form import place_model
+from kltui.tui.job_files import job_files
 
 if TYPE_CHECKING:
     from kltui.jobs.jobfile import JobFile
@@ -105,12 +106,7 @@ def tables_for(app: WorkspaceSession) -> tuple[Entry, Entry]:
 
 def start_file(app: WorkspaceSession, named: str = "") -> None:
     """Asks for a job file, suggesting `named` or the newest of the workspace, and starts it."""
-    folder = app.reader.path / "jobs" if app.reader.path else Path.cwd()
-    known = (
-        sorted(folder.glob("*.toml"), key=lambda p: p.stat().st_mtime, reverse=True)
-        if folder.is_dir()
-        else []
-    )
+    known = [] if named else job_files(app.reader.path)
     suggested = named or (str(known[0]) if known else "job.toml")
     prompt = prompts.Prompt(
         "Start which job file?", suggested, lambda text: _job_file_complaint(Path(text)), paths=True
@@ -239,14 +235,18 @@ def write_job(workspace: Path, text: str) -> Path:
 
 
 def _start(app: WorkspaceSession, path: Path, *, watch: bool = False) -> None:
+    from kltui.jobs.jobfile import load_job
     from kltui.jobs.launch import start_detached
 
     async def start() -> None:
         try:
+            workspace = Path(load_job(path).workspace)
             pid = await asyncio.to_thread(start_detached, path, watch=watch)
         except KltuiError as error:
             app.complain(error)
             return
+        if app.reader.path is None:
+            app.open_workspace(workspace)
         app.show_screen("jobs")
         app.say(f"started as process {pid}; it continues when you quit", "good")
         app.watch_closely()

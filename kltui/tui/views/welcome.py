@@ -67,23 +67,21 @@ def _wrapped(said: tuple[tuple[str, str], ...], width: int) -> list[tuple[str, s
 
 def _empty(app: Session, name: str) -> list[tuple[str, str]]:
     path = app.reader.path
-    where = safe_text(str(path)) if path else "no workspace was given"
-    lines = [
-        ("accent", "This workspace is empty." if path else "No workspace yet."),
-        ("muted", where),
-        ("muted", f"{name.capitalize()}: {WANTS[name]}."),
-        ("text", ""),
-    ]
+    lines = [("accent", "This workspace is empty." if path else "No workspace yet.")]
+    lines += [("muted", safe_text(str(path)))] if path else []
+    lines += [("muted", f"{name.capitalize()}: {WANTS[name]}."), ("text", "")]
     if not path:
         lines += recent_lines(app.recent)
     if path and not app.read_only:
+        lines += [("text", "A   add checkpoints: folder, hub repository, preset, released vectors")]
+    if not app.read_only:
+        job_file = safe_text(app.snapshot.job_file, 60)
         lines += [
-            ("text", "A   add checkpoints: folder, hub repository, preset, released vectors"),
-            ("text", "s   start an existing job file"),
-            ("text", "?   all keys"),
-            ("text", ""),
+            ("text", f"s   start the job file {job_file}" if job_file else "s   start an existing job file")
         ]
     lines += [
+        ("text", "?   all keys"),
+        ("text", ""),
         ("muted", "Or from a shell:"),
         ("text", "    kltui --demo            train and score small models, 3 minutes"),
         ("text", "    kltui --batch job.toml  score the models of a job file"),

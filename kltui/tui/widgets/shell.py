@@ -183,7 +183,12 @@ class KeyBar(Bar):
     def spans(self) -> list[Span]:
         """Keys and labels; help and quit are always shown."""
         look = self.look
-        pairs = self.kl.keymap.line(self.kl.screen_name, writing=not self.kl.read_only)
+        kl, keymap, writing = self.kl, self.kl.keymap, not self.kl.read_only
+        is_empty = kl.snapshot.loaded and not (kl.snapshot.rows or kl.snapshot.jobs or kl.snapshot.problem)
+        if is_empty:
+            pairs = keymap.first_line(writing=writing, adding=kl.reader.path is not None)
+        else:
+            pairs = keymap.line(kl.screen_name, writing=writing)
         always = [p for p in pairs if p[1] in ("help", "quit")]
         shown: list[tuple[str, str]] = []
         room = self.size.width - 2 - sum(len(k) + len(w) + 3 for k, w in always)
