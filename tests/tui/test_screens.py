@@ -385,6 +385,20 @@ async def test_matrix_reads_out_a_pair_and_compares_it(make_app: MakeApp, until)
         assert app.selection.a and app.selection.b
 
 
+async def test_the_pair_of_a_matrix_is_in_view_after_a_filter_that_nothing_passed(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("6")
+        heat = app.view.heat
+        await until(pilot, lambda: heat.order)
+        app.set_filter("run:none")
+        await until(pilot, lambda: not heat.order)
+        app.set_filter("")
+        await until(pilot, lambda: heat.order)
+        assert (heat.row, heat.column) == (0, 0) and "[]" in text_of(app)
+
+
 async def test_compare_lists_the_texts_that_drive_the_kl(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(140, 40)) as pilot:

@@ -97,7 +97,8 @@ class HeatMap(Pane):
             self.row, self.column = names.index(before[0]), names.index(before[1])
         elif self.kl.selection.cursor in names:
             self.row = names.index(self.kl.selection.cursor)
-        self.row, self.column = min(self.row, len(order) - 1), min(self.column, len(order) - 1)
+        last = max(0, len(order) - 1)
+        self.row, self.column = min(self.row, last), min(self.column, last)
         self.refresh()
 
     @property
