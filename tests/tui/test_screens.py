@@ -385,7 +385,9 @@ async def test_matrix_reads_out_a_pair_and_compares_it(make_app: MakeApp, until)
         assert app.selection.a and app.selection.b
 
 
-async def test_the_pair_of_a_matrix_is_in_view_after_a_filter_that_nothing_passed(make_app: MakeApp, until) -> None:
+async def test_the_pair_of_a_matrix_is_in_view_after_a_filter_that_nothing_passed(
+    make_app: MakeApp, until
+) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)

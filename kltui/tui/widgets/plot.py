@@ -14,6 +14,7 @@ from textual.strip import Strip
 from kltui.sanitize import in_ascii
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import Pane, Span, fitted, shortened, strip_of
+from kltui.tui.widgets.label_room import NEAR_WAYS, UP_FIRST, LabelRoom, Way
 from kltui.view.palette import SHADES
 from kltui.view.ticks import axis_name
 
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
     from kltui.view.plot_data import Floats, Scene, Window
 
 Patch = tuple[int, str, Style]
-Way = tuple[bool, int]  # position of a label: (whether it is right of its point, number of rows below it)
-NEAR_WAYS: tuple[Way, ...] = (True, 0), (False, 0), (True, 1), (True, -1), (False, 1), (False, -1)
-# A label farther away is still recognised by the marker in it.
-WAYS = (*NEAR_WAYS, *((right, by) for n in range(2, 6) for by in (n, -n) for right in (True, False)))
-UP_FIRST = tuple(sorted(WAYS, key=lambda way: (abs(way[1]), way[1] > 0)))
 Y_AXIS = 8
 MANY_POINTS = 20_000  # of which a change of markers is drawn after the answer to the key
 MORE_TICKS = 8  # how many denser divisions of an axis are tried
@@ -296,25 +292,33 @@ class PlotPane(Pane):
         placed = [(cell, glyph, style) for point, glyph, style in marks if (cell := self.cell(point))]
         taken = {cell for cell, _, _ in placed}
         taken |= {(x, 0) for x in range(len(name[1]) + 1)} if name else set()
-        lowest = -1
+        room, lowest = self._room(taken), -1
         for point, text, style in self.labels():
             cell = self.cell(point)
             if cell is None:
                 continue
             in_order = point in self.in_order
-            ways = [way for way in UP_FIRST if cell[1] + way[1] > lowest] if in_order else WAYS
-            at = self._room_for(cell, text, taken, ways)
+            if in_order:
+                at = room.first(cell, text, [way for way in UP_FIRST if cell[1] + way[1] > lowest])
+            else:
+                at = room.clearest(cell, text)
             if at is not None:
                 patches.setdefault(at[1], []).append(self._set_apart(at[0], text, style))
                 lowest = at[1] if in_order else lowest
         for points, text, style in self.labels_of_lines():
             cells = filter(None, map(self.cell, points))
-            places = (self._room_for(cell, text, taken, self.line_ways) for cell in cells)
+            places = (room.first(cell, text, self.line_ways) for cell in cells)
             if at := next(filter(None, places), None):
                 patches.setdefault(at[1], []).append(self._set_apart(at[0], text, style))
         for (x, y), glyph, style in placed:
             patches.setdefault(y, []).append((x, glyph, style))
         return patches
+
+    def _room(self, taken: set[tuple[int, int]]) -> LabelRoom:
+        """Where labels can be, besides the cells in `taken`."""
+        assert self._planes is not None
+        drawn = [row.tobytes() for row in self._planes.codes >= 0]
+        return LabelRoom(self.plot_width, self.plot_height, taken, drawn)
 
     def _set_apart(self, column: int, text: str, style: Style) -> Patch:
         """The patch of a label; with a blank on either side where lines are drawn with characters that names have too."""
@@ -323,21 +327,6 @@ class PlotPane(Pane):
         before = " " * (column > 0)
         after = " " * (column + cell_len(text) < self.plot_width)
         return column - len(before), before + text + after, style
-
-    def _room_for(
-        self, cell: tuple[int, int], text: str, taken: set[tuple[int, int]], ways: Sequence[Way] = WAYS
-    ) -> tuple[int, int] | None:
-        """(column, row) of a label in the first of `ways` that is free, which is added to `taken`; None without one."""
-        x, y = cell
-        width = cell_len(text)
-        for right, down in ways:
-            column, row = (x + 2 if right else x - width - 1), y + down
-            cells = {(column + i, row) for i in range(-1, width + 1)} - {cell}
-            inside = column >= 0 and column + width <= self.plot_width and 0 <= row < self.plot_height
-            if inside and not cells & taken:
-                taken |= cells
-                return column, row
-        return None
 
     def cell(self, point: int) -> tuple[int, int] | None:
         """(column, row) of a point in the plot; None if it is outside."""

@@ -1,0 +1,66 @@
+"""Where the labels of a plot's points have room, beside each other and beside the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+Cell = tuple[int, int]  # column, row
+Way = tuple[bool, int]  # position of a label: (whether it is right of its point, number of rows below it)
+NEAR_WAYS: tuple[Way, ...] = (True, 0), (False, 0), (True, 1), (True, -1), (False, 1), (False, -1)
+# A label farther away is still recognised by the marker in it.
+WAYS = (*NEAR_WAYS, *((right, by) for n in range(2, 6) for by in (n, -n) for right in (True, False)))
+UP_FIRST = tuple(sorted(WAYS, key=lambda way: (abs(way[1]), way[1] > 0)))
+FAR = 2  # cells of data that a label covers rather than be one row farther from its point
+
+
+@dataclass
+class LabelRoom:
+    """The cells of a plot: those that marks and labels have `taken`, and for each row a byte for each cell, 1 where
+    data is drawn.
+    """
+
+    width: int
+    height: int
+    taken: set[Cell]
+    drawn: Sequence[bytes]
+
+    def first(self, point: Cell, text: str, ways: Sequence[Way]) -> Cell | None:
+        """Where a label begins in the first of `ways` that is free, which is taken then; None without one."""
+        wide = cell_len(text)
+        for way in ways:
+            at = self._inside(point, wide, way)
+            if at is not None and self._is_free(point, wide, at):
+                return self._take(point, wide, at)
+        return None
+
+    def clearest(self, point: Cell, text: str) -> Cell | None:
+        """Where a label begins in the free one of WAYS that covers little data and is near; it is taken then."""
+        wide = cell_len(text)
+        places = [(at, way) for way in WAYS if (at := self._inside(point, wide, way)) is not None]
+        covered = [self.drawn[row][x : x + wide].count(1) + FAR * abs(down) for (x, row), (_, down) in places]
+        for i in sorted(range(len(places)), key=covered.__getitem__):
+            if self._is_free(point, wide, places[i][0]):
+                return self._take(point, wide, places[i][0])
+        return None
+
+    def _inside(self, point: Cell, wide: int, way: Way) -> Cell | None:
+        """Where a label begins; None if it would leave the plot."""
+        right, down = way
+        column, row = (point[0] + 2 if right else point[0] - wide - 1), point[1] + down
+        is_inside = column >= 0 and column + wide <= self.width and 0 <= row < self.height
+        return (column, row) if is_inside else None
+
+    def _is_free(self, point: Cell, wide: int, at: Cell) -> bool:
+        return not self._cells(point, wide, at) & self.taken
+
+    def _take(self, point: Cell, wide: int, at: Cell) -> Cell:
+        self.taken |= self._cells(point, wide, at)
+        return at
+
+    @staticmethod
+    def _cells(point: Cell, wide: int, at: Cell) -> set[Cell]:
+        """The cells of a label and a blank on either side, without that of its point."""
+        return {(at[0] + i, at[1]) for i in range(-1, wide + 1)} - {point}
