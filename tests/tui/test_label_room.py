@@ -15,16 +15,25 @@ def room(rows: list[str]) -> LabelRoom:
 
 
 def test_a_label_is_beside_its_point_where_that_is_clear() -> None:
-    assert room([" " * 12] * 5).clearest((3, 2), "name") == (5, 2)
-    assert room([" " * 7] * 5).clearest((6, 2), "name") == (1, 2)
+    assert room([" " * 12] * 5).clearest((3, 2), "name") == ((5, 2), "name")
+    assert room([" " * 7] * 5).clearest((6, 2), "name") == ((1, 2), "name")
 
 
 def test_a_label_goes_a_row_away_from_data_that_it_would_cover() -> None:
     rows = [" " * 12, " " * 12, "xxxxxxxxxxxx", " " * 12]
-    assert room(rows).clearest((6, 2), "name") == (8, 3)
+    assert room(rows).clearest((6, 2), "name") == ((8, 3), "name")
     rows[2] = "      xxx   "  # one cell of data is a smaller fault than a name far from its point
-    assert room(rows).clearest((6, 2), "names") == (0, 2)
-    assert room(["      xxx   "]).clearest((6, 0), "name") == (1, 0)
+    assert room(rows).clearest((6, 2), "names") == ((0, 2), "names")
+    assert room(["      xxx   "]).clearest((6, 0), "name") == ((1, 0), "name")
+
+
+def test_a_label_beside_the_mark_of_its_point_does_not_begin_with_another() -> None:
+    clear = [" " * 12] * 5
+    assert room(clear).clearest((3, 2), "* name", "*") == ((5, 2), "name")
+    assert room(clear).clearest((9, 2), "* name", "*") == ((4, 2), "name")
+    assert room(clear).clearest((3, 2), "* name", "A") == ((5, 2), "* name")
+    covered = room([" " * 12, "x" * 12, " " * 12])
+    assert covered.clearest((3, 1), "* name", "*") == ((5, 2), "* name"), "farther away it has its mark"
 
 
 def around(point: tuple[int, int], at: tuple[int, int], wide: int) -> set[tuple[int, int]]:
@@ -46,7 +55,8 @@ def test_no_free_place_costs_less(seed: int) -> None:
             is_inside = x >= 0 and x + wide <= 30 and 0 <= y < 9
             if is_inside and not around(point, (x, y), wide) & taken:
                 costs[x, y] = sum(plot.drawn[y][x + i] for i in range(wide)) + FAR * abs(down)
-        at = plot.clearest(point, "n" * wide)
+        at, said = plot.clearest(point, "n" * wide) or (None, "n" * wide)
+        assert said == "n" * wide
         found.append(at)
         if at is None:
             assert not costs
@@ -72,5 +82,9 @@ async def test_names_of_runs_leave_more_of_the_curves_to_be_seen_than_the_neares
             return sum(int(drawn[y, x : x + len(text)].sum()) for y, row in patches for x, text, _ in row)
 
         clear = covered()
-        monkeypatch.setattr(LabelRoom, "clearest", lambda self, at, text: self.first(at, text, WAYS))
+        monkeypatch.setattr(
+            LabelRoom,
+            "clearest",
+            lambda self, at, text, mark: (found := self.first(at, text, WAYS)) and (found, text),
+        )
         assert clear < covered()

@@ -36,14 +36,21 @@ class LabelRoom:
                 return self._take(point, wide, at)
         return None
 
-    def clearest(self, point: Cell, text: str) -> Cell | None:
-        """Where a label begins in the free one of WAYS that covers little data and is near; it is taken then."""
-        wide = cell_len(text)
-        places = [(at, way) for way in WAYS if (at := self._inside(point, wide, way)) is not None]
-        covered = [self.drawn[row][x : x + wide].count(1) + FAR * abs(down) for (x, row), (_, down) in places]
-        for i in sorted(range(len(places)), key=covered.__getitem__):
-            if self._is_free(point, wide, places[i][0]):
-                return self._take(point, wide, places[i][0])
+    def clearest(self, point: Cell, text: str, mark: str = "") -> tuple[Cell, str] | None:
+        """(where a label begins in the free one of WAYS that covers little data and is near, the label); it is taken then.
+
+        Beside the `mark` of its point, a label does not begin with the same, which would look like another point.
+        """
+        places: list[tuple[int, Cell, str]] = []
+        for way in WAYS:
+            said = text if way[1] or not mark else text.removeprefix(f"{mark} ")
+            wide = cell_len(said)
+            if (at := self._inside(point, wide, way)) is not None:
+                covered = self.drawn[at[1]][at[0] : at[0] + wide].count(1)
+                places.append((covered + FAR * abs(way[1]), at, said))
+        for _, at, said in sorted(places, key=lambda place: place[0]):
+            if self._is_free(point, cell_len(said), at):
+                return self._take(point, cell_len(said), at), said
         return None
 
     def _inside(self, point: Cell, wide: int, way: Way) -> Cell | None:

@@ -286,10 +286,10 @@ class PlotPane(Pane):
         """{row: its patches}: labels first, then marks, then the cross-hair, which covers the others."""
         name = self._y_name()
         patches: dict[int, list[Patch]] = {0: [name]} if name else {}
-        marks = self.marks()
-        if self.cursor >= 0:
-            marks = [*marks, (self.cursor, self.look.glyph("◉", "@"), self.look("text", bold=True))]
-        placed = [(cell, glyph, style) for point, glyph, style in marks if (cell := self.cell(point))]
+        placed = [(cell, glyph, style) for point, glyph, style in self.marks() if (cell := self.cell(point))]
+        shown = {cell: glyph for cell, glyph, _ in placed}
+        if self.cursor >= 0 and (cell := self.cell(self.cursor)):
+            placed.append((cell, self.look.glyph("◉", "@"), self.look("text", bold=True)))
         taken = {cell for cell, _, _ in placed}
         taken |= {(x, 0) for x in range(len(name[1]) + 1)} if name else set()
         room, lowest = self._room(taken), -1
@@ -297,14 +297,13 @@ class PlotPane(Pane):
             cell = self.cell(point)
             if cell is None:
                 continue
-            in_order = point in self.in_order
-            if in_order:
+            if point in self.in_order:
                 at = room.first(cell, text, [way for way in UP_FIRST if cell[1] + way[1] > lowest])
+                lowest = at[1] if at is not None else lowest
             else:
-                at = room.clearest(cell, text)
+                at, text = room.clearest(cell, text, shown.get(cell, "")) or (None, text)
             if at is not None:
                 patches.setdefault(at[1], []).append(self._set_apart(at[0], text, style))
-                lowest = at[1] if in_order else lowest
         for points, text, style in self.labels_of_lines():
             cells = filter(None, map(self.cell, points))
             places = (room.first(cell, text, self.line_ways) for cell in cells)
