@@ -460,9 +460,12 @@ async def test_names_are_apart_from_lines_drawn_with_letters(
             await pilot.resize_terminal(*size)
             await settled(pilot)
             rows = ["".join(s.text for s in plot.body_line(y))[Y_AXIS:] for y in range(plot.plot_height)]
-            for said in (text for _, text, _ in plot.labels()):
-                for row in (row for row in rows if said in row):
-                    assert re.search(rf"(^| ){re.escape(said)}( |$)", row), row
+            names = {text for _, said, _ in plot.labels() for text in (said, said[2:])}
+            for y, placed in plot._patches.items():
+                for text, end in ((text, x + len(text)) for x, text, _ in placed if text.strip() in names):
+                    assert rows[y][:end].endswith(text), rows[y]
+                    assert text[0] == " " or end == len(text), rows[y]
+                    assert text[-1] == " " or end == plot.plot_width, rows[y]
                     found += 1
         assert found > 3
 
