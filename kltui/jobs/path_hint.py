@@ -145,13 +145,22 @@ def _missing(named: str, path: Path) -> str:
         return f'It is a preset: preset = "{named}" under [[models]] of a job file. {SHOWN_BY}'
     parent = path.parent
     if not parent.is_dir():
-        looks_hub = named.count("/") == 1 and not named.startswith((".", "/", "~"))
         return (
-            hub_hint(named)
-            if looks_hub and hub_name(f"https://huggingface.co/{named.partition('@')[0]}")
-            else ""
+            hub_hint(named) if is_like_repo(named) else f"There is no folder {safe_text(str(parent), 200)}."
         )
     # Without their common suffix, which would make any two short names similar.
     beside = {p.stem: p for p in islice(parent.iterdir(), _LOOKED_AT) if p.suffix == path.suffix}
     close = difflib.get_close_matches(path.stem, beside, n=1)
     return f"Did you mean {safe_text(shlex.quote(str(beside[close[0]])), 200)}?" if close else ""
+
+
+def is_like_repo(named: str) -> bool:
+    """Whether a path that does not exist has the form OWNER/NAME[@REVISION], and not that of a file which kltui reads."""
+    repo = named.partition("@")[0]
+    is_file = kind_of(Path(repo)) in (TEXT, *READERS) or Path(repo).suffix in (
+        ".toml",
+        ".yaml",
+        ".yml",
+        ".gguf",
+    )
+    return repo.count("/") == 1 and not is_file and bool(hub_name(f"https://huggingface.co/{repo}"))

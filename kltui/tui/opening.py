@@ -180,7 +180,7 @@ def _file(named: str, path: Path, workspace: Path) -> Target:
 
 def _check_new(named: str, path: Path) -> None:
     """Raises UsageError for what names no new workspace: a command without its hyphens, an address, a folder in a missing one."""
-    from kltui.jobs.path_hint import path_hint
+    from kltui.jobs.path_hint import hub_hint, is_like_repo, path_hint
     from kltui.option_use import COMMANDS
 
     shown = safe_text(named, 200)
@@ -191,5 +191,6 @@ def _check_new(named: str, path: Path) -> None:
         raise UsageError(f"{shown} is an address, not a folder", path_hint(named) or ONE_OF)
     if not path.parent.is_dir():
         parent = safe_text(str(path.parent), 200)
-        hint = f"For a new workspace, make the folder {parent} first. {path_hint(named)}".rstrip()
+        hint = f"For a new workspace, make the folder {parent} first."
+        hint += f" {hub_hint(named)}" if is_like_repo(named) else ""
         raise UsageError(f"there is no folder {parent} for {shown}", hint)

@@ -58,6 +58,10 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "https://huggingface.co/OWNER/NAME/tree/step10",
             ('repo = "OWNER/NAME", revisions = ["step10"]', "--place OWNER/NAME@step10"),
         ),
+        ("OWNER/pythia-1.4b@step10", ('repo = "OWNER/pythia-1.4b", revisions = ["step10"]',)),
+        ("jobs/job.toml", ("There is no folder jobs.",)),
+        ("data/texts.jsonl", ("There is no folder data.",)),
+        ("a/b/c", ("There is no folder a/b.",)),
         ("hf://datasets/OWNER/NAME", ('source = "hf://datasets/OWNER/NAME" under [corpus]',)),
     ],
 )
@@ -67,9 +71,7 @@ def test_what_is_there_and_what_takes_it(named: str, said: tuple[str, ...]) -> N
         assert words in hint, hint
 
 
-@pytest.mark.parametrize(
-    "named", ["notes", "entirely-different", "./a/b", "x" * 5000, "a\0b", "http://host/v1"]
-)
+@pytest.mark.parametrize("named", ["notes", "entirely-different", "x" * 5000, "a\0b"])
 def test_nothing_is_said_of_what_is_not_known(named: str) -> None:
     assert path_hint(named) == ""
 

@@ -75,6 +75,7 @@ def test_a_wrong_file_is_a_clear_error(place: Path, named: str, said: str) -> No
         ("help", "there is no workspace help", "kltui --help"),
         ("https://huggingface.co/OWNER/NAME", "is an address", 'repo = "OWNER/NAME"'),
         ("OWNER/NAME", "there is no folder OWNER", 'repo = "OWNER/NAME"'),
+        ("./a/b/c", "there is no folder a/b for ./a/b/c", "make the folder a/b first."),
     ],
 )
 def test_what_names_no_new_workspace_is_refused(
