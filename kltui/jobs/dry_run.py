@@ -269,7 +269,7 @@ def _as_words(
     for warning in warnings:
         say(f"warning: {warning}")
     say(
-        f"{len(steps)} checkpoints, {len(plan.corpus)} texts of {plan.corpus.text_bytes.mean():.0f} bytes,"
+        f"{len(steps)} checkpoint{'s' * (len(steps) != 1)}, {len(plan.corpus)} texts of {plan.corpus.text_bytes.mean():.0f} bytes,"
         f" into {plan.workspace}; {totals['kept']} already stored, {totals['score']} to score; nothing was written"
     )
     out.flush()

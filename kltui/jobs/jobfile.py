@@ -299,6 +299,16 @@ def _where(loc: Sequence[str | int]) -> str:
     return where
 
 
+# What a value should be, by the beginning of pydantic's type of error, in the words of docs/job-file.md.
+_SHOULD_BE = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "string_type": "text in quotes",
+}
+
+
 def _said(error: dict[str, Any], where: str) -> str:
     """What is wrong with one value, with the value found and, for an unknown key, the most similar known one."""
     if error["type"] == "extra_forbidden":
@@ -309,13 +319,21 @@ def _said(error: dict[str, Any], where: str) -> str:
         return "unknown key" + (f", did you mean {' or '.join(map(repr, close))}?" if close else "")
     if error["type"] == "missing":
         return "missing"
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    wanted = next((words for kind, words in _SHOULD_BE.items() if error["type"].startswith(kind)), "")
+    if wanted:
+        message = f"should be {wanted}"
+    if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        table = str(error["loc"][0])
+        message = (
+            f"should be a table below a line {f'[[{table}]]' if len(error['loc']) > 1 else f'[{table}]'}"
+        )
     if error["type"] == "tuple_type":
         message = _should_be_listed(error["loc"])
     if error["type"] == "too_short" and not error["input"]:
         return "empty: give at least one"
     if where == "scoring.device":
-        message = "Input should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"
+        message = "should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"
     seen = error["input"]
     return message if isinstance(seen, dict) else f"{message} (found {seen!r})"
 

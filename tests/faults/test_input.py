@@ -27,7 +27,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         ('models.0.path="/dev/null"', "models[0]"),
         ('corpus.source="a\\u0000b"', "corpus.source: control characters"),
         (f"corpus.sample={HUGE}", "more than the 2 texts"),
-        (f"models.0.seed={HUGE}", "models[0].seed: Input should be less"),
+        (f"models.0.seed={HUGE}", "models[0].seed: should be less"),
         ('models.0.run="a\\u001b[31mb"', "models[0].run: control characters"),
         ('models.0.tags=["\\u0000"]', "models[0].tags[0]: control characters"),
         ("engine.workers=nan", "engine.workers: "),

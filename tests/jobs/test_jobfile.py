@@ -108,6 +108,28 @@ def test_digest_ignores_only_what_cannot_change_the_request(tmp_path: Path) -> N
         assert load_job(path, [other]).digest() != load_job(path).digest()
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("corpus.sample=all", "corpus.sample: should be a whole number (found 'all')"),
+        ("corpus.sample=1.5", "corpus.sample: should be a whole number (found 1.5)"),
+        ("corpus.sample=0", "corpus.sample: should be greater than or equal to 1 (found 0)"),
+        ("corpus.chunk=maybe", "corpus.chunk: should be true or false (found 'maybe')"),
+        ("watch.alert_loss_se=x", "watch.alert_loss_se: should be a number (found 'x')"),
+        ("models.0.path=3", "models[0].path: should be text in quotes (found 3)"),
+        ("scoring=fast", "scoring: should be a table below a line [scoring] (found 'fast')"),
+        ('models=["x"]', "models[0]: should be a table below a line [[models]] (found 'x')"),
+        ("scoring.dtype=16", "scoring.dtype: should be 'float32', 'float16'"),
+        ('scoring.layers=["a"]', "scoring.layers[0]: should be a whole number (found 'a')"),
+    ],
+)
+def test_a_wrong_value_is_told_in_the_words_of_a_job_file(tmp_path: Path, override: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_job(write(tmp_path, CONTRACT), [override])
+    assert said in caught.value.message
+    assert "Input should" not in caught.value.message and "Table" not in caught.value.message
+
+
 def test_a_spread_model_is_a_way_of_running(tmp_path: Path) -> None:
     path = write(tmp_path, CONTRACT)
     assert load_job(path).settings().device_map == "none"
@@ -117,7 +139,7 @@ def test_a_spread_model_is_a_way_of_running(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["engine.device_map=all"], "engine.device_map: Input should be 'none', 'auto', 'balanced' or"),
+        (["engine.device_map=all"], "engine.device_map: should be 'none', 'auto', 'balanced' or"),
         (["engine.device_map=auto", "engine.workers=2"], "engine: device_map gives all GPUs to one worker"),
         (["engine.device_map=auto", "engine.kind=ray"], "engine: device_map needs kind"),
         (["engine.device_map=auto", "scoring.device=cuda:1"], 'but scoring.device is "cuda:1"'),
