@@ -324,9 +324,9 @@ def _said(error: dict[str, Any], where: str) -> str:
     if wanted:
         message = f"should be {wanted}"
     if error["type"] in ("model_type", "dict_type", "model_attributes_type"):
-        table = str(error["loc"][0])
+        named = str(error["loc"][0])
         message = (
-            f"should be a table below a line {f'[[{table}]]' if len(error['loc']) > 1 else f'[{table}]'}"
+            f"should be a table below a line {f'[[{named}]]' if len(error['loc']) > 1 else f'[{named}]'}"
         )
     if error["type"] == "tuple_type":
         message = _should_be_listed(error["loc"])
