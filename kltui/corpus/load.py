@@ -151,6 +151,7 @@ def load_corpus(
         "max_bytes": max_bytes, "min_bytes": min_bytes, "sample": sample, "seed": seed,
         "field": fields.text, "domain": fields.domain, "files": len(files.files) if files else 0,
         "commit": files.commit if files else "",
+        "splits": files.splits if files else [],
         "left_out": [len(files.left_out), kinds_seen(files.left_out)] if files else [0, ""],
     }  # fmt: skip
     if fields.pairs:
@@ -209,6 +210,12 @@ def odd_words(record: Mapping[str, object]) -> list[str]:
     match record.get("left_out"):
         case [int(n), str(kinds)] if n:
             found.append(f"{n:,} other files of the source's folder are not read ({kinds})")
+    match record.get("splits"):
+        case [*splits] if len(splits) > 1:
+            named = ", ".join(map(str, splits))
+            found.append(
+                f"several splits ({named}) are read as one corpus: a pattern such as *train* selects one"
+            )
     if isinstance(in_use, dict) and in_use.get("texts") == 1:
         whole = not record.get("chunk") and record.get("kind") != "pairs"
         way_out = ": chunk = true under [corpus] cuts it into texts" if whole else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from kltui.sanitize import safe_text
 
 HUB = "hf://datasets/"
 TEXT = ".txt"
+# A split in the name of a file, such as train-00000-of-00002.parquet, or of its folder.
+_SPLIT = re.compile(r"(train|test|validation|valid|val|dev|eval)(?=$|[-_.\d])")
 # Suffixes that are read from a folder. A .json file in a folder is more often a description than a list of texts.
 IN_FOLDERS = (TEXT, ".jsonl", ".parquet", ".csv", ".tsv")
 FORMATS = (
@@ -25,13 +28,19 @@ FORMATS = (
 class SourceFiles:
     """The files of a source in order, each with the domain that its folder states (or ""); `format` names their kind.
 
-    `commit` is that of a dataset on the hub, "" for files on this machine. `left_out` are other files of a folder.
+    `commit` is that of a dataset on the hub, "" for files on this machine. `left_out` are other files of a folder or dataset.
     """
 
     files: tuple[tuple[Path, str], ...]
     format: str
     commit: str = ""
     left_out: tuple[Path, ...] = ()
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits of a dataset that the names of these files state, such as train and test, sorted."""
+        found = (_SPLIT.match(path.name) or _SPLIT.fullmatch(path.parent.name) for path, _ in self.files)
+        return sorted({split[1] for split in found if split})
 
 
 def source_files(source: Path | str, say: Callable[[str], None] = lambda line: None) -> SourceFiles:
@@ -43,7 +52,8 @@ def source_files(source: Path | str, say: Callable[[str], None] = lambda line: N
         taken = [p for p in files if _takes(p)]
         if not taken:
             raise _nothing(f"file of texts in {safe_text(str(source))}", files)
-        return replace(_several([(p, "") for p in taken]), commit=commit)
+        others = tuple(p for p in files if p not in set(taken) and not p.name.startswith("."))
+        return replace(_several([(p, "") for p in taken]), commit=commit, left_out=others)
     path = Path(source)
     try:
         if path.is_dir():

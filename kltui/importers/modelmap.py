@@ -116,9 +116,10 @@ def _by_name(path: Path, data: Mapping[object, object]) -> Imported:
         for name, v in data.items()
         if v is not None
     ]
-    return Imported(
-        tuple(found), notes=_failed(path, [str(k) for k, v in data.items() if v is None])
-    ).checked()
+    notes = _failed(path, [str(k) for k, v in data.items() if v is None])
+    if quantization != "none" and not _is_released(path, data):
+        notes += (f"{path.name}: by its name, its vectors are of the variant {quantization} (bitsandbytes)",)
+    return Imported(tuple(found), notes=notes).checked()
 
 
 def _nested(path: Path, data: Mapping[object, Any], numbered: str) -> Imported:

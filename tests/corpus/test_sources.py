@@ -364,3 +364,22 @@ def test_parts_of_pairs_that_models_do_not_see_are_told(
     corpus = load_corpus(tmp_path / "x.jsonl", fields=Fields(pairs=True))
     said = [line for line in odd_words(corpus.record) if "more parts than prompt and response" in line]
     assert len(said) == more and len(corpus) == 2
+
+
+def test_splits_that_are_read_as_one_corpus_are_told(tmp_path: Path, hub: FakeHub) -> None:
+    rows = {
+        f"data/{name}.jsonl": f'{{"text": "{name}"}}\n'.encode()
+        for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001", "training_notes")
+    }
+    hub.add("datasets/org/texts", "main", {**rows, "README.md": b"# x"})
+    said = "several splits (test, train) are read as one corpus: a pattern such as *train* selects one"
+    assert odd_words(load_corpus("hf://datasets/org/texts/data/*.jsonl").record) == [said]
+    assert odd_words(load_corpus("hf://datasets/org/texts").record) == [
+        "1 other files of the source's folder are not read (.md)",
+        said,
+    ]
+    assert odd_words(load_corpus("hf://datasets/org/texts/data/train-*").record) == []
+    for name in ("train", "validation"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "0.jsonl").write_bytes(rows["data/test-00000-of-00001.jsonl"] * 2)
+    assert any("(train, validation)" in line for line in odd_words(load_corpus(tmp_path / "d").record))

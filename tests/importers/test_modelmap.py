@@ -73,7 +73,12 @@ def test_vectors_by_name(tmp_path: Path) -> None:
 def test_quantised_vectors(tmp_path: Path, file: str, kind: str) -> None:
     found = read_vectors_pickle(dump(tmp_path / file, {"a/b": vector()}))
     assert found.vectors[0].point.quantization == kind
-    assert names(found) == [f"a/b+{kind}"]
+    assert names(found) == [f"a/b+{kind}"] and not found.notes
+    own = read_vectors_pickle(dump(tmp_path / f"gptq-{file[:4]}.pkl", {"a/b": vector()}))
+    assert names(own) == names(found)
+    assert own.notes == (
+        f"gptq-{file[:4]}.pkl: by its name, its vectors are of the variant {kind} (bitsandbytes)",
+    )
 
 
 def test_runs_by_step(tmp_path: Path) -> None:
