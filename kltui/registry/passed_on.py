@@ -130,6 +130,12 @@ def wants_own_code(folder: Path) -> bool:
     return "auto_map" in _read_object(folder / CONFIG)
 
 
+def has_own_model(folder: Path) -> bool:
+    """Whether config.json refers to custom Python code of the model itself, not only of its tokenizer or configuration."""
+    stated = _read_object(folder / CONFIG).get("auto_map")
+    return isinstance(stated, dict) and "AutoModelForCausalLM" in stated
+
+
 @contextmanager
 def staged(folder: Path, allow_bin: bool = False, scratch: Path | None = None) -> Iterator[Path]:
     """Context with a temporary folder of the model's files that are passed to transformers.

@@ -203,7 +203,7 @@ def load_model(
         dtype = stored_dtype(folder, config)
     picked, notes = compute_dtype(dtype, device)
     config, more = quantize.as_stored(folder, config, quantization)
-    notes += more
+    notes += (*more, *_without_own_code(folder, config))
     family = families.family_of(config)
     notes += family.notes
     options: dict[str, Any] = {
@@ -333,6 +333,15 @@ def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
         )
     return (
         "the files contain a separate output head, which was used, although config.json says that it is tied",
+    )
+
+
+def _without_own_code(folder: Path, config: Any) -> tuple[str, ...]:
+    """A note if config.json names Python code of the model's own, in place of which transformers' is used."""
+    if is_gguf(folder) or not passed_on.has_own_model(folder):
+        return ()
+    return (
+        f"config.json names custom Python code, which kltui never runs: scored as transformers' own {config.model_type}",
     )
 
 

@@ -217,6 +217,13 @@ def test_code_in_the_folder_is_never_run(folder):
         loading.load_config(folder)
 
 
+@pytest.mark.parametrize(("part", "noted"), [("AutoModelForCausalLM", True), ("AutoTokenizer", False)])
+def test_code_of_a_model_that_transformers_has_is_noted(folder, part, noted):
+    change_config(folder, auto_map={part: "modeling_llama_of_mine.Llama"})
+    said = "config.json names custom Python code, which kltui never runs: scored as transformers' own llama"
+    assert load(folder).notes == (said,) * noted
+
+
 def test_models_that_are_not_causal_say_so(folder):
     change_config(folder, model_type="t5")
     with pytest.raises(KltuiError, match="not a causal language model"):
