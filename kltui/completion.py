@@ -16,11 +16,17 @@ FOLDERS = {"DIR", "FOLDER"}
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
     """The completion script for `parser` in the language of `shell`, one of SHELLS.
 
-    Sets the attribute `complete` of those of the parser's actions that take a file or folder.
+    Sets the attribute `complete` of those of the parser's actions that take a file or folder, and `choices` of those that
+    take a name of a fixed list.
     """
     import shtab
 
+    from kltui.figures.catalogue import FIGURES
+    from kltui.view.report import section_names
+
+    names = {"section": section_names(), "figure": list(FIGURES)}
     for action in parser._actions:
+        action.choices = names.get(action.dest, action.choices)
         if action.metavar in FILES:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif action.metavar in FOLDERS:

@@ -17,7 +17,6 @@ from kltui.errors import KltuiError, NoWorkspaceError
 from kltui.threads import one_blas_thread
 from kltui.tui.basis import Basis
 from kltui.tui.filter import Columns, Filter
-from kltui.tui.job_files import job_files
 
 if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint
@@ -394,6 +393,8 @@ class SnapshotReader:
             return self._last
         except NoWorkspaceError:
             # a disk may not respond
+            from kltui.tui.job_files import job_files  # only without a workspace
+
             found = await asyncio.get_running_loop().run_in_executor(self._thread, job_files, self.path)
             return Snapshot(path=self.path, loaded=True, job_file=found[0].name if found else "")
         except KltuiError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from kltui import cli, completion, environment
 from kltui.command_options import build_parser
+from kltui.figures.catalogue import FIGURES
+from kltui.view.report import section_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,5 +85,7 @@ def test_a_shell_gets_every_option(shell: str, capsys: pytest.CaptureFixture[str
     assert ended.value.code == 0
     script = capsys.readouterr().out
     options = [o for a in build_parser()._actions for o in a.option_strings if o.startswith("--")]
+    for name in (*section_names(), *FIGURES):
+        assert re.search(rf"\b{name}\b", script), name
     if shell != "tcsh":  # it lists them in its own way
         assert not [o for o in options if o.removeprefix("--") not in script]

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "json_schema": set(),
     "help_text": set(),
     "option_use": {"errors"},
-    "completion": set(),
+    "completion": {"figures.catalogue", "view.report"},
     "command_options": {
         "bench.parts",
         "completion",
