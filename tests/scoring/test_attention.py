@@ -4,15 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_engines import engine_of
 from tiny_models import build_model
 
 from kltui.kernels import native
 from kltui.scoring import attention
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import cut_pieces, fill_batch, plan_batches
-from kltui.scoring.engine import Engine
-from kltui.scoring.loading import Loaded
-from kltui.scoring.settings import ScoringSettings
 
 
 @pytest.fixture
@@ -30,12 +28,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 def ids_of(rows: int, width: int) -> torch.Tensor:
     return torch.arange(rows * width).reshape(rows, width) * 37 % 300
-
-
-def engine_of(model, dtype: torch.dtype = torch.float32) -> Engine:
-    loaded = Loaded(model.to(dtype).requires_grad_(False), model.config, "sdpa", dtype, ())
-    with torch.inference_mode():
-        return Engine(loaded, ScoringSettings(), torch.device("cpu"), "none")
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "gpt2", "qwen2", "mixtral"])

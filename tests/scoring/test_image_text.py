@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from folder_changes import change_tensors
 from image_text_models import (
     FAMILIES,
     VARIED,
@@ -41,18 +42,6 @@ def score(folder, texts=CORPUS, **settings):
     return Scorer(texts, "c", ScoringSettings(device="cpu", **settings)).score(
         folder, "none", "w", lambda _: None
     )
-
-
-def change_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def change_tensors(folder, change):
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path, metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize("name", EVERY)

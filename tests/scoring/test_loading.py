@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from folder_changes import change_config, change_tensors
 from safetensors.torch import load_file, save_file, save_model
 from tiny_models import build_config, build_model, write_model
 
@@ -22,18 +23,6 @@ def load(folder, quantization="none", dtype="float32", allow_bin=False):
 @pytest.fixture
 def folder(tmp_path):
     return write_model(tmp_path / "m", "llama")
-
-
-def change_tensors(folder, change):
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def change_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_a_whole_folder_loads_without_notes(folder):

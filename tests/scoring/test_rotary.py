@@ -4,13 +4,11 @@ import sys
 
 import pytest
 import torch
+from tiny_engines import engine_of
 from tiny_models import build_model
 
 from kltui.kernels import native
-from kltui.scoring.engine import Engine
-from kltui.scoring.loading import Loaded
 from kltui.scoring.rotary import REPLACED, NativeRotary
-from kltui.scoring.settings import ScoringSettings
 
 
 def ids_of(rows: int, width: int) -> torch.Tensor:
@@ -20,12 +18,6 @@ def ids_of(rows: int, width: int) -> torch.Tensor:
 def own_function(model):
     """The function beside the model's own class."""
     return getattr(sys.modules[type(model).__module__], REPLACED, None)
-
-
-def engine_of(model, dtype: torch.dtype = torch.float32) -> Engine:
-    loaded = Loaded(model.to(dtype).requires_grad_(False), model.config, "sdpa", dtype, ())
-    with torch.inference_mode():
-        return Engine(loaded, ScoringSettings(), torch.device("cpu"), "none")
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "qwen3", "mixtral"])

@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from folder_changes import change_config, change_tensors
+from safetensors.torch import load_file
 from tiny_models import VOCAB, WIDTH, build_tokenizer, write_model
 
 from kltui.errors import KltuiError
@@ -18,18 +19,6 @@ N_LAYERS = 3  # of the tiny llama
 def load(folder):
     config = loading.load_config(folder)
     return loading.load_model(folder, config, "float32", "none", torch.device("cpu"), False)
-
-
-def change_tensors(folder, change):
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def change_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def projections(tensors):
