@@ -72,10 +72,13 @@ def leave_out_encoders(model: Any) -> tuple[str, ...]:
     """Removes the model's encoders of images and sound, which text does not pass through; the names of their modules."""
     left_out = []
     for kind in _ENCODED:
-        encoder = model.get_encoder(kind) if hasattr(model, "set_encoder") else model
+        encoder = model.get_encoder(kind)
         name = next((name for name, module in model.named_modules() if module is encoder), "")
         if name and not any(part is model.get_input_embeddings() for part in encoder.modules()):
-            model.set_encoder(None, kind)
+            around, _, own = name.rpartition(".")
+            setattr(
+                model.get_submodule(around), own, None
+            )  # set_encoder of transformers 5.0 fails for images
             left_out.append(name)
     return tuple(left_out)
 

@@ -110,6 +110,17 @@ def test_the_image_encoder_is_left_out_of_memory(name, tmp_path):
     assert sum(p.numel() for n, p in whole.named_parameters() if n.startswith(loaded.left_out[0]))
 
 
+def test_the_encoder_is_left_out_where_transformers_cannot_replace_it(tmp_path, monkeypatch):
+    """set_encoder("image") raises a ValueError in transformers 5.0."""
+    import transformers
+
+    def failing(*_given, **_named):
+        raise ValueError("Unnrecognized modality")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "set_encoder", failing)
+    assert load(write_model(tmp_path, "qwen2_vl")).left_out == ("model.visual",)
+
+
 def test_the_head_in_the_files_counts_where_the_configuration_is_silent(tmp_path):
     """As in Mistral-Small-3.1, whose config.json says nothing of it: the family's own default would tie it."""
     folder = write_model(tmp_path, "mistral3", tie_word_embeddings=False)
