@@ -199,7 +199,7 @@ class Checkpoints:
 
 # A checkpoint's state is that of its item in a job that waits or runs, else of the item that ended last; unfinished items of
 # stopped jobs are ignored. SQLite takes the other columns from the row with the maximum. Only vectors of the present weights
-# count.
+# count; of the final ones, those without any value only where there is no other.
 _CHECKPOINT_ROWS = """
 WITH item AS (
     SELECT checkpoint_id, status, error, hint, ended, status IN ('done', 'failed') AS is_over,
@@ -210,9 +210,9 @@ WITH item AS (
            MAX(CASE WHEN is_over THEN COALESCE(ended, 0) WHEN status = 'running' THEN 3e12 ELSE 2e12 END)
     FROM item WHERE is_over OR is_waiting GROUP BY checkpoint_id
 ), final AS (
-    SELECT v.checkpoint_id, v.mean_loglik, MAX(v.id) FROM vector v {facts}
+    SELECT v.checkpoint_id, v.mean_loglik, MAX(v.id * (v.mean_loglik IS NOT NULL)) FROM vector v {facts}
     JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
-    WHERE v.layer = -1 AND v.mean_loglik IS NOT NULL {only} GROUP BY v.checkpoint_id
+    WHERE v.layer = -1 {only} GROUP BY v.checkpoint_id
 ), lens AS (
     SELECT v.checkpoint_id, COUNT(DISTINCT v.layer) AS layers FROM vector v {facts}
     JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
@@ -277,7 +277,8 @@ def _word(stored: object) -> str:
 
 def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:
     (cid, run, step, kind, location, revision, commit, quant, seed, size, type_, parent, tags) = row[:13]
-    tokenizer, weights, scored, mean, layers, item_status, error, hint = row[13:]
+    tokenizer, weights, has_vector, mean, layers, item_status, error, hint = row[13:]
+    scored = isinstance(mean, float)
     source: Source = (
         HubSource(str(location), str(revision), str(commit))
         if kind == "hub"
@@ -298,24 +299,26 @@ def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:
     return CheckpointRow(
         id=int(str(cid)),
         checkpoint=checkpoint,
-        scored=bool(scored),
+        scored=scored,
         layers=int(str(layers)),
         mean_loglik=float(mean) if isinstance(mean, float) else math.nan,
-        status=_status(bool(scored), str(item_status or "")),
+        status=_status(scored, bool(has_vector), str(item_status or "")),
         error=str(error or ""),
         hint=str(hint or ""),
         weights=str(weights),
     )
 
 
-def _status(scored: bool, item: str) -> CheckpointStatus:
+def _status(scored: bool, has_vector: bool, item: str) -> CheckpointStatus:
     if item == "failed":
         return "failed"
     if item == "running":
         return "running"
     if scored:
         return "scored"
-    return "queued" if item == "queued" else "new"
+    if item == "queued":
+        return "queued"
+    return "empty" if has_vector else "new"
 
 
 def _optional_int(value: object) -> int | None:
@@ -407,6 +410,17 @@ class Vectors:
         )
         rows = self._db.execute(query, (corpus_id, FINAL_LAYER))
         return {int(id_): (float(mean), int(gaps), int(vector)) for id_, mean, gaps, vector in rows}
+
+    @decoded
+    def empty(self, corpus_id: int) -> set[int]:
+        """The ids of checkpoints with a final vector of their present weights over a corpus that has no value for any text."""
+        self._checks.require("checkpoint", "vector")
+        query = (
+            f"SELECT v.checkpoint_id FROM vector v {self._checks.facts}"
+            " JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights"
+            " WHERE v.corpus_id = ? AND v.layer = ? AND v.mean_loglik IS NULL"
+        )
+        return {int(id_) for (id_,) in self._db.execute(query, (corpus_id, FINAL_LAYER))}
 
     @decoded
     def n_layers(self, corpus_id: int) -> dict[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.store import Store
-    from kltui.store.rows import CheckpointRow
+    from kltui.store.rows import CheckpointRow, CheckpointStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,27 @@ def stored_losses(means: Mapping[int, tuple[float, int, int]], mean_bytes: float
 
 
 def on_corpus(
-    rows: Sequence[CheckpointRow], means: Mapping[int, tuple[float, int, int]], n_layers: Mapping[int, int]
+    rows: Sequence[CheckpointRow],
+    means: Mapping[int, tuple[float, int, int]],
+    empty: Collection[int],
+    n_layers: Mapping[int, int],
 ) -> list[CheckpointRow]:
-    """The rows with the vectors of one corpus only; `means` as for `stored_losses`, `n_layers` {checkpoint id: lens vectors}."""
-    return [_on_corpus(row, means.get(row.id), n_layers.get(row.id, 0)) for row in rows]
+    """The rows with the vectors of one corpus only; `means` as for `stored_losses`, `n_layers` {checkpoint id: lens vectors}.
+
+    `empty` are the ids of checkpoints with a vector on it without any value.
+    """
+    return [_on_corpus(row, means.get(row.id), row.id in empty, n_layers.get(row.id, 0)) for row in rows]
 
 
-def _on_corpus(row: CheckpointRow, found: tuple[float, int, int] | None, layers: int) -> CheckpointRow:
+def _on_corpus(
+    row: CheckpointRow, found: tuple[float, int, int] | None, is_empty: bool, layers: int
+) -> CheckpointRow:
     if found is not None:
         return replace(row, layers=layers, mean_loglik=found[0])
-    status = "elsewhere" if row.status == "scored" else row.status
+    here: dict[CheckpointStatus, CheckpointStatus] = (
+        {"scored": "empty"} if is_empty else {"scored": "elsewhere", "empty": "new"}
+    )
+    status = here.get(row.status, row.status)
     return replace(row, scored=False, layers=layers, mean_loglik=math.nan, status=status)
 
 

@@ -143,7 +143,8 @@ class Workspace(StoredDistances):
         if len(self.corpora()) < 2:
             return rows
         vectors, corpus = self._store.vectors, self.corpus()
-        return on_corpus(rows, vectors.means(corpus.id), vectors.n_layers(corpus.id))
+        means, empty = vectors.means(corpus.id), vectors.empty(corpus.id)
+        return on_corpus(rows, means, empty, vectors.n_layers(corpus.id))
 
     @at_one_moment
     def beginning(self, n: int) -> Beginning | None:

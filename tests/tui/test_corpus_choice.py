@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,39 @@ async def test_the_interface_begins_on_the_corpus_asked_for(folder: Path, until)
     async with app.run_test(size=(150, 40)) as pilot:
         await pilot.press("6")
         await until(pilot, lambda: "2 checkpoints" in text_of(app))
+
+
+async def test_a_checkpoint_without_any_value_is_not_shown_as_never_scored(tmp_path: Path, until) -> None:
+    nothing, values = np.full(30, np.nan), np.linspace(-60, -40, 30)
+    with closing(Store.write(tmp_path)) as store, store.atomic():
+        corpora = [
+            store.corpora.add(Corpus(tuple(f"{k} {i}" for i in range(30))), f"{k}.json") for k in (1, 2)
+        ]
+        for name, on in {"good": (values, values), "here": (nothing, values), "both": (nothing, nothing), "new": (),
+                         "import": (nothing,), "retried": (nothing, nothing, values)}.items():  # fmt: skip
+            row = store.checkpoints.upsert(Checkpoint(name, LocalSource(tmp_path / name)))
+            weights = f"import:{name}" if name == "import" else name
+            store.checkpoints.set_weights(row, weights)
+            for k, vector in enumerate(on):
+                key, counts = {"weights": weights, "k": str(k)}, np.isfinite(vector).astype(np.int32)
+                store.vectors.put(row, corpora[k % 2], None, key, "bos=auto", vector, counts, None)
+    with Workspace.open(tmp_path) as ws:
+        first, second = (row.sha256 for row in ws.corpora())
+        assert {row.name: row.status for row in ws.checkpoints()} == {
+            "good": "scored", "here": "scored", "both": "empty", "new": "new", "import": "empty", "retried": "scored"
+        }  # fmt: skip
+        for over, here, imported in ((first, "empty", "empty"), (second, "scored", "new")):
+            ws.choose_corpus(over)
+            rows = {row.name: row for row in ws.checkpoints_on_corpus()}
+            assert (rows["here"].status, rows["import"].status) == (here, imported)
+            assert (rows["both"].status, rows["new"].status) == ("empty", "new")
+            assert {row.scored for row in rows.values() if row.status == "empty"} == {False}
+    app = KltuiApp(tmp_path, basis=Basis(over=first))
+    async with app.run_test(size=(150, 40)) as pilot:
+        await until(pilot, lambda: "6 checkpoints" in text_of(app))
+        assert sum("○ empty" in line for line in lines_of(app)) == 3
+        for name, way_out in {"here": "Press s to score it again", "import": "kltui --import"}.items():
+            app.set_cursor(name)
+            await until(pilot, lambda name=name: f"name        {name}" in text_of(app))
+            said = " ".join(" ".join(line.partition("│")[2].split()) for line in lines_of(app))
+            assert "empty: no text has a value" in said and "tokenizer" in said and way_out in said

@@ -21,8 +21,16 @@ if TYPE_CHECKING:
     from kltui.workspace.losses import StoredLoss
 
 NAMED = 12
-STATES = {"new": "new: not scored", "elsewhere": "not scored on this corpus", "stopped": "not scored"}
+STATES = {
+    "new": "new: not scored",
+    "elsewhere": "not scored on this corpus",
+    "stopped": "not scored",
+    "empty": "empty: no text has a value",
+}
 ELSEWHERE = "Scored on another corpus only; O selects the corpus that is shown."
+EMPTY = "Its stored vector has no value for any text, so it is on no map. The usual reason is a tokenizer that fits neither"
+EMPTY_SCORED = f"{EMPTY} model nor texts, or texts of fewer than two tokens. Press s to score it again."
+EMPTY_IMPORTED = f"{EMPTY} model nor texts. Import it again with values: kltui --import."
 ERRORS_AT_ONCE = 32  # vectors read in one go
 REST_SECONDS = 1.0  # without a key, after which vectors out of view are read
 NAME_CELLS = 12  # width of the names of facts
@@ -177,9 +185,10 @@ class RegistryView(View):
         return lines
 
     def _why_not_scored(self, row: CheckpointRow, width: int) -> list[list[Span]]:
-        """Lines on a checkpoint that was being scored when its job ended, or is scored on another corpus only."""
-        said = ELSEWHERE if row.status == "elsewhere" else ""
-        if self.runs.state_of(row) == "stopped":
+        """Lines on a checkpoint that was being scored when its job ended, has no values, or is scored on another corpus only."""
+        empty = EMPTY_IMPORTED if row.weights.startswith("import:") else EMPTY_SCORED
+        said = {"elsewhere": ELSEWHERE, "empty": empty}.get(state := self.runs.state_of(row), "")
+        if state == "stopped":
             said = self.kl.snapshot.stopped[row.name].words
         look = self.look
         return [[], *([(part, look("warning"))] for part in wrapped(said, max(8, width)))] if said else []

@@ -31,6 +31,7 @@ STATUS = {
     "failed": ("✗", "x", "bad"),
     "elsewhere": ("○", ".", "muted"),
     "stopped": ("◌", ":", "warning"),
+    "empty": ("○", "0", "warning"),
 }
 WORDS = {"elsewhere": "not here"}  # for states whose names are too long for their column
 
@@ -293,8 +294,9 @@ class RunTree(Table):
         ]
 
     def state_of(self, row: CheckpointRow) -> str:
-        """The checkpoint's status, or "stopped" if it is new and a job that has ended was scoring it."""
-        return "stopped" if row.status == "new" and row.name in self.kl.snapshot.stopped else row.status
+        """The checkpoint's status, or "stopped" if it has no values and a job that has ended was scoring it."""
+        is_stopped = row.status in ("new", "empty") and row.name in self.kl.snapshot.stopped
+        return "stopped" if is_stopped else row.status
 
     def _loss_cells(self, row: CheckpointRow) -> list[Cell]:
         """The cells of the loss and of its standard error, or instead that it is scored on another corpus only."""
