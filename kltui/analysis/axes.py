@@ -49,9 +49,14 @@ def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
     for start in range(0, len(L), BLOCK_ROWS):
         complete &= np.isfinite(L[start : start + BLOCK_ROWS]).all(axis=0)
     if (n := int(complete.sum())) < 2:
+        way_out = (
+            "exclude checkpoints with unscored texts (f in the interface, --exclude)"
+            if L.shape[1] > 1
+            else "score a corpus of more texts"
+        )
         raise KltuiError(
             f"{'1 text is' if n else 'no text is'} scored for every checkpoint of the map",
-            "Coordinates need two or more: exclude checkpoints with unscored texts (f in the interface, --exclude).",
+            f"Coordinates need two or more: {way_out}.",
         )
     return np.flatnonzero(complete)
 

@@ -49,6 +49,13 @@ def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
     return out
 
 
+def all_texts_empty() -> KltuiError:
+    """The error for a map over texts of which none has a byte."""
+    return KltuiError(
+        "every text of the corpus is empty, so a KL per byte is undefined", "Score texts that have content."
+    )
+
+
 def all_left_out(left_out: Mapping[str, str]) -> KltuiError:
     """The error where every vector is left out, with the first one's reason."""
     name, why = next(iter(left_out.items()))

@@ -135,6 +135,8 @@ def kl_pair(
     if n < d.size:
         first, d, size = first[used], d[used], size[used]
     mean_bytes = float(size.mean())
+    if mean_bytes == 0.0:  # texts without bytes, such as empty responses: KL per byte is undefined
+        return KL(math.nan, math.nan, n, used.size - n, mean_bytes)
     d = d - d.mean()
     d *= d
     m2 = float(d.mean())

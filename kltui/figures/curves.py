@@ -29,7 +29,7 @@ from kltui.view.curve_content import KINDS, Content, PanelKind
 from kltui.view.curve_panels import only
 from kltui.view.sections import resampling as resampling_section
 from kltui.view.sections.context import Context
-from kltui.view.sections.diffusion import typical, window_distances, window_errors
+from kltui.view.sections.diffusion import exponents_of, typical, window_distances, window_errors
 from kltui.view.sections.section import MissingError
 from kltui.view.sections.stabilisation import LEVELS, settled_words
 from kltui.workspace.alert_limits import alert_limits
@@ -166,7 +166,7 @@ def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[
         if s is None or s.step is None:
             notes.append(f"{c.run} has not settled at {levels[0] if s is None else s.level:g} bits/byte")
             continue
-        y = [v for v in c.values if v > 0]
+        y = [v for v in c.values if v > 0] or [0.0]
         colour = slot_colour(ctx.slots.get(c.run, 0))
         step, between = settled_words(s)
         said = "" if between in ("-", step) else f" ({between})"
@@ -213,12 +213,7 @@ def _line(run: str, found: Sequence[tuple[float, float, float]], slots: Slots, *
 
 def diffusion(ctx: Context) -> PaperFigure:
     """Squared distances from the start of median c_q of each run, in likelihood and weight space, and exponents by start."""
-    exponents = ctx.exponents
-    if not exponents:
-        raise MissingError(
-            f"no run has a start followed by {ctx.choice.window} saved checkpoints after its warm-up",
-            f"score runs with at least {ctx.choice.window + 1} evenly spaced steps",
-        )
+    exponents = exponents_of(ctx)
     panels = [_growth(ctx, exponents, weights=False)]
     weighted = [e for e in exponents if math.isfinite(e.c_w)]
     if weighted:

@@ -81,6 +81,8 @@ def trajectories_3d(ctx: Context, by: str = "run") -> PaperFigure:
         ctx.notify(f"t-SNE of {len(shown)} points in three dimensions")
         xyz = shown.coordinates("tsne", 3, perplexity=PERPLEXITY)
         panels.append(panel("t-SNE in three dimensions", shown, xyz, look, unit=""))
+    if "pca" not in ctx.made_pictures:
+        raise ctx.picture_problems[0]
     kept = kept_words(ctx.made_pictures["pca"], 3)
     panels.append(panel(f"PCA, {UNIT}, {kept}", shown, ctx.pictures["pca"], look, unit=""))
     notes = (ctx.basis, *complete_words(shown), *_shaded_words(shown, look), f"made with {version_words()}")
@@ -93,7 +95,9 @@ def _shaded_words(shown: Map, look: Colouring) -> tuple[str, ...]:
 
 
 def kept_words(made: Picture, dims: int) -> str:
-    """The share of the sum of squared distances that the first `dims` axes of a PCA preserve, for a title."""
+    """The share of the sum of squared distances that the first `dims` axes of a PCA preserve, for a title; equal vectors have none."""
+    if not any(made.axis_share):
+        return "all vectors are equal"
     return f"{dims} axes keep {sum(made.axis_share[:dims]):.0%}"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -87,7 +87,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Panel:
-    """Two (or three) axes with their layers; `equal`: both axes have the same unit. `value_*` concern the colour scale."""
+    """Two (or three) axes with their layers; `equal`: both axes have the same unit. `value_*` concern the colour scale.
+
+    An axis or colour scale that is to be logarithmic is linear if no value is positive, as for KLs of equal vectors.
+    """
 
     title: str
     x: FigureAxis
@@ -99,6 +102,18 @@ class Panel:
     value_log: bool = False
     value_limits: tuple[float, float] | None = None
     turned: tuple[float, float] | None = None  # azimuth and elevation, degrees, of three axes
+
+    def __post_init__(self) -> None:
+        for which in ("x", "y"):
+            axis: FigureAxis = getattr(self, which)
+            if axis.scale == "log" and not _any_positive(getattr(layer, which) for layer in self.layers):
+                object.__setattr__(self, which, replace(axis, scale="linear"))
+        if self.value_log and not _any_positive(v.value for v in self.layers if v.value is not None):
+            object.__setattr__(self, "value_log", False)
+
+
+def _any_positive(arrays: Iterable[Array]) -> bool:
+    return any(bool((np.isfinite(array) & (array > 0)).any()) for array in arrays)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from kltui.store.damage import decoded
 
 JobStatus = Literal["queued", "running", "paused", "done", "failed", "stopped", "lost"]
 ItemStatus = Literal["queued", "running", "done", "failed"]
-CheckpointStatus = Literal["new", "queued", "running", "scored", "elsewhere", "empty", "failed"]
+CheckpointStatus = Literal["new", "queued", "running", "scored", "elsewhere", "empty", "layers", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class CheckpointRow:
     """A registered checkpoint. `scored`, `layers` and `mean_loglik` are about the vectors of its present weights.
 
     Those are its vectors on any corpus, or on one: `status` is then "elsewhere" if it is scored on other corpora only.
-    "empty" is one whose final vector has no value for any text; it is not `scored`.
+    Not `scored` are also "empty", if the final vector has no value for any text, and "layers", if there are only lens vectors.
 
     `layers` is the number of lens vectors, `mean_loglik` that of the newest final vector in nats per scored text (NaN without
     one), `weights` the identity of the weights ("" before it is known). `error` and `hint` are those of the last failure.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import sys
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -34,9 +35,13 @@ class WeightDistances:
         )
 
     def all(self) -> dict[tuple[str, str], float]:
-        """Every stored squared distance, {(weights a, weights b): distance}, each in both orders."""
+        """Every stored squared distance, {(weights a, weights b): distance}, each in both orders.
+
+        Negative and infinite ones, which are no distances, count as unknown.
+        """
         self._checks.require("weight_distance")
-        stored = self._db.execute("SELECT a_weights, b_weights, sqdist FROM weight_distance NOT INDEXED")
+        query = "SELECT a_weights, b_weights, sqdist FROM weight_distance NOT INDEXED WHERE sqdist BETWEEN 0 AND ?"
+        stored = self._db.execute(query, (sys.float_info.max,))
         return {pair: d for a, b, d in stored for pair in ((a, b), (b, a))}
 
 

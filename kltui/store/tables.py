@@ -302,14 +302,14 @@ def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:
         scored=scored,
         layers=int(str(layers)),
         mean_loglik=float(mean) if isinstance(mean, float) else math.nan,
-        status=_status(scored, bool(has_vector), str(item_status or "")),
+        status=_status(scored, str(item_status or ""), bool(has_vector), bool(layers)),
         error=str(error or ""),
         hint=str(hint or ""),
         weights=str(weights),
     )
 
 
-def _status(scored: bool, has_vector: bool, item: str) -> CheckpointStatus:
+def _status(scored: bool, item: str, has_vector: bool, has_layers: bool) -> CheckpointStatus:
     if item == "failed":
         return "failed"
     if item == "running":
@@ -318,7 +318,7 @@ def _status(scored: bool, has_vector: bool, item: str) -> CheckpointStatus:
         return "scored"
     if item == "queued":
         return "queued"
-    return "empty" if has_vector else "new"
+    return "empty" if has_vector else "layers" if has_layers else "new"
 
 
 def _optional_int(value: object) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,7 @@ OF_ROWS = (
     "_named",
     "suggested_pairs",
     "with_layers",
+    "of_status",
 )
 FIRST_ROWS = 400  # checkpoints of a large workspace that are listed before all are read: more than any terminal has lines
 
@@ -273,6 +275,11 @@ class Snapshot:
             label: sum(self.by_name[name].scored for name in self.names_of_label(label))
             for label in self.labels
         }
+
+    @cached_property
+    def of_status(self) -> Counter[str]:
+        """How many checkpoints have each status."""
+        return Counter(row.status for row in self.rows)
 
     @cached_property
     def n_scored(self) -> int:

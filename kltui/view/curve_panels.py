@@ -11,14 +11,14 @@ from kltui.analysis.number_text import figure
 from kltui.analysis.scale import PUBLISHED
 from kltui.analysis.spikes import Spike, run_figures, spikes
 from kltui.view.curve_content import WINDOWS, Content, Settled
-from kltui.view.sections.stabilisation import LEVELS
+from kltui.view.sections.diffusion import are_defined, undefined_words
+from kltui.view.sections.stabilisation import EQUAL, LEVELS
 
 if TYPE_CHECKING:
     from kltui.analysis.curves import Curve
     from kltui.analysis.map import Map
 
 NO_RUN = "no run has two scored checkpoints with steps: press 1, then s to score more"
-EQUAL = "no run has two scored steps that differ: all vectors of a run are equal, so every KL is 0"
 
 
 def settled(shown: Map, levels: Sequence[float] = LEVELS) -> Settled:
@@ -100,8 +100,8 @@ def to_marked(shown: Map, a: str) -> Content:
 
 def exponents(shown: Map, fits: Sequence[Exponent], window: int) -> Content:
     """Diffusion exponents in likelihood space, with those published for the runs' sizes."""
-    made = curves.exponent_curves(fits)
-    why = "" if made else no_window(shown, window)
+    made = curves.exponent_curves(fits) if are_defined(fits) else []
+    why = "" if made else undefined_words(window) if fits else no_window(shown, window)
     return Content(tuple(made), published_exponents(shown), missing=why)
 
 

@@ -90,17 +90,25 @@ def scatter(
 def draw(series: Sequence[Series], frame: PlotFrame, style: Style) -> str:
     """The plot as lines of text without a final newline, with SGR codes if `style.colour`.
 
-    Without finite values it is one line that says so. No line is wider than `style.width`.
+    Without finite values, or positive ones on a logarithmic axis, it is one line that says so. No line is wider than `style.width`.
     """
     style = Style(
         max(style.width, _MIN_WIDTH), max(style.height, _MIN_HEIGHT), style.colour, style.ascii_only
     )
     xs, ys = _transformed(series, frame)
     if not any(len(x) for x in xs):
-        return _fit(_words(frame.title or "plot", style) + ": no finite values to draw", style.width)
+        kind = "positive" if "log" in (frame.xscale, frame.yscale) and _any_finite(series) else "finite"
+        return _fit(_words(frame.title or "plot", style) + f": no {kind} values to draw", style.width)
     canvas = _Canvas.fitted(frame, xs, ys, style)
     rows = [*_heading(frame, style), *canvas.rows(series, xs, ys), *_footing(series, frame, style)]
     return "\n".join(rows)
+
+
+def _any_finite(series: Sequence[Series]) -> bool:
+    return any(
+        bool((np.isfinite(np.asarray(one.x, float)) & np.isfinite(np.asarray(one.y, float))).any())
+        for one in series
+    )
 
 
 def _transformed(series: Sequence[Series], frame: PlotFrame) -> tuple[list[Floats], list[Floats]]:

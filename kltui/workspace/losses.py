@@ -61,10 +61,10 @@ def _on_corpus(
 ) -> CheckpointRow:
     if found is not None:
         return replace(row, layers=layers, mean_loglik=found[0])
-    here: dict[CheckpointStatus, CheckpointStatus] = (
-        {"scored": "empty"} if is_empty else {"scored": "elsewhere", "empty": "new"}
-    )
-    status = here.get(row.status, row.status)
+    status: CheckpointStatus = row.status
+    if status in ("scored", "empty", "layers", "new"):
+        lacks: CheckpointStatus = "elsewhere" if row.status == "scored" else "new"
+        status = "empty" if is_empty else "layers" if layers else lacks
     return replace(row, scored=False, layers=layers, mean_loglik=math.nan, status=status)
 
 

@@ -23,8 +23,13 @@ def gram_on(device: str) -> CentredGram | None:
     return device_gram(device)
 
 
-def nothing_scored() -> KltuiError:
-    """The error for a workspace without vectors."""
+def nothing_scored(*, has_layers: bool = False) -> KltuiError:
+    """The error for a workspace without final vectors; `has_layers`: it has lens vectors."""
+    if has_layers:
+        return StoreError(
+            "only lens vectors are stored, and maps need the final vectors of checkpoints",
+            "Score the checkpoints, or import their final vectors: kltui --import.",
+        )
     return StoreError(
         "nothing is scored in this workspace yet",
         "Score something first: kltui --batch job.toml, or start a job in the Jobs screen.",

@@ -482,7 +482,9 @@ class Workspace(StoredDistances):
             wished = groups.get((corpus_id, settings), settings)
             rows = [v for v in rows if of[v.id] == wished]
         if not rows:
-            raise nothing_scored()
+            raise nothing_scored(
+                has_layers=any(v.layer is not None and v.corpus_id == corpus_id for v in every)
+            )
         group = one_group(rows, of, strict=names is not None)
         # Rows are sorted by age, so that the newest vector of each checkpoint and layer is chosen; one with exactly the
         # requested settings takes precedence.
@@ -504,11 +506,19 @@ class Workspace(StoredDistances):
         rows_in: BinaryIO | None = None,
     ) -> Map:
         """The map of the chosen vectors; with `minuend`, of those minus the chosen ones (pmi = l(y | x) - l(y))."""
-        from kltui.analysis.emptying import LEFT_OUT, all_complete, all_left_out, emptying
+        from kltui.analysis.emptying import (
+            LEFT_OUT,
+            all_complete,
+            all_left_out,
+            all_texts_empty,
+            emptying,
+        )
         from kltui.analysis.map import Map, shared_counts
 
         corpus_id = chosen[0][1].corpus_id
         text_bytes_N = self._store.corpora.text_bytes(corpus_id)
+        if not text_bytes_N.any():
+            raise all_texts_empty()
         ids = [v.id for _, v in chosen]
         loglik_KN, n_scored_KN = self._store.vectors.load(ids, len(text_bytes_N), rows_in)
         if minuend is not None:

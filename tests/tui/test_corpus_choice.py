@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from screen_text import lines_of, text_of
 
 from kltui.corpus.corpus import Corpus
+from kltui.errors import KltuiError
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
 from kltui.tui.app import KltuiApp
@@ -99,37 +101,83 @@ async def test_the_interface_begins_on_the_corpus_asked_for(folder: Path, until)
         await until(pilot, lambda: "2 checkpoints" in text_of(app))
 
 
-async def test_a_checkpoint_without_any_value_is_not_shown_as_never_scored(tmp_path: Path, until) -> None:
-    nothing, values = np.full(30, np.nan), np.linspace(-60, -40, 30)
-    with closing(Store.write(tmp_path)) as store, store.atomic():
+NOTHING, VALUES = np.full(30, np.nan), np.linspace(-60, -40, 30)
+#: {checkpoint: its vectors, as (corpus, layer, values)}
+ODD: dict[str, list[tuple[int, int | None, np.ndarray]]] = {
+    "good": [(0, None, VALUES), (1, None, VALUES)],
+    "here": [(0, None, NOTHING), (1, None, VALUES)],
+    "both": [(0, None, NOTHING), (1, None, NOTHING)],
+    "new": [],
+    "import": [(0, None, NOTHING)],
+    "again": [(0, None, NOTHING), (1, None, NOTHING), (0, None, VALUES)],
+    "lens": [(0, 0, VALUES), (0, 1, VALUES)],
+    "lens too": [(0, 0, VALUES), (0, None, NOTHING)],
+}
+
+
+def odd_workspace(folder: Path, names: Sequence[str]) -> Path:
+    """Checkpoints of ODD on two corpora."""
+    with closing(Store.write(folder)) as store, store.atomic():
         corpora = [
             store.corpora.add(Corpus(tuple(f"{k} {i}" for i in range(30))), f"{k}.json") for k in (1, 2)
         ]
-        for name, on in {"good": (values, values), "here": (nothing, values), "both": (nothing, nothing), "new": (),
-                         "import": (nothing,), "retried": (nothing, nothing, values)}.items():  # fmt: skip
-            row = store.checkpoints.upsert(Checkpoint(name, LocalSource(tmp_path / name)))
+        for name in names:
+            row = store.checkpoints.upsert(Checkpoint(name, LocalSource(folder / name)))
             weights = f"import:{name}" if name == "import" else name
             store.checkpoints.set_weights(row, weights)
-            for k, vector in enumerate(on):
+            for k, (corpus, layer, vector) in enumerate(ODD[name]):
                 key, counts = {"weights": weights, "k": str(k)}, np.isfinite(vector).astype(np.int32)
-                store.vectors.put(row, corpora[k % 2], None, key, "bos=auto", vector, counts, None)
-    with Workspace.open(tmp_path) as ws:
+                store.vectors.put(row, corpora[corpus], layer, key, "bos=auto", vector, counts, None)
+    return folder
+
+
+async def test_a_checkpoint_without_values_or_final_vector_is_not_shown_as_never_scored(
+    tmp_path: Path, until
+) -> None:
+    with Workspace.open(odd_workspace(tmp_path, list(ODD))) as ws:
         first, second = (row.sha256 for row in ws.corpora())
-        assert {row.name: row.status for row in ws.checkpoints()} == {
-            "good": "scored", "here": "scored", "both": "empty", "new": "new", "import": "empty", "retried": "scored"
-        }  # fmt: skip
-        for over, here, imported in ((first, "empty", "empty"), (second, "scored", "new")):
+        on_any = ("scored", "scored", "empty", "new", "empty", "scored", "layers", "empty")
+        assert {row.name: row.status for row in ws.checkpoints()} == dict(zip(ODD, on_any, strict=True))
+        here = ("scored", "empty", "empty", "new", "empty", "scored", "layers", "empty")
+        there = ("scored", "scored", "empty", "new", "new", "empty", "new", "new")
+        for over, states in ((first, here), (second, there)):
             ws.choose_corpus(over)
-            rows = {row.name: row for row in ws.checkpoints_on_corpus()}
-            assert (rows["here"].status, rows["import"].status) == (here, imported)
-            assert (rows["both"].status, rows["new"].status) == ("empty", "new")
-            assert {row.scored for row in rows.values() if row.status == "empty"} == {False}
+            rows = ws.checkpoints_on_corpus()
+            assert {row.name: row.status for row in rows} == dict(zip(ODD, states, strict=True))
+            assert all(row.scored == (row.status == "scored") for row in rows)
     app = KltuiApp(tmp_path, basis=Basis(over=first))
     async with app.run_test(size=(150, 40)) as pilot:
-        await until(pilot, lambda: "6 checkpoints" in text_of(app))
-        assert sum("○ empty" in line for line in lines_of(app)) == 3
-        for name, way_out in {"here": "Press s to score it again", "import": "kltui --import"}.items():
+        await until(pilot, lambda: "8 checkpoints" in text_of(app))
+        assert sum("○ empty" in line for line in lines_of(app)) == 4
+        for name, words in {
+            "here": "empty: no text has a value tokenizer Press s to score it again",
+            "import": "empty: no text has a value tokenizer kltui --import",
+            "lens": "layers: no final vector Press s to score it kltui --import",
+        }.items():
             app.set_cursor(name)
             await until(pilot, lambda name=name: f"name        {name}" in text_of(app))
             said = " ".join(" ".join(line.partition("│")[2].split()) for line in lines_of(app))
-            assert "empty: no text has a value" in said and "tokenizer" in said and way_out in said
+            assert not [word for word in words.split() if word not in said]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("both", "import"), "2 with a vector in which no text has a value"),
+        (("lens", "new"), "1 with lens vectors only"),
+    ],
+)
+async def test_screens_without_a_usable_vector_say_what_is_stored(
+    names: tuple[str, ...], words: str, tmp_path: Path, until
+) -> None:
+    with Workspace.open(odd_workspace(tmp_path, names)) as ws:
+        over = ws.corpora()[0].sha256
+        why = "no vector can be used" if "both" in names else "only lens vectors are stored"
+        with pytest.raises(KltuiError, match=why):
+            ws.map(corpus=over)
+    app = KltuiApp(tmp_path, basis=Basis(over=over))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "2 checkpoints" in text_of(app))
+        for key in "34567890":
+            await pilot.press(key)
+            await until(pilot, lambda: f"1   {words}: see why" in text_of(app))

@@ -101,7 +101,8 @@ def test_awkward_values_draw(y: list[float], logx: bool, logy: bool) -> None:
 def test_nothing_to_draw_is_said() -> None:
     for series in ([], [Series("a", [], [])], [Series("a", [1.0], [nan])]):
         assert line_plot(series, title="loss") == "loss: no finite values to draw"
-    assert line_plot([Series("a", [1], [-1])], logy=True) == "plot: no finite values to draw"
+    for y in (-1, 0):
+        assert line_plot([Series("a", [1], [y])], logy=True) == "plot: no positive values to draw"
 
 
 def test_a_single_point_and_an_isolated_point_are_seen() -> None:

@@ -26,10 +26,12 @@ STATES = {
     "elsewhere": "not scored on this corpus",
     "stopped": "not scored",
     "empty": "empty: no text has a value",
+    "layers": "layers: no final vector",
 }
 ELSEWHERE = "Scored on another corpus only; O selects the corpus that is shown."
 EMPTY = "Its stored vector has no value for any text, so it is on no map. The usual reason is a tokenizer that fits neither"
 EMPTY_SCORED = f"{EMPTY} model nor texts, or texts of fewer than two tokens. Press s to score it again."
+LAYERS = "Only its lens vectors are stored, and maps need the final one. Press s to score it, or import it: kltui --import."
 EMPTY_IMPORTED = f"{EMPTY} model nor texts. Import it again with values: kltui --import."
 ERRORS_AT_ONCE = 32  # vectors read in one go
 REST_SECONDS = 1.0  # without a key, after which vectors out of view are read
@@ -187,7 +189,9 @@ class RegistryView(View):
     def _why_not_scored(self, row: CheckpointRow, width: int) -> list[list[Span]]:
         """Lines on a checkpoint that was being scored when its job ended, has no values, or is scored on another corpus only."""
         empty = EMPTY_IMPORTED if row.weights.startswith("import:") else EMPTY_SCORED
-        said = {"elsewhere": ELSEWHERE, "empty": empty}.get(state := self.runs.state_of(row), "")
+        said = {"elsewhere": ELSEWHERE, "empty": empty, "layers": LAYERS}.get(
+            state := self.runs.state_of(row), ""
+        )
         if state == "stopped":
             said = self.kl.snapshot.stopped[row.name].words
         look = self.look

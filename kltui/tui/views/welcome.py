@@ -25,6 +25,8 @@ WANTS = {
     "scale": "needs runs, seeds, sizes or variants to compare with the medians",
 }
 
+UNUSABLE = {"empty": "with a vector in which no text has a value", "layers": "with lens vectors only"}
+
 
 def welcome(app: Session) -> list[tuple[str, str]]:
     """(ink, text) lines for the present screen if it has nothing to show yet, or cannot be read; otherwise []."""
@@ -42,6 +44,11 @@ def welcome(app: Session) -> list[tuple[str, str]]:
             ("accent", f"{len(snapshot.rows)} checkpoint{'s' * (len(snapshot.rows) != 1)}, none scored yet."),
             ("muted", f"{name.capitalize()}: {WANTS[name]}."),
             ("text", ""),
+        ]
+        lines += [
+            ("warning", f"1   {n} {words}: see why")
+            for status, words in UNUSABLE.items()
+            if (n := snapshot.of_status[status])
         ]
         if snapshot.active_jobs:
             return [*lines, ("text", "2   a job is running: watch it")]

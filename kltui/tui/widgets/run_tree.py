@@ -32,6 +32,7 @@ STATUS = {
     "elsewhere": ("○", ".", "muted"),
     "stopped": ("◌", ":", "warning"),
     "empty": ("○", "0", "warning"),
+    "layers": ("○", "0", "warning"),
 }
 WORDS = {"elsewhere": "not here"}  # for states whose names are too long for their column
 
@@ -295,7 +296,7 @@ class RunTree(Table):
 
     def state_of(self, row: CheckpointRow) -> str:
         """The checkpoint's status, or "stopped" if it has no values and a job that has ended was scoring it."""
-        is_stopped = row.status in ("new", "empty") and row.name in self.kl.snapshot.stopped
+        is_stopped = row.status in ("new", "empty", "layers") and row.name in self.kl.snapshot.stopped
         return "stopped" if is_stopped else row.status
 
     def _loss_cells(self, row: CheckpointRow) -> list[Cell]:

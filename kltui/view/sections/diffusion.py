@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -26,12 +27,7 @@ NOISE_NOTES = (
 
 def diffusion(ctx: Context) -> Section:
     """Exponents c_q, c_w, alpha and 2/c of each run: median and quartiles over starts, with ln D against ln tau."""
-    exponents, window = ctx.exponents, ctx.choice.window
-    if not exponents:
-        raise MissingError(
-            f"no run has a start followed by {window} saved checkpoints after its warm-up",
-            f"score runs with at least {window + 1} evenly spaced steps",
-        )
+    exponents, window = exponents_of(ctx), ctx.choice.window
     summaries = summarise(exponents)
     weighted = any(math.isfinite(e.c_w) for e in exponents)
     blocks: list[RenderableType] = [words("likelihood space: D_q(tau) = KL(start, start + tau) ~ tau^c_q")]
@@ -62,6 +58,29 @@ def diffusion(ctx: Context) -> Section:
     if ctx.choice.noise_corrected:
         data["noise_floors"] = [{"run": run, **asdict(floor)} for run, floor in _floors(exponents).items()]
     return Section("diffusion", "Diffusion exponents", tuple(blocks), tuple(notes), data, headline="")
+
+
+def exponents_of(ctx: Context) -> list[Exponent]:
+    """The exponents of all runs, of which one or more are defined. Raises MissingError if there are none."""
+    found, window = ctx.exponents, ctx.choice.window
+    if not found:
+        raise MissingError(
+            f"no run has a start followed by {window} saved checkpoints after its warm-up",
+            f"score runs with at least {window + 1} evenly spaced steps",
+        )
+    if not are_defined(found):
+        raise MissingError(undefined_words(window), "score more steps, or more texts")
+    return found
+
+
+def are_defined(exponents: Sequence[Exponent]) -> bool:
+    """Whether any of the exponents is a number, in likelihood or weight space."""
+    return any(math.isfinite(e.c_q) or math.isfinite(e.c_w) for e in exponents)
+
+
+def undefined_words(window: int) -> str:
+    """Why exponents are undefined although runs have enough checkpoints."""
+    return f"in every window of {window} saved checkpoints, the KL from the start is 0 or undefined, so there is no exponent"
 
 
 def _floors(exponents: list[Exponent]) -> dict[str, NoiseFloor]:

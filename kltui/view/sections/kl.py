@@ -13,6 +13,7 @@ from kltui.analysis.map import ConsecutiveKL, Map
 from kltui.analysis.scale import locate
 from kltui.view.sections.context import Context, below, finals
 from kltui.view.sections.section import MissingError, Plot, Section
+from kltui.view.sections.stabilisation import no_two_steps
 from kltui.view.tables import UNDEFINED, count, figure, table, with_error, words
 from kltui.view.textplot import PlotFrame, Series
 
@@ -149,10 +150,7 @@ def consecutive(ctx: Context) -> Section:
     runs = ctx.consecutive
     every = [x for xs in runs.values() for x in xs]
     if not every:
-        raise MissingError(
-            "no run has two scored checkpoints",
-            "score more steps of a run: revisions or a run folder with checkpoints",
-        )
+        raise no_two_steps(ctx)
     series = [
         Series(run, [x.step_to for x in xs], [x.kl for x in xs], slot=ctx.slots.get(run))
         for run, xs in runs.items()

@@ -78,7 +78,9 @@ def _row(found: Map, run: str, members: list[Loss]) -> list[str]:
         if lone
         else _brief(change, change_se)
         if not change <= 0
-        else f"no: rises {_brief(-change, change_se)}",
+        else f"no: rises {_brief(-change, change_se)}"
+        if change
+        else "no: stays",
     ]
 
 

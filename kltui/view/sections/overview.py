@@ -25,7 +25,11 @@ from kltui.workspace.workspace import VectorGroup
 FAILURES_SHOWN = 12
 VALUES_SHOWN = 3
 RUNS_SHOWN = 40
-STATES = {"elsewhere": "scored on another corpus only", "empty": "without a value for any text"}
+STATES = {
+    "elsewhere": "scored on another corpus only",
+    "empty": "without a value for any text",
+    "layers": "with lens vectors only",
+}
 # Fields of the key that differ only by variant or layer, which are visible in the names.
 _HARMLESS = {"file", "source", "declared", "lens", "bitsandbytes", "torchao", "accelerate", "gguf"}
 _COUNTED = re.compile(r"\d+ (?=packed)")  # numbers of layers, which differ between model sizes

@@ -16,6 +16,13 @@ from kltui.view.tables import figure, table
 
 # bits/byte: a large level, and the published medians of neighbours early and late in training
 LEVELS = (0.2, *sorted((s.median for s in PUBLISHED if s.name.endswith("pretraining")), reverse=True))
+EQUAL = "no run has two scored steps that differ: all vectors of a run are equal, so every KL is 0"
+
+
+def no_two_steps(ctx: Context) -> MissingError:
+    """The error for a map on which no run has two checkpoints to compare."""
+    said = EQUAL if ctx.map.repeats.left_out else "no run has two scored checkpoints"
+    return MissingError(said, "score more steps of a run: revisions or a run folder with checkpoints")
 
 
 def stabilisation(ctx: Context) -> Section:
@@ -23,7 +30,7 @@ def stabilisation(ctx: Context) -> Section:
     levels = LEVELS if ctx.choice.level is None else (ctx.choice.level,)
     runs = {run: [_settled(run, pairs, level) for level in levels] for run, pairs in ctx.consecutive.items()}
     if not runs:
-        raise MissingError("no run has two scored checkpoints", "score more steps of a run")
+        raise no_two_steps(ctx)
     rows = [
         [
             run if place == 0 else "",

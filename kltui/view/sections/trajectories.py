@@ -98,7 +98,11 @@ def _notes(ctx: Context, data: dict[str, object]) -> list[str]:
     if "pca" in made:
         share = made["pca"].axis_share
         data["pca_share"] = list(share)
-        notes.append(f"PCA keeps {sum(share[:2]):.0%} of the spread in 2 dimensions, {sum(share):.0%} in 3")
+        notes.append(
+            f"PCA keeps {sum(share[:2]):.0%} of the spread in 2 dimensions, {sum(share):.0%} in 3"
+            if any(share)
+            else "all vectors of the map are equal: it is one point"
+        )
     if "mds" in made:
         flat, deep = shown.picture("mds", 2), made["mds"]
         data["mds_stress_2d"], data["mds_stress_3d"] = flat.stress, deep.stress
