@@ -120,7 +120,7 @@ def kl_pair(
     """KL of two vectors in bits/byte; texts that either lacks are left out and counted.
 
     Equal `text_ids_N` mark equal texts (None: all differ), which count once in the error. The error is NaN (unknown) with
-    fewer than three distinct texts, or if all deviate equally.
+    fewer than three distinct texts, or if all deviate equally. Differences as small as rounding are 0.
 
     >>> round(kl_pair([0, 0, 0, 0], [1, -1, 1, -1], [10, 10, 10, 10]).value, 7)
     0.0721348
@@ -143,7 +143,7 @@ def kl_pair(
     unit = 2.0 * mean_bytes * LN2
     se = _error_of_variance(d, m2, None if text_ids_N is None else text_ids_N[used])
     if m2 <= _rounding(float(first @ first) / n):
-        se = math.nan
+        m2, se = 0.0, math.nan
     return KL(m2 / unit, se / unit, n, used.size - n, mean_bytes)  # Var / (2 B ln 2), arXiv 2502.16173
 
 
@@ -272,8 +272,8 @@ class KLPairs:
 
     @one_blas_thread
     def kl(self, rows: Picked, columns: slice) -> Array:
-        """KL of some rows to others, bits/byte; NaN for pairs that share fewer than two texts."""
-        return self._values.kl(rows, columns)
+        """KL of some rows to others, bits/byte; NaN for pairs that share fewer than two texts, 0 where it is rounding."""
+        return self._values.kl(rows, columns, self._rounding)
 
     def rows(self, rows: NDArray[np.intp]) -> Array:
         """M x K KL of some rows to all, bits/byte."""

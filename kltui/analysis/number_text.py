@@ -61,6 +61,16 @@ def from_to(first: object, last: object) -> str:
     return str(first) if first == last else f"{first} to {last}"
 
 
+def fixed(value: float, places: int, sign: str = "-") -> str:
+    """`value` with so many decimal places, or with a power of ten if it is longer than a million or would be written as 0.
+
+    >>> fixed(-94.6888, 1), fixed(0.0, 2), fixed(-3.2e-4, 2), fixed(3.582e27, 2, "+")
+    ('-94.7', '0.00', '-3.2e-04', '+3.6e+27')
+    """
+    is_short = value == 0 or 0.5 * 10.0**-places <= abs(value) < 1e6 or not math.isfinite(value)
+    return f"{value:{sign}.{places}f}" if is_short else f"{value:{sign}.1e}"
+
+
 def aligned(texts: Sequence[str]) -> list[str]:
     """The texts padded to one width, aligned at their decimal points and at the ± (or bracket).
 

@@ -115,20 +115,29 @@ class PairTiles:
             squares.append((X @ X.T).diagonal())
         return np.concatenate([np.zeros(0), *squares])
 
-    def kl(self, a: Picked, b: slice) -> Array:
-        """KL of rows `a` to rows `b`; NaN for pairs that share fewer than two texts, 0 of a row to itself."""
+    def kl(self, a: Picked, b: slice, rounding: float) -> Array:
+        """KL of rows `a` to rows `b`; NaN for pairs that share fewer than two texts, 0 of a row to itself.
+
+        It is 0, too, where m2 is at most `rounding`.
+        """
         sides, on_diagonal = self._sides(a, b)
         if self._is_whole:
             norm2 = self._norm2
             s2 = sides[0] @ sides[1].T if self.gram_KK is None else self.gram_KK[a, b].copy()
             sums = self._complete_sums(s2, (norm2[a], norm2[b]))
+            constant: NDArray[np.bool_] | bool = False
+            unit: Array | float = 2.0 * LN2 * float(self._size.mean())
             # |x_i - x_j|^2 = N Var(l_i - l_j) of centred rows, and N B is the sum of bytes: Var / (2 B ln 2)
             kl = sums.s2 / (2.0 * LN2 * self._size.sum())
         else:
             sums = self._sums(sides, fourth=False)
-            kl = ratio(sums.variance(), sums.unit())  # Var / (2 B ln 2), B of the texts that both have
-        close = _close(sums.s2, sums.norm2) & (sums.n >= 2)
+            unit, variance = sums.unit(), sums.variance()
+            kl = ratio(variance, unit)  # Var / (2 B ln 2), B of the texts that both have
+            # rows with gaps can differ by a constant, which cancels in the variance
+            constant = variance <= _CLOSE * ratio(sums.s2, sums.n)
+        close = (_close(sums.s2, sums.norm2) | constant) & (sums.n >= 2)
         self._recompute(np.triu(close, k=1) if on_diagonal else close, sides, kl, None, sums)
+        kl[kl * unit <= rounding] = 0.0
         return _mirrored(kl, on_diagonal, sums.n < 2)
 
     def _sides(self, a: Picked, b: slice) -> tuple[Sides, bool]:

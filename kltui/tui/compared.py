@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kltui.analysis.number_text import figure
+from kltui.analysis.number_text import figure, fixed
 from kltui.sanitize import safe_text
 from kltui.tui.number_format import with_error
 
@@ -82,7 +82,7 @@ class TextComparison:
             domain = f", {safe_text(self._domain(s))}" if self._domain(s) else ""
             made += [
                 "",
-                f"text {self.numbers[s]}{domain}: {100 * share:.2f}% of the KL, A - B {float(self.drivers.difference[s]):+.2f};"
+                f"text {self.numbers[s]}{domain}: {100 * share:.2f}% of the KL, A - B {fixed(float(self.drivers.difference[s]), 2, '+')};"
                 f" log-likelihood A {figure(a, 6)}, B {figure(b, 6)} nats",
                 *(f"    {safe_text(line)}" for line in self._text(s).split("\n")),
             ]

@@ -11,7 +11,7 @@ from kltui.analysis.number_text import figure
 from kltui.analysis.scale import PUBLISHED
 from kltui.analysis.spikes import Spike, run_figures, spikes
 from kltui.view.curve_content import WINDOWS, Content, Settled
-from kltui.view.sections.diffusion import are_defined, undefined_words
+from kltui.view.sections.diffusion import undefined_exponents
 from kltui.view.sections.stabilisation import EQUAL, LEVELS
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def to_marked(shown: Map, a: str) -> Content:
 
 def exponents(shown: Map, fits: Sequence[Exponent], window: int) -> Content:
     """Diffusion exponents in likelihood space, with those published for the runs' sizes."""
-    made = curves.exponent_curves(fits) if are_defined(fits) else []
-    why = "" if made else undefined_words(window) if fits else no_window(shown, window)
+    why = undefined_exponents(fits, window) if fits else no_window(shown, window)
+    made = [] if why else curves.exponent_curves(fits)
     return Content(tuple(made), published_exponents(shown), missing=why)
 
 

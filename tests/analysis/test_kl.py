@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from kltui.analysis.kl import (
     LN2,
     MIN_TEXTS,
+    KLPairs,
     double_centre,
     kl_matrix,
     kl_pair,
@@ -288,3 +289,21 @@ def test_the_share_of_a_kl_that_is_the_lengths_of_texts() -> None:
     )
     noise_N[:10] = np.nan
     assert length_share(a_N, -1.5 * size_N + noise_N, size_N) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_kl_of_rounding_is_0_and_one_of_float32_is_not(gaps: bool) -> None:
+    rng = np.random.default_rng(5)
+    base = rng.uniform(-2600.0, -300.0, 500)
+    shifted = np.array([base + 0.1 * k for k in range(6)])  # constants do not change a KL
+    if gaps:
+        shifted[2, 7] = np.nan
+    size = rng.integers(260, 1024, 500)
+    assert not kl_matrix(shifted, size).any()
+    assert not KLPairs(shifted, size, by_need=True).rows(np.arange(6)).any()
+    assert {kl_pair(shifted[i], shifted[j], size).value for i in range(6) for j in range(i)} == {0.0}
+    least = shifted.copy()
+    least[4, 3] = np.nextafter(np.float32(base[3]), np.float32(0.0))  # as small a difference as float32 has
+    truth = np.nanvar(least[4] - least[0]) / (2 * size.mean() * math.log(2))
+    for found in (kl_matrix(least, size)[0, 4], kl_pair(least[0], least[4], size).value):
+        assert found == pytest.approx(truth, rel=1e-6) and found > 0

@@ -66,7 +66,7 @@ def test_report_and_export_say_it(mixed: Workspace, tmp_path: Path) -> None:
 def test_a_checkpoint_without_a_number_is_not_scored(mixed: Workspace) -> None:
     scored = {row.name: row.scored for row in mixed.checkpoints()}
     assert scored == {f"tiny@{s}": True for s in (1, 2, 3, 4)} | {"drawn": True, "empty": False}
-    assert {row.name: row.status for row in mixed.checkpoints()}["empty"] == "new"
+    assert {row.name: row.status for row in mixed.checkpoints()}["empty"] == "empty"
 
 
 OLD, NEW = {"tokenizer": "a"}, {"tokenizer": "a", "ids": "tokenizer.json"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from rich.style import Style
 
-from kltui.analysis.number_text import figure
+from kltui.analysis.number_text import figure, fixed
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.store.pair_values import CONDITIONAL
@@ -119,7 +119,7 @@ class TextTable(Table):
         cells = [
             Cell(str(self.numbers[text]), "muted"),
             Cell(f"{100 * part / total:.1f}%" if total > 0 else ""),
-            Cell(f"{by:+.2f}", "warning" if by > 0 else "accent"),
+            Cell(fixed(by, 2, "+"), "warning" if by > 0 else "accent"),
             Cell(" ".join(snippet.split()), "faint"),
         ]
         if DOMAIN in self.columns:
@@ -272,7 +272,9 @@ class CompareView(View):
             mean_a, mean_b = (mean_of(self.found, row) for row in rows)
             gap = mean_gap(self.found, *rows)
             said_of_gap = f"; {gap}" if gap else ""
-            lines.append([(f"mean A {mean_a:.1f}, B {mean_b:.1f} nats/text{said_of_gap}", look("muted"))])
+            lines.append(
+                [(f"mean A {fixed(mean_a, 1)}, B {fixed(mean_b, 1)} nats/text{said_of_gap}", look("muted"))]
+            )
         if found.domains:
             said = [f"  {safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5]]
             while len(said) > 1 and cell_len("domains" + "".join(said)) > width:
@@ -407,7 +409,7 @@ class CompareView(View):
             means = "bold: the prompt helps" if part.signed else f"bold: over {BOLD_NATS:g} nats"
         head = [
             (f"{label} {part.of}".rstrip(), look("accent", bold=True)),
-            (f" {part.total:.1f} nats, {means}", look("muted")),
+            (f" {fixed(part.total, 1)} nats, {means}", look("muted")),
         ]
         runs = colored_runs(text, part.line, part.line.logprobs.astype(float))
         return [head, *flowed(runs, width, style)]

@@ -297,6 +297,7 @@ class DiffusionView(RunPlotsView):
 
     async def _load(self) -> None:
         from kltui.view.curve_panels import no_window
+        from kltui.view.sections.diffusion import undefined_exponents
 
         kl = self.kl
         try:
@@ -322,9 +323,13 @@ class DiffusionView(RunPlotsView):
         except KltuiError as error:
             self._say_nothing(error.in_one_line)
             return
+        undefined = undefined_exponents(exponents, window) if exponents else ""
+        exponents = [] if undefined else exponents
         self.found, self.distances, self.exponents = found, weights, exponents
         self.made_with = window, noise
-        if not exponents:
+        if undefined:
+            self._say_nothing(undefined)
+        elif not exponents:
             gone = ALL_GONE if kl.selection.hidden else FILTERED
             why = gone if every else await kl.reader.compute(lambda: no_window(found, window))
             self._say_nothing(why)

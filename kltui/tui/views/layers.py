@@ -63,6 +63,7 @@ class LayersPlot(PlotPane):
         self.method = method
         self.y_scale: Scale = "log"
         self.reading = False
+        self.blank = ""  # why the layers that are there are not drawn
         self._said: list[str] = []
         self._ends: list[tuple[int, int]] = []
 
@@ -77,6 +78,8 @@ class LayersPlot(PlotPane):
         """(ink, text) lines on how to score layer vectors."""
         if self.reading:
             return [("muted", "reading the layer vectors …")]
+        if self.blank:
+            return [("muted", self.blank)]
         return [
             ("text", self.note or "No layer vectors are stored."),
             ("muted", "To score layers: press s in the Registry, then e, and enter all for layers."),
@@ -85,6 +88,7 @@ class LayersPlot(PlotPane):
     def show_layers(self, found: Map | None, picture: Picture | None, models: list[str]) -> None:
         """Draws the layers of `models`, for "threads" at their places in `picture`."""
         self.map, self.picture, self.models, self.series = found, picture, models, self._numbers(models)
+        self.blank = ""
         if found is not None and self.method == "adjacent":
             self._show_adjacent(found)
         elif found is not None and picture is not None:
@@ -132,14 +136,18 @@ class LayersPlot(PlotPane):
             if len(xy) > start:
                 lines.append((series, range(start, len(xy))))
                 self._ends.append((len(xy) - 1, series))
+        self.blank = _why_blank([kl for _, kl in xy], self.y_scale)
+        if self.blank:
+            self._ends = []
+            self.show(None, [])
+            return
         code_n, segments = threads(lines, len(xy))
-        data = np.array(xy or [(math.nan, math.nan)], dtype=np.float64)
-        codes = code_n if xy else np.array([-1], dtype=np.int16)
-        places, codes, segments = with_outlines(in_three(data), codes, segments, bars)
+        data = np.array(xy, dtype=np.float64)
+        places, codes, segments = with_outlines(in_three(data), code_n, segments, bars)
         self.x_name, self.y_name = "layer", "KL, bits/byte"
         places = np.ascontiguousarray(places[:, :2])
         scene = Scene(places, codes, segments, "linear", self.y_scale, n_points=len(data))
-        self.show(scene, names or [""])
+        self.show(scene, names)
 
     def _show_threads(self, found: Map, picture: Picture) -> None:
         import numpy as np
@@ -151,7 +159,8 @@ class LayersPlot(PlotPane):
         xy = np.ascontiguousarray(picture.xyz_Kd[:, :2], dtype=np.float64)
         self._ends = [(r[-1], series) for series, r in lines if r]
         self.x_name, self.y_name = (
-            f"axis {k + 1} ({share:.1%}), {UNIT}" for k, share in enumerate(picture.axis_share[:2])
+            f"axis {k + 1} ({share:.1%}), {UNIT}" if any(picture.axis_share) else f"axis {k + 1}, {UNIT}"
+            for k, share in enumerate(picture.axis_share[:2])
         )
         self.show(Scene(xy, code_n, segments, equal=True), found.names)
 
@@ -200,6 +209,17 @@ class LayersPlot(PlotPane):
 
 def _depth(layer: int | None) -> float:
     return math.inf if layer is None else float(layer)
+
+
+def _why_blank(kls: Sequence[float], scale: Scale) -> str:
+    """Why none of these KLs can be drawn, and what to press where that helps; "" if one can."""
+    if not kls:
+        return "No model here has two layers to compare."
+    if not any(math.isfinite(kl) for kl in kls):
+        return "Every KL is undefined: it needs two or more texts that both layers are scored on."
+    if scale == "log" and not any(kl > 0 for kl in kls):
+        return "Every KL is 0, which a log axis cannot show: press L for a linear one."
+    return ""
 
 
 def _bar_ends(kl: KL) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from kltui.analysis.number_text import from_to
+from kltui.analysis.number_text import fixed, from_to
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.views.base import ColumnOfPanes, View
@@ -158,7 +158,7 @@ class RegistryView(View):
             ("step", "" if c.step is None else f"{c.step:,}"),
             ("variant", "" if c.quantization == "none" else c.quantization),
             ("bits/byte", self.runs.loss_words(row)),
-            ("nats/text", "" if math.isnan(row.mean_loglik) else f"{row.mean_loglik:.3f}"),
+            ("nats/text", "" if math.isnan(row.mean_loglik) else fixed(row.mean_loglik, 3)),
             ("layers", str(row.layers) if row.layers else ""),
             ("seed", "" if c.seed is None else str(c.seed)),
             ("size", c.size),

@@ -64,12 +64,16 @@ class WindowPlot(PlotPane):
             code = series * SHADES + SHADES - 1
             points, codes = points + own, codes + [code] * len(own)
             ends, end_codes = ends + line, end_codes + [code - 2] * len(line)
+        if not points:
+            self.note = "every distance from this start is 0 or undefined"
+            self.show(None, [])
+            return
         n = len(points)
         segments = [(n + i, n + i + 1) for i in range(0, len(ends), 2)]
-        xy = np.array([*points, *ends] or [(math.nan, math.nan)], dtype=np.float64)
+        xy = np.array([*points, *ends], dtype=np.float64)
         scene = Scene(
             xy,
-            np.array([*codes, *end_codes] or [-1], dtype=np.int16),
+            np.array([*codes, *end_codes], dtype=np.int16),
             np.array(segments, dtype=np.int64).reshape(-1, 2),
             "log",
             "log",

@@ -68,18 +68,15 @@ def exponents_of(ctx: Context) -> list[Exponent]:
             f"no run has a start followed by {window} saved checkpoints after its warm-up",
             f"score runs with at least {window + 1} evenly spaced steps",
         )
-    if not are_defined(found):
-        raise MissingError(undefined_words(window), "score more steps, or more texts")
+    if why := undefined_exponents(found, window):
+        raise MissingError(why, "score more steps, or more texts")
     return found
 
 
-def are_defined(exponents: Sequence[Exponent]) -> bool:
-    """Whether any of the exponents is a number, in likelihood or weight space."""
-    return any(math.isfinite(e.c_q) or math.isfinite(e.c_w) for e in exponents)
-
-
-def undefined_words(window: int) -> str:
-    """Why exponents are undefined although runs have enough checkpoints."""
+def undefined_exponents(exponents: Sequence[Exponent], window: int) -> str:
+    """Why none of the exponents is a number, although runs have enough checkpoints; "" if one is, in either space."""
+    if any(math.isfinite(e.c_q) or math.isfinite(e.c_w) for e in exponents):
+        return ""
     return f"in every window of {window} saved checkpoints, the KL from the start is 0 or undefined, so there is no exponent"
 
 
