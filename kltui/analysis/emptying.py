@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from kltui.errors import KltuiError
 
 LEFT_OUT = "left_out"  # of a map's record: {name: why}
-MAX_NATS = 1e60  # of a value: no text is so unlikely, and the fourth powers of larger values overflow
+MAX_NATS = 1e12  # of a value: no text is so unlikely, and beside larger values those of other vectors are lost in rounding
 _MIN_SHARE = 0.5
 
 
@@ -49,7 +49,7 @@ def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
     return out
 
 
-def all_texts_empty() -> KltuiError:
+def no_bytes() -> KltuiError:
     """The error for a map over texts of which none has a byte."""
     return KltuiError(
         "every text of the corpus is empty, so a KL per byte is undefined", "Score texts that have content."

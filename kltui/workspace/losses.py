@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from kltui.store import Store
     from kltui.store.rows import CheckpointRow, CheckpointStatus
+    from kltui.store.tables import Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,10 @@ def stored_losses(means: Mapping[int, tuple[float, int, int]], mean_bytes: float
     return {id_: StoredLoss(-mean / nats, gaps == 0, vector) for id_, (mean, gaps, vector) in means.items()}
 
 
-def on_corpus(
-    rows: Sequence[CheckpointRow],
-    means: Mapping[int, tuple[float, int, int]],
-    empty: Collection[int],
-    n_layers: Mapping[int, int],
-) -> list[CheckpointRow]:
-    """The rows with the vectors of one corpus only; `means` as for `stored_losses`, `n_layers` {checkpoint id: lens vectors}.
-
-    `empty` are the ids of checkpoints with a vector on it without any value.
-    """
+def on_corpus(rows: Sequence[CheckpointRow], vectors: Vectors, corpus_id: int) -> list[CheckpointRow]:
+    """The rows with the vectors of one corpus only."""
+    means, empty = vectors.means(corpus_id), vectors.empty(corpus_id)
+    n_layers = vectors.n_layers(corpus_id)
     return [_on_corpus(row, means.get(row.id), row.id in empty, n_layers.get(row.id, 0)) for row in rows]
 
 

@@ -142,9 +142,7 @@ class Workspace(StoredDistances):
         rows = self.checkpoints()
         if len(self.corpora()) < 2:
             return rows
-        vectors, corpus = self._store.vectors, self.corpus()
-        means, empty = vectors.means(corpus.id), vectors.empty(corpus.id)
-        return on_corpus(rows, means, empty, vectors.n_layers(corpus.id))
+        return on_corpus(rows, self._store.vectors, self.corpus().id)
 
     @at_one_moment
     def beginning(self, n: int) -> Beginning | None:
@@ -506,19 +504,13 @@ class Workspace(StoredDistances):
         rows_in: BinaryIO | None = None,
     ) -> Map:
         """The map of the chosen vectors; with `minuend`, of those minus the chosen ones (pmi = l(y | x) - l(y))."""
-        from kltui.analysis.emptying import (
-            LEFT_OUT,
-            all_complete,
-            all_left_out,
-            all_texts_empty,
-            emptying,
-        )
+        from kltui.analysis.emptying import LEFT_OUT, all_complete, all_left_out, emptying, no_bytes
         from kltui.analysis.map import Map, shared_counts
 
         corpus_id = chosen[0][1].corpus_id
         text_bytes_N = self._store.corpora.text_bytes(corpus_id)
         if not text_bytes_N.any():
-            raise all_texts_empty()
+            raise no_bytes()
         ids = [v.id for _, v in chosen]
         loglik_KN, n_scored_KN = self._store.vectors.load(ids, len(text_bytes_N), rows_in)
         if minuend is not None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kltui.analysis.emptying import emptying
+from kltui.analysis.emptying import MAX_NATS, emptying
+from kltui.analysis.kl import kl_matrix, kl_pair
 
 
 def values(*had, n=10):
@@ -60,3 +61,15 @@ def test_who_stays_has_half_of_the_texts_of_the_fullest_group():
         rows[:3] = np.where(usual, -1.0, np.nan)
         kept = [k for k in range(9) if k not in emptying(rows)]
         assert kept == [k for k in range(9) if 2 * np.isfinite(rows[k]).sum() >= usual.sum()]
+
+
+def test_the_largest_values_on_a_map_leave_the_kl_of_the_others_what_it_is():
+    rng = np.random.default_rng(3)
+    usual = rng.normal(-1500, 300, 400) + rng.normal(0, 20, (5, 400))
+    size = np.full(400, 900)
+    truth = np.array([[kl_pair(a, b, size).value for b in usual] for a in usual])
+    for scale, spoils in ((0.1 * MAX_NATS, False), (1e30, True)):
+        found = np.vstack([usual, scale * rng.uniform(-1, 1, 400)])
+        assert list(emptying(found)) == [5] * spoils
+        if not spoils:
+            np.testing.assert_allclose(kl_matrix(found, size)[:5, :5], truth, rtol=1e-4)

@@ -85,7 +85,7 @@ def test_a_map_of_impossible_values_is_refused_in_words(tmp_path: Path) -> None:
     made = Builder(tmp_path / "work")
     for k in range(3):
         made.add(made.checkpoint(f"m{k}"), made.base_N * 1e298)
-    with made.open() as ws, pytest.raises(KltuiError, match="beyond 1e\\+60 nats"):
+    with made.open() as ws, pytest.raises(KltuiError, match="beyond 1e\\+12 nats"):
         export(ws, tmp_path / "out")
 
 
