@@ -399,8 +399,6 @@ class SnapshotReader:
             self._last = await self.read(lambda ws: _snapshot(ws, self.path, job).worked_out(before))
             return self._last
         except NoWorkspaceError:
-            from kltui.tui.job_files import job_files
-
             # a disk may not respond
             from kltui.tui.job_files import job_files  # only without a workspace
 
