@@ -479,7 +479,7 @@ def _norm(value: Array, panel: Panel) -> Any:
 
     finite = value[np.isfinite(value) & ((value > 0) | (not panel.value_log))]
     if not len(finite):
-        return Normalize(0.0, 1.0)
+        return LogNorm(0.1, 1.0) if panel.value_log else Normalize(0.0, 1.0)
     low, high = panel.value_limits or (float(finite.min()), float(finite.max()))
     if panel.value_log:
         return LogNorm(low, high if high > low else low * 10)
@@ -492,11 +492,15 @@ def _cells(axes: Axes, layer: Layer, panel: Panel) -> Any:
     n_x, n_y = int(layer.x.max()) + 1, int(layer.y.max()) + 1
     grid = np.full((n_y, n_x), np.nan)
     grid[layer.y.astype(int), layer.x.astype(int)] = layer.value
-    shown = np.ma.masked_invalid(np.where(grid > 0, grid, np.nan) if panel.value_log else grid)
+    norm = _norm(layer.value, panel)
+    on_scale = grid > 0 if panel.value_log else np.isfinite(grid)
+    if panel.value_log:  # a logarithmic scale has no 0, which is as bright as the smallest
+        grid = np.where(on_scale, grid, np.where(grid == 0, norm.vmin, np.nan))
+    shown = np.ma.masked_invalid(grid)
     edges = np.arange(n_x + 1) - 0.5, np.arange(n_y + 1) - 0.5
-    mesh = axes.pcolormesh(*edges, shown, cmap="viridis_r", norm=_norm(layer.value, panel))
+    mesh = axes.pcolormesh(*edges, shown, cmap="viridis_r", norm=norm)
     mesh.set_edgecolor("face")
     mesh.set_linewidth(0.1)
     axes.set_ylim(n_y - 0.5, -0.5)
     axes.set_aspect("equal")
-    return mesh
+    return mesh if on_scale.any() else None

@@ -60,7 +60,7 @@ _VALUES = (
     " if any(v == v for v in value) else "
 )
 _CELLS = (
-    'axes[panel].add_collection(matplotlib.collections.PolyCollection([[(i - 0.5, j - 0.5), (i + 0.5, j - 0.5), (i + 0.5, j + 0.5), (i - 0.5, j + 0.5)] for i, j in zip(x, y)], array=value, edgecolor="face", lw=0.1, cmap="viridis_r", norm="{norm}", clim=({low:.6g}, {high:.6g})))'
+    'axes[panel].add_collection(matplotlib.collections.PolyCollection([[(i - 0.5, j - 0.5), (i + 0.5, j - 0.5), (i + 0.5, j + 0.5), (i - 0.5, j + 0.5)] for i, j in zip(x, y)], array=[v or {zero:.6g} for v in value], edgecolor="face", lw=0.1, cmap="viridis_r", norm="{norm}", clim=({low:.6g}, {high:.6g})))'
     ' if mark == "s" and any(v == v for v in value) else '
 )
 _SOLID = (
@@ -226,12 +226,13 @@ def _value_scale(picture: PaperFigure) -> dict[str, object]:
     """Scale and limits of the values shown by colour: those of the first panel that has any, for all panels."""
     panel = next((p for p in picture.panels if p.value_label), None)
     if panel is None:
-        return {"norm": "linear", "low": 0.0, "high": 1.0}
+        return {"norm": "linear", "low": 0.0, "high": 1.0, "zero": 0.0}
     every = np.concatenate([layer.value for layer in panel.layers if layer.value is not None])
     known = every[np.isfinite(every) & ((every > 0) | (not panel.value_log))]
     ends = (float(known.min()), float(known.max())) if len(known) else (0.1, 1.0)
     low, high = panel.value_limits or ends
-    return {"norm": "log" if panel.value_log else "linear", "low": low, "high": high}
+    shown = {"norm": "log", "zero": low} if panel.value_log else {"norm": "linear", "zero": 0.0}
+    return shown | {"low": low, "high": high}
 
 
 def _axes(panel: Panel, axes: Any) -> dict[str, object]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kltui.analysis.map import Map
 from kltui.analysis.neighbours import Clustering
@@ -13,6 +14,7 @@ from kltui.analysis.scale import ScaleRow
 from kltui.analysis.tree import TreeFork
 from kltui.figures.picture import (
     DARK,
+    GREY,
     Array,
     FigureAxis,
     Layer,
@@ -142,7 +144,7 @@ def matrix_panel(
 ) -> Panel:
     """The KL matrix, ordered by hierarchical clustering if every KL is defined; the smallest KL is the brightest.
 
-    Values below `floor` (bits/byte) are as bright as the smallest KL above it.
+    Values below `floor` (bits/byte) are as bright as the smallest KL above it. A KL of 0 and an undefined one are marked.
     """
     kl, se = shown.kl(), shown.kl_se()
     sorts = not kept_order and len(shown) > 2 and bool(np.isfinite(kl).all())
@@ -162,6 +164,10 @@ def matrix_panel(
         names=tuple(f"{a} | {b}" for a in names for b in names),
         size=CELLS_ACROSS / len(names),
     )
+    odd = (
+        _marked(cells, value == 0, "KL = 0: equal on every text", "o", DARK),
+        _marked(cells, np.isnan(value) & (x != y), "undefined: too few texts in common", "x", GREY),
+    )
     ticks = tuple((float(k), name) for k, name in enumerate(names))
     if len(names) > NAMED_MAX:
         ticks = ticks[:: -(-len(names) // NAMED_MAX)]
@@ -169,10 +175,19 @@ def matrix_panel(
         title,
         FigureAxis(ticks=ticks),
         FigureAxis(ticks=ticks),
-        (cells,),
+        (cells, *(layer for layer in odd if len(layer.x))),
         value_label=KL_AXIS,
         value_log=True,
         value_limits=_from_floor(value, floor),
+    )
+
+
+def _marked(cells: Layer, which: NDArray[np.bool_], label: str, mark: str, colour: str) -> Layer:
+    """Marks on those cells of a matrix whose colour says too little."""
+    names = tuple(name for name, marked in zip(cells.names, which, strict=True) if marked)
+    size = min(4.0, max(0.8, 0.4 * cells.size))
+    return Layer(
+        label, cells.x[which], cells.y[which], "points", names=names, colour=colour, mark=mark, size=size
     )
 
 

@@ -196,7 +196,9 @@ def _cells(layer: Layer, panel: Panel) -> Json:
     at = layer.y.astype(int), layer.x.astype(int)
     value = layer.value
     with np.errstate(divide="ignore", invalid="ignore"):
-        grid[at] = np.where(value > 0, np.log10(value), np.nan) if panel.value_log else value
+        grid[at] = np.where(value >= 0, np.log10(value), np.nan) if panel.value_log else value
+    known = grid[np.isfinite(grid)]
+    grid[np.isneginf(grid)] = known.min() if len(known) else 0.0  # a KL of 0 is as bright as the smallest
     words[at] = [_cell_words(layer, panel, k) for k in range(len(value))]
     made: Json = {
         "type": "heatmap",
@@ -214,7 +216,7 @@ def _cell_words(layer: Layer, panel: Panel, k: int) -> str:
     assert layer.value is not None
     name, value = plain(layer.names[k], 160) if layer.names else "", float(layer.value[k])
     if not math.isfinite(value):
-        return name
+        return name if layer.x[k] == layer.y[k] else f"{name}<br>undefined"
     se = (
         float(layer.high[k] - layer.low[k]) / 2
         if layer.low is not None and layer.high is not None
