@@ -71,4 +71,4 @@ def write_figure(ctx: Context, name: str, path: Path, look: FigureStyle, colour:
     made = picture(ctx, name, colour)
     for note in made.notes:
         ctx.notify(note)
-    return write(made, path, look)
+    return write(made, path, look, ctx.notify)

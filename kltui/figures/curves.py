@@ -221,6 +221,7 @@ def diffusion(ctx: Context) -> PaperFigure:
     panels.append(exponent_panel(exponents, ctx.slots))
     notes = (
         f"windows of {ctx.choice.window} saved checkpoints; each run from its start of median c_q; c = 1 is Brownian",
+        "bars: one standard error over texts, for exponents that of the fit",
         ctx.basis,
     )
     return PaperFigure("diffusion", "Diffusion", tuple(panels), notes, columns=3)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from kltui.errors import KltuiError, UsageError
+from kltui.figures.fonts import missing_fonts
 from kltui.figures.picture import Array, FigureAxis, Layer, Panel, PaperFigure, shades
 from kltui.figures.solids import fit_solids, shape_solid
 from kltui.figures.words import (
@@ -22,6 +23,7 @@ from kltui.figures.words import (
     fit_titles,
     height_of_names,
     literal,
+    points,
     tick_names,
 )
 from kltui.sanitize import safe_text
@@ -39,6 +41,7 @@ _MIN_HEIGHT = 48 * MM  # of panels side by side: the names of their axes need as
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
 _OPEN = "_|x+"  # marks that are strokes
 _ABOVE_NAMES = 0.55  # height over width of what stands above such names, at least
+_MANY = 20  # names beside a panel, for which it is as wide as a page
 _FLAT, _STEEP = 0.42, 1.1  # heights over width that a map in equal units may have
 _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, embedded such that text can be searched and edited
@@ -149,9 +152,15 @@ def _settings(look: FigureStyle) -> Iterator[None]:
 def settings_of(look: FigureStyle) -> dict[Any, Any]:
     """Matplotlib's settings of a figure: ours, those of its style file, and TrueType fonts, which are always embedded.
 
+    Sizes of words that the style file does not set follow its font.size.
     Matplotlib cannot write every letter of a Type 3 font.
     """
-    found = _RC | (_style(look.style) if look.style is not None else {})
+    style = _style(look.style) if look.style is not None else {}
+    larger = float(style.get("font.size", _RC["font.size"])) / _RC["font.size"]
+    sizes = {
+        name: _RC[name] * larger for name in _RC if name.endswith(("labelsize", "titlesize", "fontsize"))
+    }
+    found = _RC | sizes | style
     return found | {name: _RC[name] for name in ("pdf.fonttype", "ps.fonttype")}
 
 
@@ -189,10 +198,12 @@ def _laid_out(picture: PaperFigure, look: FigureStyle) -> tuple[Figure, int]:
     from matplotlib.figure import Figure
 
     columns = min(picture.columns, len(picture.panels))
-    width = look.width or (170 * MM if columns > 1 else 120 * MM)
-    columns = max(1, min(columns, int(width / _NARROWEST)))
+    many = max((len(p.y.ticks) for p in picture.panels), default=0) > _MANY
+    width = look.width or (170 * MM if columns > 1 or many else 120 * MM)
+    larger = max(1.0, points("axes.labelsize") / _RC["axes.labelsize"])
+    columns = max(1, min(columns, int(width / (larger * _NARROWEST))))
     n_rows = -(-len(picture.panels) // columns)
-    panel_height = max((width / columns) * _aspect(picture), _MIN_HEIGHT if columns > 1 else 0.0)
+    panel_height = max((width / columns) * _aspect(picture), larger * _MIN_HEIGHT if columns > 1 else 0.0)
     cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)
     handles: dict[str, Any] = {}
     figure = Figure((width, panel_height), layout="compressed" if cells else "constrained")
@@ -245,7 +256,7 @@ def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
     )  # per inch; 8 points are then a little smaller than the terminal's letters
     width, height = (side / dots for side in size)
     look = FigureStyle(width)
-    with _settings(look):
+    with missing_fonts(lambda said: None), _settings(look):
         figure, _ = _laid_out(picture, look)
         figure.set_size_inches(width, height)
         fit_solids(figure)
@@ -336,16 +347,22 @@ def _power(value: float) -> str:
 
 
 def symlog_places(low: float, high: float) -> list[tuple[float, str]]:
-    """(place, words) of the ticks of an axis from 0 on: 0 and powers of ten, or 1, 2 and 5 of few powers; thousands as k.
+    """(place, words) of the ticks of an axis from 0 on: 0 and powers of ten, or 1, 2 and 5 of few powers, or even steps; thousands as k.
 
-    >>> symlog_places(30.0, 100.0), symlog_places(0.0, 2000.0)
-    ([(50.0, '50'), (100.0, '100')], [(0.0, '0'), (1.0, '1'), (10.0, '10'), (100.0, '100'), (1000.0, '1k')])
+    >>> symlog_places(30.0, 100.0), symlog_places(140.0, 410.0)
+    ([(50.0, '50'), (100.0, '100')], [(200.0, '200'), (300.0, '300'), (400.0, '400')])
     """
+    from matplotlib.ticker import MaxNLocator
+
     powers = [10.0**k for k in range(1 + math.ceil(math.log10(max(high, 1.0))))]
     inside = [v for v in powers if low <= v <= high]
     subs = (1, 2, 5) if len(inside) < 3 and high < 1000 else (1,)
-    places = [0.0, *(m * v for v in powers for m in subs)]
-    return [(v, f"{v / 1000:g}k" if v >= 1000 else f"{v:g}") for v in places if low <= v <= high]
+    places = [v for v in (0.0, *(m * v for v in powers for m in subs)) if low <= v <= high]
+    if len(places) < 2:
+        places = [
+            float(v) for v in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= v <= high
+        ]
+    return [(v, f"{v / 1000:g}k" if v >= 1000 else f"{v:g}") for v in places]
 
 
 def _symlog_ticks(axis: Any, which: str, axes: Axes) -> None:

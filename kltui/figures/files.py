@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from kltui.figures.draw import (
     save,
     settings_of,
 )
+from kltui.figures.fonts import missing_fonts
 from kltui.figures.picture import COLUMNS, Panel, PaperFigure, rows
 from kltui.figures.solids import solid_box, zoom_of
 from kltui.figures.words import literal
@@ -111,10 +112,15 @@ def check_folder(folder: Path, option: str = "--out") -> None:
         raise UsageError(f"{option}: {safe_text(str(there))} is not writable", hint)
 
 
-def write(picture: PaperFigure, path: Path, look: FigureStyle) -> list[Path]:
-    """Writes a figure, its CSV and its script, all or none of them; returns their paths."""
+def write(
+    picture: PaperFigure, path: Path, look: FigureStyle, notify: Callable[[str], None] = lambda said: None
+) -> list[Path]:
+    """Writes a figure, its CSV and its script, all or none of them; returns their paths.
+
+    `notify` gets what is to be said of missing fonts.
+    """
     table, script = path.with_suffix(".csv"), path.with_suffix(".py")
-    with replacing_together(path.parent) as aside:
+    with missing_fonts(notify), replacing_together(path.parent) as aside:
         with (aside / path.name).open("wb") as file:
             figure = save(picture, path, look, file)
         write_table(aside / table.name, COLUMNS, rows(picture))
@@ -245,7 +251,7 @@ def _axes(panel: Panel, axes: Any) -> dict[str, object]:
     for which, axis in (("x", panel.x), ("y", panel.y), ("z", panel.z)):
         if axis is None:
             continue
-        look[f"{which}label"] = literal(safe_text(axis.label))
+        look[f"{which}label"] = getattr(axes, f"get_{which}label")()
         if axis.scale != "linear":
             look[f"{which}scale"] = axis.scale
         look[f"{which}lim"] = tuple(float(f"{end:.9g}") for end in getattr(axes, f"get_{which}lim")())

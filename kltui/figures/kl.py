@@ -185,7 +185,7 @@ def matrix_panel(
 def _marked(cells: Layer, which: NDArray[np.bool_], label: str, mark: str, colour: str) -> Layer:
     """Marks on those cells of a matrix whose colour says too little."""
     names = tuple(name for name, marked in zip(cells.names, which, strict=True) if marked)
-    size = min(4.0, max(0.8, 0.4 * cells.size))
+    size = min(4.0, max(1.3, 0.4 * cells.size))
     return Layer(
         label, cells.x[which], cells.y[which], "points", names=names, colour=colour, mark=mark, size=size
     )

@@ -266,6 +266,7 @@ def layers(ctx: Context) -> PaperFigure:
     notes = (
         "layer 0 is the embedding output; the model's own norm and head are applied to each layer; large markers: the models",
         f"raw layer vectors of each run's last checkpoint; {len(complete_texts(part.loglik_KN))} texts",
+        "bars: one standard error over texts",
         f"made with {version_words()}",
     )
     return PaperFigure("layers", "Layers", panels, notes)

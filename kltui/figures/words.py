@@ -61,9 +61,9 @@ def cut(figure: Figure, names: Sequence[str], setting: str, room: float, longest
 
 
 def fit_titles(figure: Figure, panels: Sequence[tuple[Any, Panel]], *, first: bool = False) -> bool:
-    """Breaks each panel's title between words where its line would leave the panel; returns whether any line changed.
+    """Breaks titles and labels of axes between words where a line would leave its panel; returns whether any line changed.
 
-    `first`: before the panels have their places, which is then guessed.
+    `first`: before the panels have their places, which are then guessed.
     """
     changed = False
     for axes, panel in panels:
@@ -75,22 +75,27 @@ def fit_titles(figure: Figure, panels: Sequence[tuple[Any, Panel]], *, first: bo
             place, left = axes.get_position(), side * spec.colspan.start
             middle = figure.get_figwidth() * (place.x0 + place.x1) / 2
             room = 2 * max(0.3 * side, min(middle - left, left + side - middle)) - 0.04
-        title = _broken(figure, panel.title, room)
+            high = max(1.0, figure.get_figheight() * place.height)
+            for which, axis, length in (("x", panel.x, room), ("y", panel.y, high)):
+                label = _broken(figure, axis.label, "axes.labelsize", length)
+                changed |= label != getattr(axes, f"get_{which}label")()
+                getattr(axes, f"set_{which}label")(label)
+        title = _broken(figure, panel.title, "axes.titlesize", room)
         changed |= title != axes.get_title()
         axes.set_title(title)
     return changed
 
 
-def _broken(figure: Figure, title: str, room: float) -> str:
-    """The title in lines of at most `room` inches; a name is never broken, but cut in its middle if it is wider."""
-    together = title.replace(" = ", "\u00a0=\u00a0")
+def _broken(figure: Figure, text: str, setting: str, room: float) -> str:
+    """The text in lines of at most `room` inches; a name is never broken, but cut in its middle if it is wider."""
+    together = text.replace(" = ", "\u00a0=\u00a0")
     lines: list[str] = []
     for word in together.split(" "):
         longer = f"{lines[-1]} {word}" if lines else ""
-        if longer and width_of(figure, longer, "axes.titlesize") <= room:
+        if longer and width_of(figure, longer, setting) <= room:
             lines[-1] = longer
         else:
-            lines.append(*cut(figure, [word], "axes.titlesize", room))
+            lines.append(*cut(figure, [word], setting, room))
     return literal("\n".join(lines))
 
 

@@ -13,10 +13,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from kltui.figures.draw import FigureStyle, _settings, drawn, parse_width
+from kltui.figures.catalogue import picture
+from kltui.figures.draw import FigureStyle, _settings, drawn, parse_width, symlog_places
 from kltui.figures.files import write
 from kltui.figures.picture import FigureAxis, Layer, Panel, PaperFigure
 from kltui.sanitize import short_names
+from kltui.view.sections.context import Context
+from kltui.workspace import Workspace
 
 LONG = [f"organisation/EXPERIMENT_2026_decoder-only-410m-seed{k}-cosine-warmup2000@143000" for k in range(8)]
 NAMES = [*(f"{name}{kind}" for name in LONG for kind in ("+bnb-8bit", "+bnb-fp4")), "a$b$c", "m" * 70]
@@ -148,3 +151,77 @@ def test_dollar_signs_of_a_name_are_drawn_as_they_are(tmp_path: Path) -> None:
         (axes,) = figure.axes
         for text in (axes.title, axes.get_xticklabels()[0], figure.legends[0].get_texts()[0]):
             assert text._preprocess_math(text.get_text()) == ("a$b$c", False)
+
+
+def styled(folder: Path, *lines: str) -> FigureStyle:
+    """A style file of these lines."""
+    path = folder / "a.mplstyle"
+    path.write_text("\n".join(lines) + "\n")
+    return FigureStyle(parse_width("170mm"), path)
+
+
+DARK = ["figure.facecolor: black", "axes.facecolor: black", "text.color: white", "axes.labelcolor: white"]
+
+
+@pytest.mark.parametrize("name", list(pictures()))
+def test_a_style_of_larger_letters_changes_all_words_and_cuts_none_off(name: str, tmp_path: Path) -> None:
+    look = styled(tmp_path, "font.family: serif", "font.size: 12", *DARK)
+    with _settings(look):
+        figure = drawn(pictures()[name], look)
+        check(figure, smallest=6.0)
+        axes = figure.axes[0]
+        assert axes.title.get_fontsize() == axes.xaxis.label.get_fontsize() == 12
+        assert all(text.get_fontsize() == 10.5 for legend in figure.legends for text in legend.get_texts())
+
+
+def test_a_size_that_a_style_sets_is_kept(tmp_path: Path) -> None:
+    look = styled(tmp_path, "font.size: 16", "axes.titlesize: 9")
+    with _settings(look):
+        axes = drawn(pictures()["short title"], look).axes[0]
+    assert axes.title.get_fontsize() == 9 and axes.xaxis.label.get_fontsize() == 16
+
+
+def test_missing_fonts_and_letters_are_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    at = np.arange(3.0)
+    panel = Panel("日本", FigureAxis("x"), FigureAxis("y"), (Layer("本語", at, at),))
+    said: list[str] = []
+    look = styled(tmp_path, "font.family: No Such Font")
+    write(PaperFigure("p", "p", (panel, panel_named("b"))), tmp_path / "fig.pdf", look, said.append)
+    assert [line.split(":")[0] for line in said] == [
+        "font No Such Font is not installed",
+        "DejaVu Sans lacks 3 letters, drawn as boxes",
+    ]
+    assert all(letter in said[1] for letter in "日本語")
+    assert "findfont" not in capsys.readouterr().err and not [w for w in recwarn if "Glyph" in str(w.message)]
+    said.clear()
+    write(PaperFigure("p", "p", (panel_named("a"),)), tmp_path / "fig.pdf", FigureStyle(), said.append)
+    assert not said
+
+
+def panel_named(title: str) -> Panel:
+    """A panel of one line."""
+    at = np.arange(3.0)
+    return Panel(title, FigureAxis("x"), FigureAxis("y"), (Layer("", at, at),))
+
+
+@pytest.mark.parametrize("ends", [(140.0, 410.0), (150.0, 190.0), (1000.0, 1500.0), (0.0, 143000.0)])
+def test_a_step_axis_has_two_ticks_or_more(ends: tuple[float, float]) -> None:
+    places = symlog_places(*ends)
+    assert 2 <= len(places) <= 8 and all(ends[0] <= at <= ends[1] for at, _ in places)
+    assert len({words for _, words in places}) == len(places)
+
+
+def test_what_bars_are_is_noted(suite_context: Context) -> None:
+    for name in ("curves", "diffusion", "layers", "quantisation", "matrix"):
+        made = picture(suite_context, name)
+        assert any(layer.low is not None for panel in made.panels for layer in panel.layers)
+        assert any("standard error" in note for note in made.notes), name
+
+
+@pytest.fixture(scope="module")
+def suite_context(folder: Path) -> Iterator[Context]:
+    """The context of the small suite."""
+    with Workspace.open(folder) as ws:
+        yield Context(ws)
