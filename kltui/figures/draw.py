@@ -164,6 +164,15 @@ def settings_of(look: FigureStyle) -> dict[Any, Any]:
     return found | {name: _RC[name] for name in ("pdf.fonttype", "ps.fonttype")}
 
 
+def ground_of(look: FigureStyle) -> str:
+    """The colour of the ground of panels, as #rrggbb."""
+    from matplotlib.colors import to_hex, to_rgba
+
+    settings = settings_of(look)
+    inside, page = (to_rgba(settings[f"{part}.facecolor"]) for part in ("axes", "figure"))
+    return to_hex(inside if inside[3] else page)
+
+
 def _style(path: Path) -> dict[Any, Any]:
     """The settings of a style file. Raises UsageError if it cannot be read or has an unknown setting."""
     from matplotlib import RcParams, rc_params_from_file
@@ -387,7 +396,8 @@ def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
         _symlog_ticks(getattr(axes, f"{which}axis"), which, axes)
     if which == "x" and axis.scale == "linear":
         across = axes.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
-        bins = max(3, round(_TICKS_PER_INCH * axes.figure.get_figwidth() / across))  # type: ignore[union-attr]
+        larger = max(1.0, points("xtick.labelsize") / _RC["xtick.labelsize"])
+        bins = max(3, round(_TICKS_PER_INCH / larger * axes.figure.get_figwidth() / across))  # type: ignore[union-attr]
         axes.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 4, 5, 10], integer=axis.whole))
     if axis.ticks:
         at, words = zip(*axis.ticks, strict=True)
@@ -422,7 +432,7 @@ def _layer(axes: Any, layer: Layer, panel: Panel) -> tuple[Any, Any]:
 
 def _shaded(axes: Any, xyz: list[Array], layer: Layer) -> None:
     """Draws a run from light to its full colour: every segment and marker in the shade of its step."""
-    colours = shades(layer.colour, len(layer.x))
+    colours = shades(layer.colour, len(layer.x), layer.ground)
     if layer.kind == "line":
         _segments(axes, np.array(xyz).T, colours[1:], layer.width)
     axes.scatter(*xyz, c=colours, marker=layer.mark or "o", s=layer.size**2, linewidths=0.0, zorder=2.2)

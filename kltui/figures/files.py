@@ -18,12 +18,13 @@ from kltui.figures.draw import (
     FigureStyle,
     box_of,
     colour_bars_of,
+    ground_of,
     panels_of,
     save,
     settings_of,
 )
 from kltui.figures.fonts import missing_fonts
-from kltui.figures.picture import COLUMNS, Panel, PaperFigure, rows
+from kltui.figures.picture import COLUMNS, Panel, PaperFigure, on_ground, rows
 from kltui.figures.solids import solid_box, zoom_of
 from kltui.figures.words import literal
 from kltui.sanitize import csv_text, safe_text
@@ -119,6 +120,7 @@ def write(
 
     `notify` gets what is to be said of missing fonts.
     """
+    picture = on_ground(picture, ground_of(look))
     table, script = path.with_suffix(".csv"), path.with_suffix(".py")
     with missing_fonts(notify), replacing_together(path.parent) as aside:
         with (aside / path.name).open("wb") as file:

@@ -34,6 +34,7 @@ from kltui.view.tables import count, with_error
 MATRIX_MAX = 60
 NAMED_MAX = 40  # number of rows of a matrix that are named; if there are more, every second, third and so on
 KL_AXIS = "KL, bits/byte"
+ON_BRIGHT = "#202020"  # of marks on the brightest cells, whatever the ground of the figure
 CELLS_ACROSS = 130.0  # width in points of a matrix drawn by its script
 FLOAT32_FLOOR = 1e-9  # rounding of float32 in bits/byte, for texts of some hundred bytes
 
@@ -165,7 +166,7 @@ def matrix_panel(
         size=CELLS_ACROSS / len(names),
     )
     odd = (
-        _marked(cells, value == 0, "KL = 0: equal on every text", "o", DARK),
+        _marked(cells, value == 0, "KL = 0: equal on every text", "o", ON_BRIGHT),
         _marked(cells, np.isnan(value) & (x != y), "undefined: too few texts in common", "x", GREY),
     )
     ticks = tuple((float(k), name) for k, name in enumerate(names))

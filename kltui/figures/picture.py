@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.sanitize import safe_text
+from kltui.view.palette import DARK as DARK_PALETTE
 from kltui.view.palette import LIGHT, rgb
 
 Array = NDArray[np.float64]
@@ -21,7 +22,12 @@ Dash = Literal["solid", "dashed", "dotted"]
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 COLOURS = tuple("#{:02x}{:02x}{:02x}".format(*rgb(index)) for index in LIGHT.series)
 GREY, DARK = "#9a9a9a", "#222222"
-FADE = 0.6  # how far the colour of a run's first step is mixed with white
+# The colours on a dark ground, where the interface has them too.
+_ON_DARK = {
+    light: "#{:02x}{:02x}{:02x}".format(*rgb(index))
+    for light, index in zip(COLOURS, DARK_PALETTE.series, strict=True)
+} | {DARK: "#dddddd"}
+FADE = 0.6  # how far the colour of a run's first step is mixed with the ground
 
 COLUMNS = (
     "panel",
@@ -80,6 +86,7 @@ class Layer:
     width: float = 0.8
     shaded: bool = False
     band: bool = False
+    ground: str = "#ffffff"
 
     def __post_init__(self) -> None:
         assert len(self.x) == len(self.y), "x and y of a layer have equal length"
@@ -147,11 +154,33 @@ def slot_mark(slot: int) -> str:
     return MARKS[slot % len(MARKS)]
 
 
-def shades(colour: str, n: int) -> list[str]:
-    """n colours as #rrggbb, from light (first) to `colour` itself (last)."""
-    base = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64)
+def on_ground(picture: PaperFigure, ground: str) -> PaperFigure:
+    """The figure for a ground of colour #rrggbb: if that is dark, in the colours of the interface's dark theme."""
+    red, green, blue = _rgb(ground)
+    if 0.299 * red + 0.587 * green + 0.114 * blue > 127:
+        return picture
+    panels = tuple(
+        replace(
+            panel,
+            layers=tuple(
+                replace(layer, colour=_ON_DARK.get(layer.colour, layer.colour), ground=ground)
+                for layer in panel.layers
+            ),
+        )
+        for panel in picture.panels
+    )
+    return replace(picture, panels=panels)
+
+
+def _rgb(colour: str) -> Array:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64)
+
+
+def shades(colour: str, n: int, ground: str = "#ffffff") -> list[str]:
+    """n colours as #rrggbb, from one near the `ground` (first) to `colour` itself (last)."""
+    base = _rgb(colour)
     share = np.linspace(FADE, 0.0, n) if n > 1 else np.zeros(n)
-    rows = np.rint(base + (255.0 - base) * share[:, None]).astype(int)
+    rows = np.rint(base + (_rgb(ground) - base) * share[:, None]).astype(int)
     return ["#{:02x}{:02x}{:02x}".format(*row) for row in rows]
 
 
@@ -179,7 +208,7 @@ def _layer_rows(title: str, number: int, layer: Layer) -> Iterator[tuple[object,
     mark = "s" if layer.kind == "cells" else layer.mark
     optional = [layer.z, layer.low, layer.high, layer.value]
     z, low, high, value = ([None] * n if v is None else list(v) for v in optional)
-    colours = shades(layer.colour, n) if layer.shaded and n > 1 else [layer.colour] * n
+    colours = shades(layer.colour, n, layer.ground) if layer.shaded and n > 1 else [layer.colour] * n
     for k in range(n):
         name = layer.names[k] if layer.names else ""
         step = layer.steps[k] if layer.steps else None

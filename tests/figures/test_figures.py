@@ -120,7 +120,9 @@ def test_a_number_of_a_title_stays_with_its_name() -> None:
         Panel(f"{task}: r = 0.973, ρ = 0.963", FigureAxis("x"), FigureAxis("y"), (layer,))
         for task in ("a", "mean of tasks")
     ]
-    figure = drawn(PaperFigure("p", "p", tuple(panels), columns=3), FigureStyle(parse_width("120mm")))
+    look = FigureStyle(parse_width("105mm"))
+    with _settings(look):
+        figure = drawn(PaperFigure("p", "p", tuple(panels), columns=3), look)
     lines = [line for axes in figure.axes for line in axes.get_title().replace("\u00a0", " ").split("\n")]
     assert len(lines) > 2 and not any(line.endswith("=") or line.startswith("0") for line in lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import runpy
 from collections.abc import Iterator
@@ -10,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import rc_context
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from kltui.figures.catalogue import picture
 from kltui.figures.draw import FigureStyle, _settings, drawn, parse_width, symlog_places
 from kltui.figures.files import write
-from kltui.figures.picture import FigureAxis, Layer, Panel, PaperFigure
+from kltui.figures.picture import FigureAxis, Layer, Panel, PaperFigure, slot_colour
 from kltui.sanitize import short_names
+from kltui.view import palette
+from kltui.view.palette import LIGHT, linear, rgb
 from kltui.view.sections.context import Context
 from kltui.workspace import Workspace
 
@@ -225,3 +229,32 @@ def suite_context(folder: Path) -> Iterator[Context]:
     """The context of the small suite."""
     with Workspace.open(folder) as ws:
         yield Context(ws)
+
+
+def contrast(one: str, two: str) -> float:
+    """Contrast 1 to 21 of two colours #rrggbb (WCAG 2.1)."""
+    low, high = sorted(
+        float(np.dot((0.2126, 0.7152, 0.0722), [linear(round(255 * c)) for c in to_rgb(colour)]))
+        for colour in (one, two)
+    )
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("ground", ["black", "#1c1c1c", "#ffffff"])
+def test_lines_are_visible_on_the_ground_of_a_style(ground: str, tmp_path: Path) -> None:
+    """In the colours of the interface's theme of that ground, in the CSV and by the script too."""
+    at = np.arange(4.0)
+    runs = [Layer(f"run {k}", at, at + k, colour=slot_colour(k), shaded=k % 2 == 0) for k in range(8)]
+    panel = Panel("P", FigureAxis("x"), FigureAxis("y"), (*runs, Layer("branch", at, at)))
+    look = styled(tmp_path, f"axes.facecolor: {ground.strip('#')}")
+    _, table, script = write(PaperFigure("p", "p", (panel,)), tmp_path / "fig.svg", look)
+    with table.open() as file:
+        last = {row["series"]: row["colour"] for row in csv.DictReader(file)}
+    assert all(contrast(colour, to_hex(ground)) >= 3.0 for colour in last.values())
+    theme = LIGHT if ground == "#ffffff" else palette.DARK
+    want = ["#{:02x}{:02x}{:02x}".format(*rgb(index)) for index in theme.series]
+    assert [last[f"run {k}"] for k in range(8)] == want
+    with rc_context():
+        (axes,) = runpy.run_path(str(script))["axes"].values()
+    assert {to_hex(line.get_color()) for line in axes.lines} >= set(last.values())
+    assert to_hex(axes.get_facecolor()) == to_hex(ground)
