@@ -53,14 +53,21 @@ class Sentence(Pane, can_focus=False):
 
     DEFAULT_CSS = "Sentence { height: 1; width: 100%; dock: bottom; }"
 
-    def __init__(self, words: Callable[[], list[Span]]) -> None:
+    def __init__(self, words: Callable[[], list[Span]], elsewhere: Callable[[], str]) -> None:
         super().__init__()
-        self._words = words
+        self._words, self._elsewhere = words, elsewhere
+
+    @staticmethod
+    def room_of(elsewhere: str) -> int:
+        """Cells at the end of the line for what is elsewhere, with two before it and one after it."""
+        return len(elsewhere) + 3 if elsewhere else 0
 
     def render_line(self, y: int) -> Strip:
-        """The line."""
-        width = self.size.width
+        """The line; what is elsewhere is named at its end if there is room."""
+        width, last = self.size.width, self._elsewhere()
         said = shortened(spelled(self._words(), self.look), width)
+        if last and (spare := width - width_of(said) - self.room_of(last)) >= 0:
+            said = [*said, (" " * (spare + 2) + last, self.look("faint"))]
         return strip_of(spelled(said, self.look), width, self.look())
 
 
@@ -77,7 +84,7 @@ class CurvesView(RunPlotsView):
         turns = asyncio.Lock()
         self.panels = [CurvePanel(kind, turns) for kind in KINDS]
         self.table = TextPane("Runs", self._runs)
-        self.sentence = Sentence(self._settled_words)
+        self.sentence = Sentence(self._settled_words, self._other_panels)
         self.large = False
         self.following = False
         self.level: float | None = None
@@ -315,7 +322,13 @@ class CurvesView(RunPlotsView):
         head: list[Span] = [(f" {look.marker(number)} ", look(look.series(number)))]
         head.append((short_name(s.run, 32), look("text", bold=True)))
         ways = [[*head, *words] for words in self._of_run(s)]
-        return next((said for said in ways if width_of(spelled(said, look)) <= self.kl.size.width), ways[-1])
+        room = self.kl.size.width - Sentence.room_of(self._other_panels())
+        return next((said for said in ways if width_of(spelled(said, look)) <= room), ways[-1])
+
+    def _other_panels(self) -> str:
+        """That there are more panels than are shown, and the key to them; "" if all are shown."""
+        n = sum(panel.display for panel in self.panels)
+        return f"{n} of {len(self.panels)} panels (tab)" if 0 < n < len(self.panels) else ""
 
     def _of_run(self, s: Stabilisation) -> list[list[Span]]:
         """Sentences about where a run settled, from the longest to the shortest."""

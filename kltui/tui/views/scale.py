@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 
-HERE = 2  # index of the column of medians with quartiles
-STRIP = 4  # index of the column that shows range and quartiles as a line
+HERE, QUARTILES = 2, 3  # indices of the columns of medians, and of quartiles in figures
+STRIP = 5  # index of the column that shows range and quartiles as a line
 AROUND = 4  # lines of the table in addition to its rows: header, titles, and the axis with its labels
 WITH_RANGE = 76  # width that the whole legend needs
 
@@ -41,16 +41,17 @@ class ScaleTable(Table):
     columns: tuple[Column, ...] = (
         Column("setting", 17),
         Column("published", 9),
-        Column("here [quartiles]", 21),
+        Column("here", 8),
+        Column("quartiles", 9, rank=1),
         Column("pairs", 5, right=True),
-        Column("bits/byte, log", 9, share=1, brief="log"),
+        Column("bits/byte, log", 20, share=1),  # on narrow panes the quartiles are shown here alone
         Column("why", 24, share=1, rank=2),
     )
 
     def __init__(self) -> None:
         super().__init__(id="scale-table")
         self.rows: list[ScaleRow] = []
-        self._said: list[str] = []
+        self._said: list[tuple[str, str]] = []  # median, and quartiles in brackets
         self._published: list[str] = []
         self.note = ""
 
@@ -75,17 +76,21 @@ class ScaleTable(Table):
         """Sets the settings to show; numbers are aligned at their decimal points."""
         self.rows = rows
         self.cursor = min(self.cursor, max(0, len(rows) - 1))
-        self._said = aligned([spread(r.median, r.q25, r.q75) if r.n > 1 else _alone(r) for r in rows])
-        self._give_room(max(map(len, self._said), default=0))
+        said = aligned([spread(r.median, r.q25, r.q75) if r.n > 1 else _alone(r) for r in rows])
+        self._said = [
+            (here.rstrip(), bracket + rest) for here, bracket, rest in (s.partition("[") for s in said)
+        ]
+        self._give_room()
         self._published = aligned(
             [figure(r.published, 2) if math.isfinite(r.published) else "" for r in rows]
         )
 
-    def _give_room(self, cells: int) -> None:
-        """Makes the column of medians at least `cells` wide."""
-        columns = ScaleTable.columns
-        here = replace(columns[HERE], width=max(cells, columns[HERE].width))
-        self.columns = (*columns[:HERE], here, *columns[HERE + 1 :])
+    def _give_room(self) -> None:
+        """Makes the columns of medians and quartiles as wide as what they show."""
+        columns = list(ScaleTable.columns)
+        for at, shown in ((HERE, [here for here, _ in self._said]), (QUARTILES, [q for _, q in self._said])):
+            columns[at] = replace(columns[at], width=max(columns[at].width, *map(len, shown), 0))
+        self.columns = tuple(columns)
         self._widths_for = -1
 
     def body_line(self, y: int) -> Sequence[Span] | Strip:
@@ -111,7 +116,8 @@ class ScaleTable(Table):
         return [
             Cell(row.setting, "text" if found else "muted", bold=found),
             Cell(self._published[index], "warning"),
-            Cell(self._said[index], "accent"),
+            Cell(self._said[index][0], "accent"),
+            Cell(self._said[index][1], "accent"),
             Cell(str(row.n) if found else "", "muted"),
             Cell("", parts=self._strip(row, width)),
             Cell(row.note, "faint"),
