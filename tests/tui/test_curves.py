@@ -72,6 +72,8 @@ async def test_as_many_panels_as_fit(make_app: MakeApp, until) -> None:
             await until(pilot, lambda shown=shown: sum(p.display for p in app.view.panels) == shown)
             await until(pilot, lambda: "tiny settled at step 100" in text_of(app))
             assert ("≤0.067" in text_of(app)) or size[0] < 160
+            told = f"{shown} of 7 panels (tab)"  # if there is room beside the sentence
+            assert (told in text_of(app)) == (1 < shown < 7), size
             seen = set()
             for _ in range(8):
                 seen |= {p.panel.key for p in app.view.panels if p.display}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import pytest
 from fake_workspace import FakeWorkspace, checkpoints
 from rich.color import Color
 from screen_text import lines_of, text_of
 
 from kltui.tui.app import KltuiApp
-from kltui.tui.views.scale import HERE, ScaleTable
+from kltui.tui.views.scale import HERE, QUARTILES, STRIP
 from kltui.view.palette import linear
 
 MakeApp = Callable[..., KltuiApp]
@@ -84,19 +85,23 @@ async def test_a_variant_is_not_taken_for_its_original(make_app: MakeApp, until)
         await until(pilot, lambda: "@1400+bnb-8bit" in "".join(line[:40] for line in lines_of(app)[3:-3]))
 
 
-async def test_medians_of_the_scale_are_shown_whole(make_app: MakeApp, until) -> None:
+@pytest.mark.parametrize(("width", "with_quartiles"), [(80, False), (200, True)])
+async def test_medians_of_the_scale_are_shown_whole_beside_a_chart_that_can_be_read(
+    width: int, with_quartiles: bool, make_app: MakeApp, until
+) -> None:
     app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(width, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("9")
         table = app.view.table
         await until(pilot, lambda: table.rows)
         table.show_rows([replace(r, median=0.00988, q25=0.00917, q75=0.0105) for r in table.rows])
         widths = table.widths()
-        assert widths[HERE] == len("0.00988 [0.00917, 0.0105]") and all(widths[: HERE + 3])
+        assert widths[HERE] >= len("0.00988") and widths[STRIP] >= 20
+        assert widths[QUARTILES] == (len("[0.00917, 0.0105]") if with_quartiles else 0)
         said = ["".join(t for t, _ in table._row(i)) for i, r in enumerate(table.rows) if r.n > 1]
-        assert said and all("0.00988 [0.00917, 0.0105]" in line for line in said)
-        assert ScaleTable.columns[HERE].width < widths[HERE]
+        assert said and all("0.00988" in line for line in said)
+        assert all(("0.00988   [0.00917, 0.0105]" in line) == with_quartiles for line in said)
 
 
 async def test_questions_stand_below_the_view_and_help_in_its_middle(make_app: MakeApp, until) -> None:
