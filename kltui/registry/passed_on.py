@@ -225,7 +225,11 @@ def _with_plain_dtypes(config: dict[str, Any]) -> dict[str, Any]:
     """
     stated = {key: str(config[key]).removeprefix("torch.").lower() for key in _DTYPE_KEYS & config.keys()}
     plain = {key: _DTYPES.get(name, name) for key, name in stated.items()}
-    kept = {key: name for key, name in plain.items() if name in _DTYPES.values()}
+    kept = {
+        key: config[key] if config[key] is None else name
+        for key, name in plain.items()
+        if config[key] is None or name in _DTYPES.values()
+    }
     return {key: value for key, value in config.items() if key not in _DTYPE_KEYS} | kept
 
 

@@ -39,13 +39,13 @@ def test_plain_settings_pass_as_they_are(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
-def test_spellings_of_a_dtype_are_torch_s_and_what_is_none_is_left_out(
+def test_spellings_of_a_dtype_are_torch_s_and_what_is_no_dtype_is_left_out(
     tmp_path: Path, key: str, stated: object, passed: str | None
 ) -> None:
     plain = {k: v for k, v in LLAMA.items() if k != "torch_dtype"}
     folder = with_config(tmp_path / "m")
     (folder / "config.json").write_text(json.dumps({**plain, key: stated, "text_config": {key: stated}}))
-    inner = {key: passed} if passed else {}
+    inner = {key: passed} if passed or stated is None else {}
     assert model_config(folder) == {**plain, **inner, "text_config": inner}
 
 

@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 sys.path.insert(0, str(Path(__file__).parent))  # fake_workspace, terminal
 
 from fake_workspace import FakeWorkspace
+from patience import patience_of_a_minute as patience_of_a_minute
 from screen_text import text_of
 from shared_styles import one_reading_of_styles as one_reading_of_styles
 
@@ -29,18 +30,6 @@ WAS_THERE = NOWHERE.exists()
 def pytest_runtest_teardown() -> None:
     """Nothing is written into the fixed workspace, whose folder whoever may do everything could make."""
     assert WAS_THERE or not NOWHERE.exists(), f"a test has made {NOWHERE}"
-
-
-@pytest.fixture(autouse=True)
-def patience_of_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever runs beside it, a helper process is waited for; a test of what happens after too long sets its own time."""
-    for limit in (
-        "read_ahead.PATIENCE_S",
-        "gpu.PATIENCE_S",
-        "report_source.PATIENCE_S",
-        "dialogs.prompts.FOLDER_SECONDS",
-    ):
-        monkeypatch.setattr(f"kltui.tui.{limit}", 60.0)
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("Enter", ("84 checkpoints", "Details")),
     ],
     "curves": [
-        ("4", ("KL to the previous checkpoint", "KL between runs", "tiny settled at step 100", "settled at 100")),
+        ("4", ("KL to the previous checkpoint", "KL between", "tiny settled at step 100", "settled at 100")),
         ("]", ("● tiny@1 ", "±")),
         ("l", ("● tiny@2 ",)),
         ("h", ("● tiny@1 ",)),

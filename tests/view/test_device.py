@@ -74,7 +74,7 @@ def test_a_device_that_is_none_and_a_job_s_device_are_refused(suite: Workspace, 
         suite.map(device="gpu")
     assert main(["--report", str(suite.path), "--device", "gpu"]) == 2
     assert main(["--batch", "job.toml", "--device", "cuda:1"]) == 2
-    assert "kltui --batch JOB --set scoring.device=cuda:1" in capsys.readouterr().err
+    assert "--set scoring.device=cuda:1" in capsys.readouterr().err
 
 
 def test_the_cpu_is_named_without_torch(suite: Workspace, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -148,6 +148,7 @@ class CurvesView(RunPlotsView):
         for place, panel in enumerate(shown):
             draw_bar(panel, place % across > 0)
             panel.name_runs(self.large or not side.display)
+        self.sentence.refresh()  # it says how many panels are shown
 
     def _cells(self, width: int, height: int) -> tuple[int, int]:
         """The number of panels across and down in `width` x `height` cells."""
