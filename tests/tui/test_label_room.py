@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kltui.tui.widgets.label_room import FAR, WAYS, LabelRoom
+from kltui.tui.widgets.plot import PlotPane
 
 
 def room(rows: list[str]) -> LabelRoom:
@@ -88,3 +89,20 @@ async def test_names_of_runs_leave_more_of_the_curves_to_be_seen_than_the_neares
             lambda self, at, text, mark: (found := self.first(at, text, WAYS)) and (found, text),
         )
         assert clear < covered()
+
+
+@pytest.mark.parametrize("key", ["3", "4", "5", "8"])
+async def test_labels_are_not_placed_on_a_drawing_of_another_size(make_app, until, monkeypatch, key) -> None:
+    """Between a new size and the next repaint, data or a mark may change."""
+    app = make_app()
+    async with app.run_test(size=(160, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press(key)
+        plots = [p for p in app.view.panes if isinstance(p, PlotPane) and p.display]
+        await until(pilot, lambda: any(p.scene is not None and p._planes is not None for p in plots))
+        for by in (9, -9):
+            monkeypatch.setattr(PlotPane, "body_height", property(lambda pane, by=by: pane.size.height + by))
+            for plot in plots:
+                for point in range(0, len(plot.names), 7):
+                    plot.cursor = point
+                    plot.lay_over()

@@ -149,11 +149,10 @@ class PlotPane(Pane):
         """Rasterises the scene if necessary; whether there is something to show."""
         if self.scene is None or self.window is None:
             return False
-        made_for = (self.plot_width, self.plot_height, self.kind, self.look)
-        if self._planes is None or self._made_for != made_for:
+        if not self._is_drawn():
             from kltui.view.cell_buffer import dots_of, draw
 
-            width, height, kind, look = self._made_for = made_for
+            width, height, kind, look = self._made_for = self._makes_for()
             seen = self.seen = self._window_at(width, height, kind)
             dots = self._dots = dots_of(self.scene, seen, width, height, kind)
             self._drawn_kind, self._seen_places = kind, None
@@ -164,6 +163,14 @@ class PlotPane(Pane):
             self._y_labels = self._make_y_labels(height)
             self._patches = self._make_patches()
         return True
+
+    def _makes_for(self) -> tuple[int, int, Kind, Theme]:
+        """Size, kind of dots and colours of a drawing at present."""
+        return self.plot_width, self.plot_height, self.kind, self.look
+
+    def _is_drawn(self) -> bool:
+        """Whether the scene is drawn as it would be at present; not after a new size, until the next repaint."""
+        return self._planes is not None and self._made_for == self._makes_for()
 
     def _window_at(self, width: int, height: int, kind: Kind) -> Window:
         """The window at this size: with room for the y axis' name above a fitted scene, and equal units if required."""
@@ -352,7 +359,7 @@ class PlotPane(Pane):
 
     def lay_over(self) -> None:
         """Updates cross-hair, marks and labels, and redraws only the rows that change."""
-        if self._planes is None:
+        if not self._is_drawn():
             self.refresh()
             return
         old, self._patches = self._patches, self._make_patches()
