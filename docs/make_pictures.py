@@ -29,6 +29,7 @@ PATIENCE_S = 120.0
 # What draws these four screens; whatever else a screen shows comes from the workspace.
 SOURCES = (
     "docs/make_pictures.py",
+    "kltui/tui/widgets/axis_line.py",
     "kltui/tui/widgets/canvas.py",
     "kltui/tui/widgets/curve_panel.py",
     "kltui/tui/theme.py",

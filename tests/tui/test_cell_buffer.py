@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kltui.tui.widgets.plot import beside_name
+from kltui.tui.widgets.axis_line import beside_name
 from kltui.view.cell_buffer import KINDS, STROKES, Kind, cells_of, clipped, dashed, dots_of, draw, eye_ratio
 from kltui.view.palette import SHADES
 from kltui.view.plot_data import Scene, Window, fit_window, threads
@@ -183,6 +183,15 @@ def test_segments_are_cut_to_what_is_seen_before_they_are_dashed() -> None:
         (["0  1                100  ", "0  1      10        100  "], "0  1      10    step, log"),
         (["                  50      100"], "step, log(1 + x)  50      100"),
         (["             50      100"], "step, log    50      100"),
+        (["         1       10        100  "], "step log 1       10        100  "),
+        (["0 1     100      10k      1M     100M   "], "0 1     100      10k      1M   step, log"),
+        (["0 1     100    10k    1M   100M          "], "0 1     100    10k    1M   100M  step log"),
+        (["         1                100", "         1       10       100"], "step log 1       10       100"),
+        (
+            ["         1                100", "         1         30       100"],
+            "step log 1         30       100",
+        ),
+        (["         1                100"], "step log 1                100"),
         (["0                   1  ", "0        0.5        1  "], "0        0.5  step, log"),
     ],
 )

@@ -13,6 +13,7 @@ from textual.strip import Strip
 
 from kltui.sanitize import in_ascii
 from kltui.tui.views.welcome import empty_line
+from kltui.tui.widgets.axis_line import beside_name
 from kltui.tui.widgets.canvas import Pane, Span, fitted, shortened, strip_of
 from kltui.tui.widgets.label_room import NEAR_WAYS, UP_FIRST, LabelRoom, Way
 from kltui.view.palette import SHADES
@@ -32,7 +33,6 @@ Patch = tuple[int, str, Style]
 Y_AXIS = 8
 MANY_POINTS = 20_000  # of which a change of markers is drawn after the answer to the key
 MORE_TICKS = 8  # how many denser divisions of an axis are tried
-APART = 2  # blanks at least between tick labels and the name of their axis
 NAME_ROWS = 1.3  # rows above a fitted scene, for the name of the y axis
 NO_PLOT = "there is no plot here to zoom or pan"
 
@@ -537,47 +537,6 @@ def _ticks(axis: Axis, least: int, maximum: int) -> Sequence[tuple[float, str]]:
     """(place, label) of about `least` ticks, or of up to `maximum` if those were fewer than two."""
     made = (axis.ticks(count) for count in range(least, max(least, maximum) + 1))
     return next((t for t in made if len(t) > 1), axis.ticks(least))
-
-
-def beside_name(lines: Iterable[str], name: str) -> tuple[str, str, str]:
-    """(name, tick labels, name) of an axis, as long as a line together; one of the names is "".
-
-    The name is at the right end or, if that is free and the right is not, at the left one, never between labels. `lines`
-    have ever more labels. Without room at either end, the labels in the way at the right are left out, and the name is
-    shortened or a line with more labels taken until three remain, or else as many as possible.
-
-    >>> beside_name(["0  1        100 ", "0  1   10   100 "], "step")
-    ('', '0  1   10   ', 'step')
-    >>> beside_name(["        1  2    3"], "layer")
-    ('layer', '   1  2    3', '')
-    """
-    brief = name.replace("log(1 + x)", "log")
-    ways = list(dict.fromkeys((name, brief, brief.replace(", log", " log"))) if name else ("",))
-    kept: list[tuple[str, str, str]] = []
-    for line in lines:
-        for said in () if kept else ways:
-            if not line[len(line) - len(said) - APART :].strip():
-                return "", line[: len(line) - len(said)], said
-        for said in () if kept else ways:
-            if not line[: len(said) + APART].strip():
-                return said, line[len(said) :], ""
-        for said in ways:
-            kept.append(("", _before_name(line, said), said))
-            if _count(kept[-1]) > 2:
-                return kept[-1]
-    return max(kept, key=_count)
-
-
-def _count(parts: tuple[str, str, str]) -> int:
-    """The number of tick labels in a result of `beside_name`."""
-    return len(parts[1].split())
-
-
-def _before_name(line: str, name: str) -> str:
-    """What is left of a line of tick labels for a name at its right end: whole labels only."""
-    room = max(0, len(line) - len(name) - APART)
-    end = room if not line[room : room + 1].strip() else line[:room].rfind(" ") + 1
-    return line[:end].ljust(len(line) - len(name))
 
 
 def patched(row: Strip, patches: list[Patch] | tuple[Patch, ...]) -> Strip:
