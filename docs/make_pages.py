@@ -31,7 +31,7 @@ from kltui.jobs.jobfile import JobFile
 from kltui.option_use import COMMANDS, INTERFACE, USERS
 from kltui.registry.presets import PRESETS, PYTHIA_SEED_SIZES
 from kltui.tui.actions import ACTIONS, SCREENS, Action
-from kltui.tui.filter import NUMBER_FIELDS, TEXT_FIELDS
+from kltui.tui.filter import LOSS, NUMBER_FIELDS, TEXT_FIELDS
 
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- Written by docs/make_pages.py: change the program, or that script, and run it again. -->"
@@ -253,15 +253,17 @@ FILTER = """\
 `/` filters the checkpoints on all screens. A filter is a line of terms, and a checkpoint must match all of them:
 
 ```text
-run:pythia-*|gpt2 step>=1000 -quant:8bit seed:2 words
+run:pythia-*|gpt2 step:1000..9k -quant:8bit loss<3 words
 ```
 
 * **`words`**: a bare word must occur in the checkpoint's name.
 * **`field:text`**: the field contains the text. With `*` or `?`, the text is a pattern for the whole field. Case is ignored.
-  Fields: {texts}.
-* **`field>=number`**, also `>`, `<=`, `<`, `=` and `:`: compares numbers. The suffixes `k` and `M` mean thousands and millions. Fields:
-  {numbers}; `loglik` is the mean log-likelihood of a text, in nats.
-* **`-term`**: the term must not match.
+  **`field=text`**: the field is the text. Fields: {texts}.
+* **`field>=number`**, also `>`, `<=`, `<`, `=` and `:`: compares numbers. **`field:100..2k`**: from 100 to 2000, both
+  included; without one of them there is no limit on that side. The suffixes `k`, `M` and `G` mean thousands, millions and
+  billions. Fields: {numbers}; `loglik` is the mean log-likelihood of a text, in nats, and `loss` is in bits/byte.
+* **`"text"`**: in double quotes, blanks, `|`, `*` and other signs are text: `run:"my run"`, `"a|b"`.
+* **`-term`**: the term must not match; `field!=text` is `-field=text`.
 * **`one|other`** without spaces: either may match; the second uses the field of the first if it names none.
 * **` | `** with spaces: everything on its left, or everything on its right: `run:a | run:b step>=1000`.
 
@@ -291,7 +293,7 @@ def keys_page() -> str:
     for group, heading in GROUPS.items():
         rows = [action_row(a) for a in ACTIONS if a.group == group]
         parts += [f"## {heading}", table("keys", "action", "does", "screens", rows=rows)]
-    named = FILTER.format(texts=in_code(TEXT_FIELDS), numbers=in_code(NUMBER_FIELDS))
+    named = FILTER.format(texts=in_code(TEXT_FIELDS), numbers=in_code((*NUMBER_FIELDS, LOSS)))
     return page([*parts, "## Other keys", KEYS_END, named])
 
 

@@ -160,8 +160,8 @@ class KltuiApp(AppCore):
             check,
             changed,
             hints=(
-                "run:NAME|OTHER  step>=1000  seed:2  quant:8bit  -status:failed",
-                "size: type: tag: parent:  words of the name  run:py*-1?b  a | b",
+                "run:NAME|OTHER  run=NAME  step>=1000  step:1..9k  loss<3  -quant:8bit",
+                'seed: size: type: tag: parent: status:  words  py*-1?b  "a b"  a | b',
             ),
         )
         self.push_screen(prompt, answered)

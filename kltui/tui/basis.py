@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError, UsageError
 from kltui.sanitize import safe_text
-from kltui.tui.filter import Columns, parse_filter
+from kltui.tui.filter import Columns, parse_filter, value_of
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kltui.store.saved_maps import SavedMap
     from kltui.view.sections.context import ReportChoice
     from kltui.workspace import Workspace
+    from kltui.workspace.losses import StoredLoss
 
 MODES = ("none", "clip", "pretraining")
 
@@ -65,7 +67,7 @@ class Basis:
         from kltui.store.saved_maps import Preparation
         from kltui.view.sections.context import ReportChoice
 
-        exclude = left_out(self.exclude, ws.checkpoints(), ws.vectors()) if self.exclude else ()
+        exclude = left_out(self.exclude, ws.checkpoints(), ws.vectors(), ws.losses()) if self.exclude else ()
         return ReportChoice(Preparation(self.mode, exclude, self.separate), self.saved, **more)
 
     def map_of(self, ws: Workspace) -> Map:
@@ -117,19 +119,24 @@ def basis_of(record: object) -> Basis:
     return Basis(**words, exclude=parts, separate=record.get("separate") is True)
 
 
-def left_out(parts: Sequence[str], rows: Iterable[CheckpointRow], on_map: Iterable[str]) -> tuple[str, ...]:
-    """Names for `--exclude`: those `parts` that are names of runs or checkpoints, and for each other part, read as a
-    filter, the names in `on_map` that pass it.
+def left_out(
+    parts: Sequence[str],
+    rows: Iterable[CheckpointRow],
+    on_map: Iterable[str],
+    losses: Mapping[int, StoredLoss] = MappingProxyType({}),
+) -> tuple[str, ...]:
+    """Names for `--exclude`: those `parts` that are names of runs or checkpoints, perhaps in quotes, and for each other
+    part, read as a filter, the names in `on_map` that pass it.
 
     Raises UsageError for a part that is not a name and matches nothing.
     """
     rows, held = list(rows), set(on_map)
-    columns = Columns(rows)
+    columns = Columns(rows, losses)
     names = {n for r in rows for n in (r.name, r.checkpoint.base_name, r.checkpoint.run)}
     found: list[str] = []
     for part in parts:
-        if part in names:
-            found.append(part)
+        if name := next((n for n in (part, value_of(part).text) if n in names), ""):
+            found.append(name)
             continue
         passing = parse_filter(part).passing(columns)
         caught = [r.name for r, passes in zip(rows, passing, strict=True) if passes and r.name in held]
@@ -177,7 +184,7 @@ def facts_of(ws: Workspace, basis: Basis) -> Facts:
             mode, separate = kept.preparation.mode, kept.preparation.separate
             excluded, names = kept.preparation.exclude, list(kept.keys)
         elif basis.exclude:
-            excluded = left_out(basis.exclude, ws.checkpoints(), vectors)
+            excluded = left_out(basis.exclude, ws.checkpoints(), vectors, ws.losses())
     except KltuiError as error:
         return Facts(f"{safe_text(source, 40)} {row.sha256[:8]}", error.message)
     gone = 0

@@ -31,7 +31,8 @@ Result = TypeVar("Result")
 ACTIVE = ("queued", "running", "paused")
 ALERT_SHOWN_S = 24 * 3600.0
 MANY_ROWS = 5000  # above this, values derived from all rows are computed before a key needs them
-#: cached properties of a snapshot that depend only on its rows
+#: cached properties of a snapshot that depend only on its rows, and those that depend on losses too
+OF_LOSSES = ("_columns", "_passing", "_named")
 OF_ROWS = (
     "by_name",
     "runs",
@@ -43,9 +44,6 @@ OF_ROWS = (
     "_place_in_line",
     "_names",
     "_places",
-    "_columns",
-    "_passing",
-    "_named",
     "suggested_pairs",
     "with_layers",
     "of_status",
@@ -138,7 +136,7 @@ class Snapshot:
 
     @cached_property
     def _columns(self) -> Columns:
-        return Columns(self.rows)
+        return Columns(self.rows, self.losses)
 
     @cached_property
     def _passing(self) -> dict[str, list[bool]]:
@@ -233,7 +231,8 @@ class Snapshot:
         losses = before.losses if self.losses == before.losses else self.losses
         made = replace(self, rows=rows, losses=losses)
         if rows is before.rows:
-            made.__dict__.update({k: v for k, v in before.__dict__.items() if k in OF_ROWS})
+            of_both = (*OF_ROWS, *(OF_LOSSES if losses is before.losses else ()))
+            made.__dict__.update({k: v for k, v in before.__dict__.items() if k in of_both})
         elif made.scored == before.scored:
             made.__dict__["scored"] = before.scored
         if len(rows) > MANY_ROWS:

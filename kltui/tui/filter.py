@@ -1,33 +1,40 @@
-"""The filter language: `run:pythia-*|gpt2 step>=1000 -quant:8bit seed:2 words`."""
+"""The filter language: `run:pythia-*|gpt2 step:1000..9k -quant:8bit loss<3 words`."""
 
 from __future__ import annotations
 
+import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import reduce
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from kltui.errors import UsageError
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
+    from kltui.workspace.losses import StoredLoss
 
 Mask = list[bool]
 Test = Callable[["Columns"], Mask]
 
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq,
             ":": operator.eq}  # fmt: skip
+LOSS = "loss"  # in bits/byte; not a field of the row
 NUMBER_FIELDS: dict[str, Callable[[CheckpointRow], float | None]] = {
     "step": lambda r: r.checkpoint.step,
     "seed": lambda r: r.checkpoint.seed,
     "layers": lambda r: r.layers,
     "loglik": lambda r: r.mean_loglik,
 }
-_COMPARISON = re.compile(r"^([A-Za-z]+)(>=|<=|>|<|=|:)(.*)$")
-_NUMBER = re.compile(r"^(-?\d+(?:\.\d+)?)([kM]?)$")
+EXAMPLES = {"step": (1000, 5000), "seed": (1, 3), "layers": (6, 12), "loglik": (-700, -600), "loss": (2, 3)}
+_COMPARISON = re.compile(r"^([A-Za-z]+)(>=|<=|!=|==?|>|<|:)(.*)$", re.DOTALL)
+_NUMBER = re.compile(r"^(-?\d+(?:[_,]\d{3})*(?:\.\d+)?(?:e\+?\d{1,2})?)([kKMG]?)$")
+_FACTORS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+_QUOTED = re.compile(r'"([^"]*)"(?=[\s|,]|$)')
 TEXT_FIELDS: dict[str, Callable[[CheckpointRow], str]] = {
     "run": lambda r: r.checkpoint.run,
     "quant": lambda r: r.checkpoint.quantization,
@@ -47,8 +54,10 @@ class Columns:
     A test then examines each distinct text once, instead of every row.
     """
 
-    def __init__(self, rows: Sequence[CheckpointRow]) -> None:
-        self._rows = rows
+    def __init__(
+        self, rows: Sequence[CheckpointRow], losses: Mapping[int, StoredLoss] = MappingProxyType({})
+    ) -> None:
+        self._rows, self._losses = rows, losses
         self._texts: dict[str, tuple[list[str], list[int]]] = {}
         self._numbers: dict[str, list[float | None]] = {}
 
@@ -66,8 +75,13 @@ class Columns:
     def numbers(self, field: str) -> list[float | None]:
         """Each row's number in a field, or None."""
         if field not in self._numbers:
-            self._numbers[field] = list(map(NUMBER_FIELDS[field], self._rows))
+            of_row = self._loss if field == LOSS else NUMBER_FIELDS[field]
+            self._numbers[field] = list(map(of_row, self._rows))
         return self._numbers[field]
+
+    def _loss(self, row: CheckpointRow) -> float | None:
+        found = self._losses.get(row.id)
+        return None if found is None else found.bits_per_byte
 
     def where(self, field: str, passing: Callable[[list[str]], Mask]) -> Mask:
         """Whether each row passes, where `passing` tests the distinct texts of a field."""
@@ -119,11 +133,12 @@ def parse_filter(text: str) -> Filter:
     """The parsed filter. Raises UsageError with the invalid term.
 
     Terms are joined by "and", ` | ` between terms by "or"; a leading `-` negates; `field:text` looks for text in a
-    field, with `*` and `?` as a glob over the whole of it; `step>=1000` compares and `seed:2` equals; a bare word is
-    searched in the name; `a|b` within a term matches either, the second with the first's field if it names none.
+    field, with `*` and `?` as a glob over the whole of it, and `field=text` is the whole of it; `step>=1000` compares,
+    `seed:2` equals and `step:100..9k` includes both ends; a bare word is searched in the name; `a|b` within a term matches
+    either, the second with the first's field if it names none; in double quotes, blanks and signs are text.
     """
     groups: list[list[Term]] = [[]]
-    for word in text.split():
+    for word in filter(None, split_unquoted(text, str.isspace)):
         if word == "|":
             groups.append([])
         else:
@@ -133,43 +148,85 @@ def parse_filter(text: str) -> Filter:
     return Filter(text, tuple(map(tuple, groups)))
 
 
+def split_unquoted(text: str, separates: Callable[[str], bool]) -> list[str]:
+    """The parts of a text between separating characters, which in double quotes are text.
+
+    A quote within a name is an ordinary character: only one that a word or a value begins with opens.
+
+    >>> split_unquoted('run:"a b"|c 5"|', str.isspace)
+    ['run:"a b"|c', '5"|']
+    """
+    parts, at = [""], 0
+    while at < len(text):
+        here = parts[-1]
+        quoted = _QUOTED.match(text, at) if here in ("", "-") or here[-1] in ":=|" else None
+        if quoted is not None:
+            parts[-1] += quoted[0]
+        elif separates(text[at]):
+            parts.append("")
+        else:
+            parts[-1] += text[at]
+        at = quoted.end() if quoted is not None else at + 1
+    return parts
+
+
 def _term(word: str) -> Test:
     if word.startswith("-") and len(word) > 1:
-        test = _term(word[1:])
-        return lambda columns: list(map(operator.not_, test(columns)))
-    first, *others = word.split("|")
+        return _negated(_term(word[1:]))
+    first, *others = split_unquoted(word, "|".__eq__)
     if not others:
         return _single(word)
-    head = _COMPARISON.match(first)
-    field = head[1] + ":" if head and head[2] == ":" and head[3] else ""
     if not first or not all(others):
         raise UsageError(f"one side of | is empty in {word!r}", "For example run:a|b.")
+    head = _COMPARISON.match(first)
+    field = head[1] + head[2] if head and head[2] in (":", "=", "==") and head[3] else ""
     tests = [_single(first), *(_single(o if _COMPARISON.match(o) else field + o) for o in others)]
     return lambda columns: _any([test(columns) for test in tests])
+
+
+def _negated(test: Test) -> Test:
+    return lambda columns: list(map(operator.not_, test(columns)))
 
 
 def _single(word: str) -> Test:
     found = _COMPARISON.match(word)
     if found is None:
-        return _text_test("name", word)
-    field, sign, value = found.groups()
-    if field in NUMBER_FIELDS:
+        return _text_test("name", value_of(word))
+    field, sign, value = found[1], found[2].replace("==", "="), found[3]
+    if sign == "!=":
+        return _negated(_single(f"{field}={value}"))
+    if (field := field.lower()) in NUMBER_FIELDS or field == LOSS:
         return _number_test(word, field, sign, value)
-    if sign == ":" and field in TEXT_FIELDS:
-        return _text_test(field, value)
+    if sign in ":=" and field in TEXT_FIELDS:
+        return _text_test(field, value_of(value), is_whole=sign == "=")
     if field in TEXT_FIELDS:
         raise UsageError(
             f"{field} is a text field in filter term {word!r}", f"For example {field}:{value.lstrip('=')}"
         )
-    known = [*TEXT_FIELDS, *NUMBER_FIELDS]
+    known = [*TEXT_FIELDS, *NUMBER_FIELDS, LOSS]
     near = get_close_matches(field, known, 1)
     hint = f"Did you mean {near[0]}?" if near else f"Fields: {', '.join(known)}."
     raise UsageError(f"unknown field {field!r} in filter term {word!r}", hint)
 
 
-def _text_test(field: str, wanted: str) -> Test:
-    needle = wanted.lower()
-    if "*" not in needle and "?" not in needle:
+class Value(NamedTuple):
+    """A text as it is looked for, without its quotes."""
+
+    text: str
+    is_quoted: bool
+
+
+def value_of(typed: str) -> Value:
+    """The text that was typed, perhaps in quotes."""
+    quoted = _QUOTED.fullmatch(typed)
+    return Value(typed, False) if quoted is None else Value(quoted[1], True)
+
+
+def _text_test(field: str, wanted: Value, is_whole: bool = False) -> Test:
+    needle = wanted.text.lower()
+    if wanted.is_quoted or ("*" not in needle and "?" not in needle):
+        if is_whole:
+            return lambda columns: columns.where(field, lambda texts: [needle == text for text in texts])
         return lambda columns: columns.where(field, lambda texts: [needle in text for text in texts])
     # Not fnmatch, because brackets are literal: names of variants contain them.
     glob = re.compile(re.escape(needle).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
@@ -177,9 +234,24 @@ def _text_test(field: str, wanted: str) -> Test:
 
 
 def _number_test(word: str, field: str, sign: str, digits: str) -> Test:
+    if sign in ":=" and ".." in digits:
+        return _range_test(word, field, digits)
+    bound, compare = _number(word, field, sign, digits), COMPARISONS[sign]
+    return lambda columns: [n is not None and compare(n, bound) for n in columns.numbers(field)]
+
+
+def _range_test(word: str, field: str, digits: str) -> Test:
+    """The test of `low..high`, which includes both; without one of them there is no limit on its side."""
+    low, _, high = digits.partition("..")
+    first = _number(word, field, ":", low) if low or not high else -math.inf
+    last = _number(word, field, ":", high) if high else math.inf
+    return lambda columns: [n is not None and first <= n <= last for n in columns.numbers(field)]
+
+
+def _number(word: str, field: str, sign: str, digits: str) -> float:
     number = _NUMBER.match(digits)
     if number is None:
-        raise UsageError(f"not a number in filter term {word!r}", f"For example {field}{sign}1000.")
-    bound = float(number[1]) * {"": 1.0, "k": 1e3, "M": 1e6}[number[2]]
-    compare = COMPARISONS[sign]
-    return lambda columns: [n is not None and compare(n, bound) for n in columns.numbers(field)]
+        low, high = EXAMPLES[field]
+        hint = f"For example {field}{sign}{low}, {field}:{low}..{high} or {field}:{low}|{high}."
+        raise UsageError(f"not a number in filter term {word!r}", hint)
+    return float(re.sub("[_,]", "", number[1])) * _FACTORS[number[2]]

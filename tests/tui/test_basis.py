@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis, basis_of, left_out
 from kltui.tui.curve_source import CurveSource
 from kltui.tui.data import SnapshotReader
+from kltui.tui.dialogs.basis_form import meant, offers_of
 from kltui.tui.map_cache import MapCache
 from kltui.tui.number_format import loss_of
 from kltui.tui.ui_state import Memory
@@ -179,6 +181,18 @@ def test_what_is_left_out_is_named_or_passes_a_filter(folder: Path) -> None:
     for part in ("nothing", "step>1M"):
         with pytest.raises(KltuiError, match="matches no run or checkpoint"):
             left_out((part,), rows, names)
+
+
+def test_a_name_with_a_comma_is_excluded_in_quotes(folder: Path) -> None:
+    with Workspace.open(folder) as ws:
+        offers = offers_of(
+            ws, [replace(r, checkpoint=replace(r.checkpoint, run="a,b")) for r in ws.checkpoints()]
+        )
+    answers = dict.fromkeys(("corpus", "scoring", "preprocessing", "apart", "saved map", "exclude"), "")
+    basis = meant({**answers, "exclude": '"a,b", step<3 , loss<99'}, offers)
+    assert basis.exclude == ('"a,b"', "step<3", "loss<99")
+    assert left_out(basis.exclude[:1], offers.rows, []) == ("a,b",)
+    assert meant({**answers, "exclude": "a,b"}, offers).exclude == ("a", "b")
 
 
 def test_a_kept_basis_is_read_again_and_a_foreign_one_is_the_whole_map() -> None:

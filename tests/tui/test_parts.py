@@ -14,6 +14,7 @@ from kltui.errors import UsageError
 from kltui.jobs.jobfile import load_job
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.store.rows import CheckpointRow
+from kltui.tui.data import Snapshot
 from kltui.tui.dialogs.jobs_start import entries_of, job_of, usual_tables, write_job
 from kltui.tui.filter import Columns, parse_filter
 from kltui.tui.selection import Selection
@@ -23,6 +24,9 @@ from kltui.tui.views.jobs import duration, rate, time_left
 from kltui.tui.widgets.canvas import fitted, shortened, strip_of, width_of, wrapped
 from kltui.tui.widgets.table import Column, column_widths
 from kltui.tui.widgets.token_lines import TokenLine, colored_runs
+from kltui.workspace.losses import StoredLoss
+
+ROWS = tuple(FakeWorkspace().checkpoints())
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,26 @@ from kltui.tui.widgets.token_lines import TokenLine, colored_runs
         ("-seed:2|3", 44),
         ("-run:small|tuned -quant:bnb*", 60),
         ("tuned|small@1", 11),
+        ("seed=2|3", 40),
+        ("run=tiny", 21),
+        ("run=TINY|small", 41),
+        ("run==tiny", 21),
+        ("run!=tiny", 84 - 21),
+        ("parent=", 84 - 3),
+        ("step!=0 run=tiny", 20),
+        ("step:100..1k run=tiny", 10),
+        ("step=..100 run=tiny", 7),
+        ("step:1_000.. run=tiny", 6),
+        ("step>=1,000 run=tiny", 6),
+        ("step>=1e3 run=tiny", 6),
+        ("step>=1G", 0),
+        ("RUN:tiny-* Seed:2", 20),
+        ('"tiny"', 84 - 20 - 3),
+        ('run:"tiny" -step>0', 3),
+        ('-run:"tiny"|"small"', 3),
+        ('name="tiny@100"', 1),
+        ('run:"t*"', 0),
+        ('"run:tiny"', 0),
     ],
 )
 def test_filter(text: str, count: int) -> None:
@@ -62,13 +86,57 @@ def test_filter(text: str, count: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["colour:red", "step>=many", "-colour:red", "stpe>=1", "run>=a", "seed:two", "a |", "| a", "run:a|", "|"],
+    [
+        "colour:red",
+        "step>=many",
+        "-colour:red",
+        "stpe>=1",
+        "run>=a",
+        "seed:two",
+        "seed:2,3",
+        "step:..",
+        "step:1..x",
+        "loss<low",
+        "a |",
+        "| a",
+        "run:a|",
+        "|",
+    ],
 )
 def test_a_filter_that_cannot_be_meant_names_its_term(text: str) -> None:
     with pytest.raises(UsageError) as wrong:
         parse_filter(text)
     assert text.lstrip("-").split(":")[0].split(">")[0].strip(" |") in str(wrong.value)
     assert wrong.value.hint
+
+
+def test_quotes_make_blanks_and_signs_text() -> None:
+    odd = ("a name", "x|y", "star*", '5"x', "b|a name", "step>=5")
+    rows = [replace(r, checkpoint=replace(r.checkpoint, run=run)) for r, run in zip(ROWS, odd, strict=False)]
+    for text, runs in (
+        ('run:"a name"', ["a name", "b|a name"]),
+        ('run="a name"', ["a name"]),
+        ('run:"x|y"|"star*"', ["x|y", "star*"]),
+        ('-"x|y" -"a name" -run="star*"', ['5"x', "step>=5"]),
+        ('run:5"', ['5"x']),
+        ('"step>=5" | run=x|y', ["step>=5"]),
+        ('run:"x', ['5"x']),
+    ):
+        assert [r.checkpoint.run for r in rows if parse_filter(text)(r)] == runs, text
+
+
+def test_losses_are_compared_in_bits_per_byte() -> None:
+    losses = {row.id: StoredLoss(2.0 + k / 4, True, k) for k, row in enumerate(ROWS[:9])}
+    columns = Columns(ROWS, losses)
+    assert sum(parse_filter("loss<=3").passing(columns)) == 5
+    assert sum(parse_filter("loss:2.5..3").passing(columns)) == 3
+    assert sum(parse_filter("-loss<9").passing(columns)) == len(ROWS) - 9
+    snapshot = Snapshot(rows=ROWS, losses=losses)
+    assert len(snapshot.passing_rows(parse_filter("loss<=3"))) == 5
+    higher = {k: replace(v, bits_per_byte=v.bits_per_byte + 0.5) for k, v in losses.items()}
+    assert (
+        len(replace(snapshot, losses=higher).worked_out(snapshot).passing_rows(parse_filter("loss<=3"))) == 3
+    )
 
 
 def test_terms_that_nothing_passes_are_named() -> None:

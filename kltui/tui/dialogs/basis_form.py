@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,13 @@ from kltui.sanitize import safe_text
 from kltui.tui.basis import MODES, Basis, left_out
 from kltui.tui.dialogs.corpus_choice import scored_corpora
 from kltui.tui.dialogs.forms import Answers, Field, Form
+from kltui.tui.filter import split_unquoted
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, CorpusRow
     from kltui.tui.session import WorkspaceSession
     from kltui.workspace import Workspace
+    from kltui.workspace.losses import StoredLoss
 
 YES, NO = ("yes", "y", "true", "1"), ("", "no", "n", "false", "0")
 LISTED = 4  # how many corpora, settings and maps are named below the form
@@ -31,6 +33,7 @@ class Offers:
     settings: Sequence[tuple[str, str, int]]  # (hash of the corpus, settings, vectors)
     maps: Sequence[str]
     rows: Sequence[CheckpointRow]
+    losses: Mapping[int, StoredLoss] = field(default_factory=dict)
 
     def corpus(self, text: str) -> CorpusRow:
         """The corpus whose hash begins with `text`, or whose source has that name. Raises KltuiError unless it is one."""
@@ -65,7 +68,7 @@ def offers_of(ws: Workspace, rows: Sequence[CheckpointRow]) -> Offers:
         for g in ws.vector_groups()
         if g.corpus_id in hashes
     ]
-    return Offers(shown, corpora, settings, [m.name for m in ws.saved_maps()], rows)
+    return Offers(shown, corpora, settings, [m.name for m in ws.saved_maps()], rows, ws.losses())
 
 
 async def ask_basis(app: WorkspaceSession) -> None:
@@ -107,7 +110,11 @@ def _fields(now: Basis) -> list[Field]:
             "yes" if now.separate else "no",
             "yes: preprocess main and seed runs separately for Scale",
         ),
-        Field("exclude", ", ".join(now.exclude), "runs, checkpoints or filters, separated by commas"),
+        Field(
+            "exclude",
+            ", ".join(f'"{part}"' if "," in part and '"' not in part else part for part in now.exclude),
+            "runs, checkpoints or filters, separated by commas",
+        ),
         Field("saved map", now.saved, "a saved map, which replaces all of the above"),
         Field("save as", "", "a name to save this map under"),
     ]
@@ -146,10 +153,10 @@ def meant(answers: Answers, offers: Offers) -> Basis:
         raise KltuiError("apart: yes or no")
     over = offers.corpus(line["corpus"]).sha256 if line["corpus"] else ""
     settings = offers.scoring(line["scoring"], over or offers.shown) if line["scoring"] else ""
-    exclude = tuple(part.strip() for part in line["exclude"].split(",") if part.strip())
+    exclude = tuple(part for p in split_unquoted(line["exclude"], ",".__eq__) if (part := p.strip()))
     if exclude:
         rows = [row for row in offers.rows if row.scored]
-        left_out(exclude, rows, [row.name for row in rows])
+        left_out(exclude, rows, [row.name for row in rows], offers.losses)
     basis = Basis(over, settings, mode, exclude, apart in YES, saved)
     if saved and saved not in offers.maps:
         known = ", ".join(safe_text(name, 30) for name in offers.maps) or "none yet"
