@@ -161,7 +161,7 @@ class KltuiApp(AppCore):
             changed,
             hints=(
                 "run:NAME|OTHER  run=NAME  step>=1000  step:1..9k  loss<3  -quant:8bit",
-                'seed: size: type: tag: parent: status:  words  py*-1?b  "a b"  a | b',
+                'size: type: tag: parent: seed:  words of the name  py*-1?b  "a b"  a | b',
             ),
         )
         self.push_screen(prompt, answered)
