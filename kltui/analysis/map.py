@@ -232,7 +232,7 @@ class Map:
         return repeats(self.points, self.loglik_KN, self.text_bytes_N)
 
     def trajectories(self, *, layers: bool = False) -> list[Trajectory]:
-        """The runs of the map, each by rising step and without repeated weights; lens vectors only with `layers`."""
+        """The runs of the map, each by rising step and without repeated weights; layer vectors only with `layers`."""
         if layers not in self._trajectories:
             self._trajectories[layers] = self._found_trajectories(layers)
         return list(self._trajectories[layers])
@@ -474,7 +474,7 @@ class Map:
         if not np.array_equal(self.text_bytes_N, other.text_bytes_N):
             raise KltuiError(
                 f"vectors over {len(other.text_bytes_N)} other texts cannot join a map over {len(self.text_bytes_N)}",
-                "lens vectors join the map of the same corpus, without texts removed",
+                "layer vectors join the map of the same corpus, without texts removed",
             )
         scored = None
         if self.n_scored_KN is not None and other.n_scored_KN is not None and loglik_MN is None:

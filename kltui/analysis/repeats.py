@@ -48,7 +48,7 @@ def repeats(points: Sequence[Point], loglik_KN: Array, text_bytes_N: NDArray[np.
 def same_weights(points: Sequence[Point], loglik_KN: Array) -> list[tuple[int, ...]]:
     """Groups of two or more rows with the same weights, each by rising row.
 
-    Interpolated models, random walks and lens vectors are not considered, because some equal others by design. Rows with
+    Interpolated models, random walks and layer vectors are not considered, because some equal others by design. Rows with
     equal vectors are grouped unless their files are known to differ: different untrained models may have equal vectors.
     """
     rows = [

@@ -21,7 +21,7 @@ class Trajectory:
 
 
 def trajectories(points: Sequence[Point], *, layers: bool = False) -> list[Trajectory]:
-    """Every trajectory among `points`, in order of first appearance; lens vectors only with `layers`."""
+    """Every trajectory among `points`, in order of first appearance; layer vectors only with `layers`."""
     groups: dict[tuple[str, str, int | None], list[int]] = {}
     for row, p in enumerate(points):
         if p.step is not None and (layers or p.layer is None):

@@ -91,5 +91,5 @@ class Checkpoint:
 
 
 def layer_name(name: str, layer: int | None) -> str:
-    """Name of a vector: that of the checkpoint, or `name#k` for the lens vector of layer k."""
+    """Name of a vector: that of the checkpoint, or `name#k` for the layer vector of layer k."""
     return name if layer is None else f"{name}#{layer}"

@@ -50,7 +50,7 @@ class _Read(NamedTuple):
 
 
 class Engine:
-    """Runs batches through one model. `layers` are the lens layers; `notes` are observations for the user.
+    """Runs batches through one model. `layers` are those that get a vector too; `notes` are observations for the user.
 
     `no_layers` is the reason why requested layers are not available.
     `cache_dir`: where a job stores its choice of kernels.

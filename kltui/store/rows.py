@@ -33,9 +33,9 @@ class CheckpointRow:
     """A registered checkpoint. `scored`, `layers` and `mean_loglik` are about the vectors of its present weights.
 
     Those are its vectors on any corpus, or on one: `status` is then "elsewhere" if it is scored on other corpora only.
-    Not `scored` are also "empty", if the final vector has no value for any text, and "layers", if there are only lens vectors.
+    Not `scored` are also "empty", if the final vector has no value for any text, and "layers", if there are only layer vectors.
 
-    `layers` is the number of lens vectors, `mean_loglik` that of the newest final vector in nats per scored text (NaN without
+    `layers` is the number of layer vectors, `mean_loglik` that of the newest final vector in nats per scored text (NaN without
     one), `weights` the identity of the weights ("" before it is known). `error` and `hint` are those of the last failure.
     """
 

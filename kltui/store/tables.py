@@ -424,7 +424,7 @@ class Vectors:
 
     @decoded
     def n_layers(self, corpus_id: int) -> dict[int, int]:
-        """{checkpoint id: number of lens vectors of its present weights over a corpus}, without those that have none."""
+        """{checkpoint id: number of layer vectors of its present weights over a corpus}, without those that have none."""
         self._checks.require("checkpoint", "vector")
         query = (
             f"SELECT v.checkpoint_id, COUNT(DISTINCT v.layer) FROM vector v {self._checks.facts}"

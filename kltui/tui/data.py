@@ -192,7 +192,7 @@ class Snapshot:
 
     @cached_property
     def with_layers(self) -> tuple[CheckpointRow, ...]:
-        """The rows that have lens vectors."""
+        """The rows that have layer vectors."""
         return tuple(row for row in self.rows if row.layers)
 
     def unmatched(self, keep: Filter) -> list[str]:
@@ -201,7 +201,7 @@ class Snapshot:
 
     @cached_property
     def scored(self) -> tuple[tuple[Checkpoint, float, int], ...]:
-        """The identity of the scored vectors: checkpoint, nats per text, lens layers."""
+        """The identity of the scored vectors: checkpoint, nats per text, number of layer vectors."""
         return tuple((r.checkpoint, r.mean_loglik, r.layers) for r in self.rows if r.scored)
 
     @cached_property

@@ -148,7 +148,7 @@ class ReportAnswers:
         subject.basis.apply(workspace)
         choice = subject.basis.choice(workspace, **asdict(subject.looked))
         context = Context(workspace, choice, self._say)
-        check_choice(context)
+        check_choice(context, with_pair=False)
         self._context, self._subject = context, subject
         return context
 

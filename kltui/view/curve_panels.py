@@ -93,7 +93,7 @@ def to_marked(shown: Map, a: str) -> Content:
     if not a:
         return Content(missing="KL of every checkpoint to one: mark it with a")
     if not shown.rows_of([a]):
-        return Content(missing=f"{a} is not scored: mark another with a")
+        return Content(missing=f"{a} is not on this map: mark another with a")
     made = curves.curves_to(shown, a)
     return Content(tuple(made), missing="" if made else "no other scored checkpoint has a step")
 

@@ -141,10 +141,11 @@ def _provenance(ctx: Context) -> dict[str, object]:
     }
 
 
-def check_choice(ctx: Context) -> None:
+def check_choice(ctx: Context, *, with_pair: bool = True) -> None:
     """Raises KltuiError, before anything is computed, for a choice that no section can show.
 
-    That is an invalid KL, a checkpoint or run that is not on the map, or values that the map does not have.
+    That is an invalid KL, a checkpoint or run that is not on the map, or values that the map does not have. With
+    `with_pair` False, a pair that is not on the map is left to the sections that use it.
     """
     for name, value in (("--where", ctx.choice.where), ("--level", ctx.choice.level)):
         if value is not None and not (math.isfinite(value) and value >= 0):
@@ -155,7 +156,8 @@ def check_choice(ctx: Context) -> None:
         _ = ctx.map
     if ctx.choice.preparation.exclude:
         _ = ctx.excluded
-    ctx.check_pair()
+    if with_pair:
+        ctx.check_pair()
 
 
 def checked(preprocess: str) -> str:

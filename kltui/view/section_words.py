@@ -27,3 +27,11 @@ WORDS: dict[str, str] = {
     "benchmark": "scores predicted from the map",
     "leakage": "models with high likelihood for their scores",
 }
+
+USED_BY: dict[str, frozenset[str]] = {
+    "pair": frozenset({"where", "tree", "layers", "drivers", "directions", "corpora", "exact"}),
+    "where": frozenset({"where"}),
+    "level": frozenset({"stabilisation"}),
+    "noise_corrected": frozenset({"diffusion"}),
+}
+"""{a choice of the user for one report: the sections that show something else with it}"""

@@ -24,10 +24,10 @@ def gram_on(device: str) -> CentredGram | None:
 
 
 def nothing_scored(*, has_layers: bool = False) -> KltuiError:
-    """The error for a workspace without final vectors; `has_layers`: it has lens vectors."""
+    """The error for a workspace without final vectors; `has_layers`: it has layer vectors."""
     if has_layers:
         return StoreError(
-            "only lens vectors are stored, and maps need the final vectors of checkpoints",
+            "only layer vectors are stored, and maps need the final vectors of checkpoints",
             "Score the checkpoints, or import their final vectors: kltui --import.",
         )
     return StoreError(

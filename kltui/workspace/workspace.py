@@ -273,7 +273,7 @@ class Workspace(StoredDistances):
         device: str = "cpu",
         values: str = "",
     ) -> Map:
-        """The map of the chosen checkpoints' vectors on one corpus (layers=True: with their lens vectors).
+        """The map of the chosen checkpoints' vectors on one corpus (layers=True: with their layer vectors).
 
         By default it has the vectors of the comparable group with most checkpoints. `runs` and `names` select runs and
         checkpoints, `corpus` is the beginning of a SHA-256, `settings` how vectors were scored, `preprocess` a mode of

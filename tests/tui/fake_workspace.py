@@ -235,7 +235,7 @@ class TickingWorkspace(FakeWorkspace):
 def with_layers(
     rows: list[CheckpointRow], points: list[Point], values: np.ndarray
 ) -> tuple[list[Point], np.ndarray]:
-    """The same with a lens vector for every layer of the checkpoints that have them."""
+    """The same with a layer vector for every layer of the checkpoints that have them."""
     rng = np.random.default_rng(3)
     made, numbers = [], []
     for row, point, value in zip(rows, points, values, strict=True):

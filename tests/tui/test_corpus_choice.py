@@ -12,12 +12,13 @@ import pytest
 from screen_text import lines_of, text_of
 
 from kltui.corpus.corpus import Corpus
-from kltui.errors import KltuiError
+from kltui.errors import KltuiError, UsageError
 from kltui.registry.checkpoint import Checkpoint, LocalSource
-from kltui.store import Store
+from kltui.store import CheckpointRow, Store
 from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis
 from kltui.view.export import export
+from kltui.view.off_map import EXCLUDED, NOT_SAVED, NOT_SCORED, OTHER_SETTINGS, off_map
 from kltui.view.sections.context import Context, ReportChoice
 from kltui.view.sections.overview import overview
 from kltui.view.summary import summary
@@ -164,7 +165,7 @@ async def test_a_checkpoint_without_values_or_final_vector_is_not_shown_as_never
     ("names", "words"),
     [
         (("both", "import"), "2 with a vector in which no text has a value"),
-        (("lens", "new"), "1 with lens vectors only"),
+        (("lens", "new"), "1 with layer vectors only"),
     ],
 )
 async def test_screens_without_a_usable_vector_say_what_is_stored(
@@ -172,7 +173,7 @@ async def test_screens_without_a_usable_vector_say_what_is_stored(
 ) -> None:
     with Workspace.open(odd_workspace(tmp_path, names)) as ws:
         over = ws.corpora()[0].sha256
-        why = "no vector can be used" if "both" in names else "only lens vectors are stored"
+        why = "no vector can be used" if "both" in names else "only layer vectors are stored"
         with pytest.raises(KltuiError, match=why):
             ws.map(corpus=over)
     app = KltuiApp(tmp_path, basis=Basis(over=over))
@@ -181,3 +182,53 @@ async def test_screens_without_a_usable_vector_say_what_is_stored(
         for key in "34567890":
             await pilot.press(key)
             await until(pilot, lambda: f"1   {words}: see why" in text_of(app))
+
+
+@pytest.mark.parametrize("screen", ["4", "7", "9"])
+async def test_a_mark_that_is_not_on_the_map_says_why(folder: Path, until, screen: str) -> None:
+    with Workspace.open(folder) as ws:
+        first, second = (row.sha256 for row in ws.corpora())
+    for basis, name, words in (
+        (
+            Basis(over=second),
+            "three",
+            "three is scored on another corpus only: mark another with a, or select",
+        ),
+        (
+            Basis(over=first, exclude=("two",)),
+            "two",
+            "two is excluded from this map: mark another with a, or",
+        ),
+    ):
+        app = KltuiApp(folder, basis=basis)
+        async with app.run_test(size=(200, 60)) as pilot:
+            await until(pilot, lambda app=app: app.snapshot.loaded and not app.map_cache.is_empty)
+            app.selection.a, app.selection.b = name, "one"
+            await pilot.press(screen)
+
+            def said(app: KltuiApp = app) -> str:
+                return " ".join(" ".join(part.split()) for line in lines_of(app) for part in line.split("│"))
+
+            wanted = words[:30]
+            await until(pilot, lambda said=said, wanted=wanted: wanted in said())
+
+
+def row_of(ws: Workspace, name: str) -> CheckpointRow:
+    return next(row for row in ws.checkpoints_on_corpus() if row.name == name)
+
+
+def test_why_a_checkpoint_is_off_the_map(tmp_path: Path) -> None:
+    with Workspace.open(odd_workspace(tmp_path, list(ODD))) as ws:
+        ws.choose_corpus(ws.corpora()[1].sha256)
+        good, empty, new = (row_of(ws, name) for name in ("good", "both", "new"))
+        assert off_map(good, excluded={"good"}) is EXCLUDED
+        assert off_map(good) is OTHER_SETTINGS and off_map(good, saved=True) is NOT_SAVED
+        assert "few texts" in off_map(good, left_out={"good": "it has few texts"}).why
+        assert off_map(new) is NOT_SCORED and off_map(empty).why == "has no value for any text"
+        ws.choose_corpus(ws.corpora()[0].sha256)
+        assert off_map(row_of(ws, "lens")).why == "has layer vectors only"
+        with pytest.raises(UsageError, match="--pair: lens has layer vectors only") as refused:
+            Context(ws, ReportChoice(pair=("good", "lens"))).check_pair()
+        assert "Choose another checkpoint, or score it" in str(refused.value)
+        with pytest.raises(UsageError, match="--pair nobody: the map has no vector named"):
+            Context(ws, ReportChoice(pair=("good", "nobody"))).check_pair()

@@ -15,11 +15,13 @@ from screen_text import text_of
 
 from kltui.store import Store
 from kltui.tui.app import KltuiApp
+from kltui.tui.basis import Basis
 from kltui.tui.export import exports, json_of
 from kltui.tui.export import text_of as text_of_view
 from kltui.tui.report_worker import BrokenOff, ReportAnswers, rows_of_data
 from kltui.view.report import print_report, section_names
-from kltui.view.section_words import WORDS
+from kltui.view.section_words import USED_BY, WORDS
+from kltui.view.sections.context import ReportChoice
 from kltui.workspace import Workspace
 from kltui.workspace.subsample import draw_texts, text_draws
 
@@ -34,8 +36,6 @@ def folder(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written(folder: Path, section: str, width: int, *, ascii_only: bool = False, **choice: object) -> str:
     """What `kltui --report --section SECTION` writes at that width."""
-    from kltui.view.sections.context import ReportChoice
-
     out = io.StringIO()
     with Workspace.open(folder) as ws:
         print_report(
@@ -246,15 +246,28 @@ async def test_another_section_does_not_wait_for_the_one_before(folder: Path, un
         assert child.returncode == -signal.SIGKILL and "loss" not in app.view.sections
 
 
-async def test_a_choice_that_fits_nothing_is_refused_in_words(folder: Path, until) -> None:
-    app = KltuiApp(folder)
+async def test_a_pair_that_is_not_on_the_map_matters_only_to_sections_that_use_it(
+    folder: Path, until
+) -> None:
+    app = KltuiApp(folder, basis=Basis(exclude=("run@2",)), color=False)
     async with app.run_test(size=(140, 50)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = "run@0", "run@2"
         await pilot.press("0")
         await until(pilot, lambda: ready(app, "overview"))
-        app.selection.a, app.selection.b = "run@0", "nothing"
-        await pilot.press("r")
-        await until(pilot, lambda: "nothing" in shown(app) and app.view.state_of("overview") == "failed")
+        assert app.view.state_of("overview") == "shown"
+        refusing = []
+        for section in section_names()[1:]:
+            await pilot.press("j")
+            await until(pilot, lambda section=section: ready(app, section))
+            said = "--pair: run@2 is excluded from this map" in shown(app)
+            refusing += [section] if said else []
+        assert {"where", "drivers", "exact"} <= set(refusing) <= USED_BY["pair"]
+        app.selection.b = "run@1"
+        app.selection_changed()
+        await pilot.press("g", *"j" * section_names().index("drivers"))
+        await until(pilot, lambda: ready(app, "drivers") and "run@0 against run@1" in shown(app))
+        assert app.view.state_of("overview") == "shown"
 
 
 def test_rows_of_data() -> None:

@@ -36,7 +36,7 @@ def short_tsne() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """Two sizes, three seeds, a fine-tune, quantised variants, lens layers; no weight files."""
+    """Two sizes, three seeds, a fine-tune, quantised variants, layer vectors; no weight files."""
     with made_suite(tmp_path_factory.mktemp("suite") / "work") as ws:
         yield ws
 

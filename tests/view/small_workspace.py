@@ -100,7 +100,7 @@ STEPS = (0, 1, 2, 4, 8, 16, *range(20, 20 * 21, 20))
 
 
 def suite(folder: Path) -> Workspace:
-    """Two sizes, three seeds of the smaller, a fine-tune, a quantised variant, lens layers, a failure."""
+    """Two sizes, three seeds of the smaller, a fine-tune, a quantised variant, layer vectors, a failure."""
     made = Builder(folder)
     finals = {}
     for run, size, seed in (

@@ -26,11 +26,14 @@ from kltui.view.report import (
     headline,
     print_report,
     report,
+    section_lines,
     section_names,
     write_json,
     write_text,
 )
+from kltui.view.section_words import USED_BY
 from kltui.view.sections import catalogue
+from kltui.view.sections.context import ReportChoice
 from kltui.view.sections.section import Section
 from kltui.view.sections.stabilisation import settled_words
 from kltui.view.tables import table, words
@@ -57,6 +60,23 @@ def data_of(ws: Workspace, sections: list[str] | None, **options: object) -> dic
 @pytest.fixture(scope="module")
 def whole(suite: Workspace) -> Report:
     return report(suite)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("pair", ("tiny@420", "small@420")), ("where", 0.2), ("level", 0.3), ("noise_corrected", True)],
+)
+def test_only_the_sections_named_so_use_a_choice(
+    suite: Workspace, whole: Report, field: str, value: object
+) -> None:
+    other = report(suite, choice=ReportChoice(**{field: value}))  # type: ignore[arg-type]
+    changed = {
+        one.name
+        for one, two in zip(whole.sections, other.sections, strict=True)
+        if section_lines(one, 100, color=False) != section_lines(two, 100, color=False)
+        or whole.as_dict()["sections"][one.name] != other.as_dict()["sections"][one.name]
+    }
+    assert changed and changed <= USED_BY[field]
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -41,7 +41,7 @@ MARKS = ("texts.json", "texts*.jsonl", "text/*.jsonl")
 class Release:
     """The content of one folder of released files.
 
-    `whole` has every vector, including lens vectors, without preprocessing. `order` are the models of model_list.json, and
+    `whole` has every vector, including layer vectors, without preprocessing. `order` are the models of model_list.json, and
     `siblings` is {child: parents} in the order of sibling_info.json, both with the names in the files.
     """
 
@@ -84,7 +84,7 @@ class Release:
         return self.whole.select(rows)
 
     def _rows_where(self, wanted: Callable[[Point], bool]) -> list[int]:
-        """Rows of the vectors that are not lens vectors and for which `wanted` is true."""
+        """Rows of the vectors that are not layer vectors and for which `wanted` is true."""
         return [k for k, p in enumerate(self.whole.points) if p.layer is None and wanted(p)]
 
     def row(self, name: str) -> int | None:

@@ -309,7 +309,7 @@ def _ask_folder(app: WorkspaceSession) -> None:
         try:
             discover_runs(expanded(text).resolve())
         except KltuiError as error:
-            return f"{error.message}. {error.hint}"
+            return error.in_one_line
         return ""
 
     def answered(text: str | None) -> None:
@@ -385,7 +385,7 @@ def _ask_repo(app: WorkspaceSession, repo: str = "", complaint: str = "") -> Non
         try:
             check_repo(text.strip())
         except KltuiError as error:
-            return f"{error.message}. {error.hint}"
+            return error.in_one_line
         return ""
 
     hint = ("For example EleutherAI/pythia-410m. kltui looks up its revisions if the hub can be reached.",)
@@ -407,9 +407,9 @@ async def _with_revisions(app: WorkspaceSession, repo: str) -> None:
         names = await asyncio.to_thread(revisions, repo)
         shown = revisions_in_short(names)
     except TryAgainError as error:
-        shown = f"Its revisions are unknown: {error.message}. {error.hint}"
+        shown = f"Its revisions are unknown: {error.in_one_line}"
     except KltuiError as error:
-        _ask_repo(app, repo, f"{error.message}. {error.hint}")
+        _ask_repo(app, repo, error.in_one_line)
         return
     finally:
         app.busy_with("")
@@ -466,7 +466,7 @@ def revisions_complaint(text: str, repo: str, names: Sequence[str]) -> str:
     try:
         wanted = expand_revisions(patterns)
     except KltuiError as error:
-        return f"{error.message}. {error.hint}"
+        return error.in_one_line
     known = set(names)
     missing = [name for name in wanted if known and name not in known and not COMMIT.fullmatch(name)]
     if not missing:

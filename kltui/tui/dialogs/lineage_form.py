@@ -37,7 +37,7 @@ def ask_entry(app: WorkspaceSession, entry: Entry, run: str, done: Callable[[Ent
         try:
             parse_changes(answers)
         except KltuiError as error:
-            return f"{error.message}. {error.hint}"
+            return error.in_one_line
         return ""
 
     def answered(answers: Answers | None) -> None:
@@ -73,7 +73,7 @@ def edit_lineage(app: WorkspaceSession, rows: Sequence[CheckpointRow]) -> None:
         try:
             parse_changes(changes(answers), len(rows))
         except KltuiError as error:
-            return f"{error.message}. {error.hint}"
+            return error.in_one_line
         return ""
 
     def answered(answers: Answers | None) -> None:

@@ -59,7 +59,7 @@ def _complaint(text: str) -> str:
     try:
         entry_of(text.strip())
     except KltuiError as error:
-        return f"{error.message}. {error.hint}"
+        return error.in_one_line
     return ""
 
 

@@ -20,6 +20,7 @@ from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
 from kltui.tui.compared import TextComparison
 from kltui.tui.dialogs import jobs_start
 from kltui.tui.number_format import among_published, briefly, mean_gap, mean_of, with_error
+from kltui.tui.off_map import marks_off_map
 from kltui.tui.views.base import WIDE, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import Span, TextPane, names_in, shortened, width_of, wrapped
@@ -210,26 +211,34 @@ class CompareView(View):
         self._forget(a, b)
         try:
             if a and b:
-                found = self.found = await self.kl.map_cache.map()
-                texts, domains_of, prompts = await self.kl.reader.read(
-                    lambda ws: (ws.texts(), ws.domains(), ws.prompts())
-                )
-                table.numbers = [int(s) for s in found.text_index]
-                table.texts = [texts[s] for s in table.numbers]
-                table.prompts = [prompts[s] for s in table.numbers] if prompts else ()
-                every = [domains_of[s] for s in table.numbers]
-                table.show_domains(every)
-                domains = every if any(every) else ()
-                table.drivers = await self.kl.reader.compute(lambda: found.drivers(a, b, domains))
-                self._put_in_order()
-                if not table.drivers.kl.value > 0:
-                    table.order = []
-                    table.note = f"A and B {'are the same checkpoint' if a == b else 'have equal vectors'}."
+                found = await self.kl.map_cache.map()
+                if absent := marks_off_map(self.kl, found):
+                    table.note = "; ".join(absent)
+                else:
+                    await self._fill(found, a, b)
         except KltuiError as error:
-            table.note = f"{error.message}. {error.hint}"
+            table.note = error.in_one_line
         table.refresh()
         self.summary.update_data()
         self.show_text()
+
+    async def _fill(self, found: Map, a: str, b: str) -> None:
+        """Fills the table with the texts of the map `found`, on which A and B are."""
+        table, self.found = self.texts, found
+        texts, domains_of, prompts = await self.kl.reader.read(
+            lambda ws: (ws.texts(), ws.domains(), ws.prompts())
+        )
+        table.numbers = [int(s) for s in found.text_index]
+        table.texts = [texts[s] for s in table.numbers]
+        table.prompts = [prompts[s] for s in table.numbers] if prompts else ()
+        every = [domains_of[s] for s in table.numbers]
+        table.show_domains(every)
+        domains = every if any(every) else ()
+        table.drivers = await self.kl.reader.compute(lambda: found.drivers(a, b, domains))
+        self._put_in_order()
+        if not table.drivers.kl.value > 0:
+            table.order = []
+            table.note = f"A and B {'are the same checkpoint' if a == b else 'have equal vectors'}."
 
     def _put_in_order(self) -> None:
         table = self.texts

@@ -15,6 +15,7 @@ from kltui.analysis.number_text import with_error
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.data import label_of_row, run_of
+from kltui.tui.off_map import marks_off_map
 from kltui.tui.views.base import WIDEST, ColumnOfPanes, RunPlotsView, draw_bar
 from kltui.tui.views.welcome import welcome
 from kltui.tui.weights import compute_weights
@@ -217,7 +218,9 @@ class CurvesView(RunPlotsView):
             self._put("loss", self._flagged(loss, "loss"))
             self._put("between", await source.between(found, wanted))
             self._put("last", await source.to_last(found))
-            self._put("marked", await source.to_marked(found, wanted))
+            absent = " ".join(marks_off_map(kl, found, "a"))
+            marked = Content(missing=absent) if absent else await source.to_marked(found, wanted)
+            self._put("marked", marked)
             self._put("exponents", await source.exponents(found, kl.snapshot, wanted.window))
             self.spikes = await source.spikes(found, kl.snapshot.jobs)
             self._put("consecutive", self._flagged(consecutive, "kl"))

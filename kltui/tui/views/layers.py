@@ -1,4 +1,4 @@
-"""The Layers screen: KL between the lens vectors of neighbouring layers, and each model's layers as a line in one PCA."""
+"""The Layers screen: KL between the layer vectors of neighbouring layers, and each model's layers as a line in one PCA."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_MODELS = 8
 
 
 def lens_models(kl: Session) -> list[str]:
-    """Up to MAX_MODELS models with lens vectors: those selected or marked, else one of each run, the cursor's or the last."""
+    """Up to MAX_MODELS models with layer vectors: those selected or marked, else one of each run, the cursor's or the last."""
     rows = {r.name: r for r in kl.snapshot.with_layers if r.scored}
     chosen = kl.selection
     wanted = [n for n in dict.fromkeys((*chosen.selected, chosen.a, chosen.b)) if n in rows]
@@ -103,7 +103,7 @@ class LayersPlot(PlotPane):
         return numbers if len(set(numbers)) == len(numbers) else list(range(len(numbers)))
 
     def layer_rows(self, found: Map) -> list[list[int]]:
-        """For each model, the map's rows of its lens vectors by depth and of its final vector."""
+        """For each model, the map's rows of its layer vectors by depth and of its final vector."""
         made = []
         for model in self.models:
             rows = [
@@ -126,7 +126,7 @@ class LayersPlot(PlotPane):
             for a, b in pairwise(rows):
                 kl = found.pair_rows(a, b)
                 if found.points[b].layer is None and not kl.value > 1e-12:
-                    continue  # the last lens vector equals the final vector
+                    continue  # the last layer vector equals the final vector
                 depth = _depth(found.points[b].layer)
                 x = float(len(xy) - start + 1) if math.isinf(depth) else depth
                 xy.append((x, kl.value))
@@ -253,7 +253,7 @@ class LayersView(View):
         return 5 + max(1, len(self.plot.models)) if pane is self.list else 0
 
     def update_data(self) -> None:
-        """Reads the lens vectors if the choice of models has changed."""
+        """Reads the layer vectors if the choice of models has changed."""
         super().update_data()
         wanted = (self.kl.map_cache.version, tuple(lens_models(self.kl)))
         if wanted != self._asked:

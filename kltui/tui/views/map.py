@@ -52,7 +52,7 @@ class MapView(View):
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.null_run = ""
-        self.layers_of: tuple[str, ...] = ()  # models whose lens vectors are shown too
+        self.layers_of: tuple[str, ...] = ()  # models whose layer vectors are shown too
         self.shape_found: AgainstNull | None = None
         self._loading: object = None
         self._stale = False

@@ -64,12 +64,12 @@ class MapLines:
 
     @property
     def n_layers(self) -> int:
-        """The number of rows that are lens vectors."""
+        """The number of rows that are layer vectors."""
         return sum(len(rows) for rows, _ in self.layers)
 
     @cached_property
     def n_of_label(self) -> dict[str, int]:
-        """{label: number of rows, without lens vectors}."""
+        """{label: number of rows, without layer vectors}."""
         import numpy as np
 
         labels, label_n = self.labels.labels, self.labels.label_n
@@ -133,7 +133,7 @@ def _made_lines(found: Map) -> MapLines:
 
 
 def _layers_of(found: Map) -> list[tuple[Rows, int]]:
-    """(rows of a model's lens vectors by depth, the model's own row or -1) for each model."""
+    """(rows of a model's layer vectors by depth, the model's own row or -1) for each model."""
     import numpy as np
 
     models: dict[str, list[int]] = {}
@@ -231,7 +231,7 @@ def ellipses(
 
 
 def layer_threads(lines: MapLines, keep_n: NDArray[np.bool_]) -> list[Rows]:
-    """For each model, the rows of its lens vectors by depth and its own row, of those where `keep_n` is true."""
+    """For each model, the rows of its layer vectors by depth and its own row, of those where `keep_n` is true."""
     import numpy as np
 
     made = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -21,7 +22,7 @@ from kltui.tui.views.welcome import empty_line, welcome
 from kltui.tui.widgets.canvas import Span, TextPane, strip_of, wrapped
 from kltui.tui.widgets.table import Cell, Column, Table
 from kltui.view.palette import DARK
-from kltui.view.section_words import WORDS
+from kltui.view.section_words import USED_BY, WORDS
 
 if TYPE_CHECKING:
     from rich.segment import Segment
@@ -168,8 +169,8 @@ class ReportView(View):
     def said_of(self, name: str) -> tuple[str, str]:
         """(state of a section, one line about it: its headline, why it is missing or failed, or what it would show)."""
         state = self.state_of(name)
-        if state == "failed" and name in self.complaints:
-            return state, f"failed: {self.complaints[name][1].message}"
+        if state == "failed" and (wrong := self._complaint_of(name)):
+            return state, f"failed: {wrong.message}"
         found = self.sections.get(name)
         if found is None:
             return state, WORDS[name]
@@ -180,17 +181,27 @@ class ReportView(View):
         """ "shown", "missing", "failed", "stale" (from older vectors or other choices), or "" if not computed yet."""
         found = self.sections.get(name)
         if found is None:
-            return "failed" if name in self.complaints else ""
-        return found[1].status if found[0] == self.subject() else "stale"
+            return "failed" if self._complaint_of(name) else ""
+        return found[1].status if _same(name, found[0], self.subject()) else "stale"
+
+    def _complaint_of(self, name: str) -> KltuiError | None:
+        """The error because of which a section could not be computed from the present vectors and choices."""
+        found = self.complaints.get(name)
+        return found[1] if found is not None and _same(name, found[0], self.subject()) else None
 
     def look_at(self, name: str) -> None:
         """Shows a section, and computes it if it has not been computed."""
         if name != self.shown:
             self.shown, self.text.top, self.text.left = name, 0, 0
         self.text.title = "KL" if name == "kl" else name.capitalize()
-        if self.kl.reader.path is not None and self.state_of(name) == "":
+        if self.kl.reader.path is not None and self._is_wanting(name):
             self._compute(settle=SETTLE_S)
         self.text.update_data()
+
+    def _is_wanting(self, name: str) -> bool:
+        """Whether a section is not computed, or showed nothing under other choices, which may be why."""
+        state = self.state_of(name)
+        return state == "" or (state == "stale" and self.sections[name][1].status != "shown")
 
     def _compute(self, *, settle: float = 0.0) -> None:
         self.said = "computing"
@@ -216,10 +227,12 @@ class ReportView(View):
     def _lay_out_anew(self) -> None:
         """Requests the section again in the present format if it has another one."""
         found = self.sections.get(self.shown)
-        if found is None or self.said or found[1].paper == self.paper() or found[0] != self.subject():
+        if found is None or self.said or found[1].paper == self.paper():
+            return
+        if self.state_of(self.shown) == "stale":
             return
         self.said = "formatting"
-        self.asked = ReportRequest(found[0], self.shown, self.paper())
+        self.asked = ReportRequest(self.subject(), self.shown, self.paper())
         self.run_worker(self._load(self.asked, 0.0), group="report", exclusive=True)
 
     def _say(self, text: str) -> None:
@@ -232,6 +245,8 @@ class ReportView(View):
         names = self.list.names
         if names and not self.shown:
             self.look_at(names[self.list.cursor])
+        elif names and not self.said and self._is_wanting(self.shown):
+            self.look_at(self.shown)
 
     def do_refresh(self) -> bool:
         """Computes the section again; False, so that the application reads the workspace again too."""
@@ -300,9 +315,9 @@ class ReportView(View):
         elif self.state_of(self.shown) == "stale":
             words = "outdated (older vectors or other options): press r to compute it again"
             lines += [[(part, look("warning"))] for part in wrapped(words, max(10, width))]
-        if (wrong := self.complaints.get(self.shown)) and not self.said:
-            lines += [[(part, look("bad"))] for part in wrapped(wrong[1].message, max(10, width))]
-            lines += [[(part, look("muted"))] for part in wrapped(wrong[1].hint or "", max(10, width))]
+        if (wrong := self._complaint_of(self.shown)) and not self.said:
+            lines += [[(part, look("bad"))] for part in wrapped(wrong.message, max(10, width))]
+            lines += [[(part, look("muted"))] for part in wrapped(wrong.hint or "", max(10, width))]
         if self.shown not in self.sections:
             words = WORDS[self.shown]
             return [*lines, [], *([(part, look("muted"))] for part in wrapped(words, max(10, width)))]
@@ -349,6 +364,12 @@ class ReportView(View):
     def on_unmount(self) -> None:
         """Ends the computing process."""
         self.source.end()
+
+
+def _same(name: str, one: Subject, other: Subject) -> bool:
+    """Whether a section shows the same for two subjects: equal, but for choices that it does not use."""
+    unused = {f: getattr(other.looked, f) for f, users in USED_BY.items() if name not in users}
+    return replace(one, looked=replace(one.looked, **unused)) == other
 
 
 def _text(value: float | None) -> str:

@@ -13,6 +13,7 @@ from kltui.analysis.number_text import aligned, figure, spread
 from kltui.errors import KltuiError
 from kltui.sanitize import short_name
 from kltui.tui.number_format import briefly, with_error
+from kltui.tui.off_map import marks_off_map
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import Span, TextPane, wrapped
@@ -262,7 +263,7 @@ class ScaleView(View):
             apart = await self.kl.reader.draw(lambda ws: prepared_apart(ws, basis)) if asks else None
             rows = apart.rows if apart else await self.kl.map_cache.ask("scale", found.scale)
         except KltuiError as error:
-            self.map, self.table.rows, self.table.note = None, [], f"{error.message}. {error.hint}"
+            self.map, self.table.rows, self.table.note = None, [], error.in_one_line
         else:
             # Set together with the rows, whose pairs must be names on this map.
             self.map, self.apart = found, apart
@@ -271,11 +272,11 @@ class ScaleView(View):
         self.cursor_moved()
 
     async def _with_layers(self, found: Map) -> Map:
-        """The map with the lens vectors of each run's last checkpoint that has some."""
+        """The map with the layer vectors of each run's last checkpoint that has some."""
         excluded = self.kl.map_cache.excluded
         rows = (r for r in self.kl.snapshot.with_layers if r.scored and r.name not in excluded)
         last = {r.checkpoint.run: r.name for r in rows}
-        # lens vectors are never clipped, so cannot join such a map
+        # layer vectors are never clipped, so cannot join such a map
         if not last or self.kl.map_cache.is_prepared:
             return found
         layered = await self.kl.map_cache.layers(tuple(last.values()))
@@ -309,7 +310,9 @@ class ScaleView(View):
             text = "Mark A and B with a and b, here or on any screen, to see where their KL lies."
             return [[(part, look("muted"))] for part in wrapped(text, max(10, width))] + [[], *rule]
         if len(self.map.rows_of([chosen.a, chosen.b])) < 2:
-            return [[("A or B is not on this map", look("warning"))], [], *rule]
+            absent = marks_off_map(self.kl, self.map) or ["A or B is not on this map"]
+            said = [part for text in absent for part in wrapped(text, max(10, width))]
+            return [*([(part, look("warning"))] for part in said), [], *rule]
         kl = self.map.pair(chosen.a, chosen.b)
         if not kl.value > 0:
             why = "are the same checkpoint" if chosen.a == chosen.b else "have equal vectors"

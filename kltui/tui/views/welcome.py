@@ -25,7 +25,7 @@ WANTS = {
     "scale": "needs runs, seeds, sizes or variants to compare with the medians",
 }
 
-UNUSABLE = {"empty": "with a vector in which no text has a value", "layers": "with lens vectors only"}
+UNUSABLE = {"empty": "with a vector in which no text has a value", "layers": "with layer vectors only"}
 
 
 def welcome(app: Session) -> list[tuple[str, str]]:

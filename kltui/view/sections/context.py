@@ -21,6 +21,7 @@ from kltui.store.comparable import dtypes_of, standing_note
 from kltui.store.pair_values import CONDITIONAL, WORDS
 from kltui.store.same_weights import left_out_words
 from kltui.store.saved_maps import Preparation, find
+from kltui.view.off_map import off_map
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
 from kltui.workspace.map_device import gram_on
@@ -184,13 +185,18 @@ class Context:
         return self._shown(found)
 
     def check_pair(self) -> None:
-        """Raises UsageError if the requested pair is not on the map."""
+        """Raises UsageError if the requested pair is not on the map, with the reason."""
         for name in self.choice.pair or ():
             try:
                 self.raw.row(name)
             except KltuiError as error:
                 self._refuse_other_settings()
-                raise UsageError(f"--pair {name}: {error.message}", error.hint) from error
+                row = next((row for row in self.rows if row.name == name), None)
+                if row is None:
+                    raise UsageError(f"--pair {name}: {error.message}", error.hint) from error
+                left_out, saved = self.whole.left_out, bool(self.choice.saved)
+                found = off_map(row, excluded=self.excluded, left_out=left_out, saved=saved)
+                raise UsageError(f"--pair: {name} {found.why}", found.hint()) from error
 
     def _refuse_other_settings(self) -> None:
         """Raises UsageError that names the differing setting if both checkpoints of the pair are scored but share no map."""

@@ -28,7 +28,7 @@ RUNS_SHOWN = 40
 STATES = {
     "elsewhere": "scored on another corpus only",
     "empty": "without a value for any text",
-    "layers": "with lens vectors only",
+    "layers": "with layer vectors only",
 }
 # Fields of the key that differ only by variant or layer, which are visible in the names.
 _HARMLESS = {"file", "source", "declared", "lens", "bitsandbytes", "torchao", "accelerate", "gguf"}
@@ -258,7 +258,7 @@ def _run_table(runs: dict[str, list[CheckpointRow]]) -> RenderableType:
         own = {"", run, *(m.checkpoint.base_name for m in members)}
         lineage += [f"from {p}" for p in sorted({m.checkpoint.parent for m in members} - own)]
         lineage += [q for q in sorted({m.checkpoint.quantization for m in members}) if q != "none"]
-        lineage += [f"{d['layers']} lens layers"] if d["layers"] else []
+        lineage += [f"{d['layers']} layer vectors"] if d["layers"] else []
         steps = from_to(d["first_step"], d["last_step"]) if d["first_step"] is not None else "-"
         rows.append([run, f"{d['scored']}/{d['checkpoints']}", steps, ", ".join(x for x in lineage if x)])
     return table(["run", "scored", "steps", "lineage"], rows, wrap=(3,))
