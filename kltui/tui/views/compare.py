@@ -36,10 +36,7 @@ if TYPE_CHECKING:
     from kltui.jobs.launch import Detached
     from kltui.tui.widgets.token_lines import Part, TextTokens
 
-READ_CELLS, READ_CELLS_WIDE = (
-    62,
-    84,
-)  # width of the text pane; the wider one shows lines of 80 characters whole
+READ_CELLS, READ_CELLS_WIDE = 62, 84  # width of the text pane; the wider one shows 80 characters whole
 MIN_TABLE = 112
 ORDERS = ("most", "a", "b")
 SAID = {"most": "that drive the KL", "a": "where A is better", "b": "where B is better"}
@@ -580,9 +577,8 @@ def flowed(
                 used = 0
             for char in safe_text(part):
                 cells = cell_len(char)
-                if used + cells > width - (
-                    char != " "
-                ):  # the last cell is for a space, or the sign of a line break
+                # the last cell is for a space, or the sign of a line break
+                if used + cells > width - (char != " "):
                     lines.append(_word_begun(lines[-1]))
                     used = width_of(lines[-1])
                 lines[-1].append((char, style))
