@@ -44,7 +44,6 @@ class WorkerPool:
     """`n_workers` training processes for one suite; a context manager, which ends them."""
 
     def __init__(self, workspace: Path, suite: Suite, n_workers: int) -> None:
-        self._suite = suite
         self._workers = [_opened(workspace, suite) for _ in range(n_workers)]
 
     def __enter__(self) -> WorkerPool:

@@ -33,7 +33,7 @@ class _Scan:
     """Interprets the instructions on a stack of nesting depths: 0 for a plain value, 1 + the maximum of its items for a container."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._at, self._containers, self._puts = data, 0, 0, 0
+        self._data, self._at, self._containers = data, 0, 0
         self._stack: list[int] = []
         self._marks: list[int] = []
         self._memo: dict[int, int] = {}

@@ -473,13 +473,14 @@ def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], b
     if len(sizes) > 1:
         raise ValueError(f"buffers must have the same number of elements, not {sorted(sizes)}")
     raw = [np.ascontiguousarray(buffer) for buffer in buffers]
+    reach = min(band, max(1, len(raw) - 1))  # the kernels need memory for every column
     if _core is None:
-        out = reference.banded_sqdist(raw, dtypes, band)
+        out = reference.banded_sqdist(raw, dtypes, reach)
     else:
-        out = _core.banded_sqdist(raw, list(dtypes), band, threads())
-    for d in range(1, band + 1):
+        out = _core.banded_sqdist(raw, list(dtypes), reach, threads())
+    for d in range(1, reach + 1):
         out[max(0, len(raw) - d) :, d - 1] = np.nan
-    return out
+    return np.pad(out, ((0, 0), (0, band - reach)), constant_values=np.nan)
 
 
 def _elements(buffer: NDArray[np.uint8], dtype: str, k: int) -> int:

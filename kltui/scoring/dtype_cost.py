@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from kltui.errors import KltuiError
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Batch, Ids, Piece, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
 from kltui.scoring.loading import first_line
+from kltui.scoring.memory_errors import ran_out
 from kltui.scoring.prefetch import available_bytes
 from kltui.scoring.settings import DtypeCost
 
@@ -47,17 +47,16 @@ def dtype_cost(
             try:
                 batch = fill_batch(plan_batches(pieces, budget, group=rule.group)[0], ids)
                 return _compared(engine, other, batch, auto)
-            except (torch.OutOfMemoryError, MemoryError):
+            except (RuntimeError, MemoryError) as error:
                 budget //= 2
-                if budget < MIN_BUDGET:
+                if budget < MIN_BUDGET or not ran_out(error):
                     raise
                 engine.free_memory()
-    except (torch.OutOfMemoryError, MemoryError):
-        return DtypeCost(auto, None, "both do not fit in memory at the same time")
     except KltuiError as error:
         return DtypeCost(auto, None, error.message)
-    except RuntimeError as error:
-        return DtypeCost(auto, None, first_line(error))
+    except (RuntimeError, MemoryError) as error:
+        why = "both do not fit in memory at the same time" if ran_out(error) else first_line(error)
+        return DtypeCost(auto, None, why)
 
 
 def _compared(engine: Engine, other: Engine, batch: Batch, auto: str) -> DtypeCost:

@@ -30,6 +30,7 @@ from kltui.scoring.device import start_tokens
 from kltui.scoring.head import Head, HeadTrial, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Flow, LayerLogprobs, Lens, LensError
 from kltui.scoring.loading import Loaded, context_length, first_line
+from kltui.scoring.memory_errors import ran_out
 from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.numerics import kernel_chooser
 from kltui.scoring.rotary import NativeRotary
@@ -170,7 +171,7 @@ class Engine:
         before = answers()
         self._packing = prepacked_linear.find(self.model, module, self.start_tokens, hidden, self._chooser)
         if self._packing is not None and not self._packing.apply():
-            self._packing = None  # this processor packs no weights of this dtype
+            self._packing = None  # `apply` has logged why
         if self._packing is not None and not _same(answers(), before, self.dtype):
             prepacked_linear.unpack(self.model)
             self._packing, self._all_served = None, False
@@ -217,7 +218,9 @@ class Engine:
             with self._attending():
                 goes_through = wide_stream.goes_through(self.model, module)
                 self._wide = goes_through and _same(answers(), before, self.dtype)
-        except (RuntimeError, ValueError, IndexError, TypeError):
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if ran_out(error):
+                raise  # not a property of the model
             self._wide = False
         if not self._wide:
             prepacked_linear.unpack(self.model)
@@ -232,9 +235,9 @@ class Engine:
         self._row = RowAttention(kernel)
         try:
             same = self._agrees_in_one_row()
-        except torch.OutOfMemoryError:
-            raise  # not a property of the model
-        except (RuntimeError, ValueError, IndexError, TypeError):
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if ran_out(error):
+                raise  # not a property of the model
             self._row = None
             return
         if same:

@@ -13,6 +13,7 @@ import torch
 from kltui.kernels import cuda, native
 from kltui.scoring import hooks, model_introspection
 from kltui.scoring.kernel_choice import MIN_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
+from kltui.scoring.memory_errors import ran_out
 from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.numerics import exact_half_products
 from kltui.scoring.transfer import transfers
@@ -234,9 +235,9 @@ def _sums_wide(device: torch.device) -> bool:
     x = torch.ones(16, 16, dtype=torch.bfloat16, device=device)
     try:
         torch.ops.aten.mm.dtype_out(x, x.t(), torch.float32, out=x.new_empty(16, 16, dtype=torch.float32))
-    except torch.OutOfMemoryError:
-        raise  # not a property of torch, and the result would be cached
-    except (RuntimeError, AttributeError, TypeError):
+    except (RuntimeError, AttributeError, TypeError) as error:
+        if ran_out(error):
+            raise  # not a property of torch, and the result would be cached
         return False
     return True
 

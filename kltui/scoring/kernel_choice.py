@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import os
 import time
@@ -21,7 +22,10 @@ from typing import Any
 from kltui.atomic_files import replacing
 from kltui.kernels import native
 from kltui.scoring.device import processor_name
+from kltui.scoring.memory_errors import ran_out
 from kltui.version import __version__
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "kernels.json"
 ROUNDS = 3
@@ -114,10 +118,20 @@ class KernelChooser:
 
 
 def _works(candidate: Candidate) -> bool:
-    """Whether the candidate runs here and gives correct values; this is also its first, untimed run."""
+    """Whether the candidate runs here and gives correct values; this is also its first, untimed run.
+
+    Raises the candidate's error if memory ran out.
+    """
     try:
         return candidate.is_right()
-    except (RuntimeError, NotImplementedError, AttributeError, ValueError):
+    except (
+        RuntimeError,
+        AttributeError,
+        ValueError,
+    ) as error:  # an operator that this processor or torch lacks
+        if ran_out(error):
+            raise  # not a property of the candidate, and the choice would be permanent
+        log.debug("%s cannot be used here", candidate.name, exc_info=error)
         return False
 
 

@@ -149,7 +149,7 @@ def _without_meta_kernels(torch: ModuleType) -> None:
         return
     try:
         prepare(importlib.import_module("torch._opaque_base").OpaqueBaseMeta)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError):  # another version of torch keeps it elsewhere
         _load(_META)
 
 

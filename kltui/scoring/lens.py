@@ -18,6 +18,7 @@ from kltui.scoring import model_introspection
 from kltui.scoring.head import Head
 from kltui.scoring.layer_form import LayerForm, streams
 from kltui.scoring.loading import first_line
+from kltui.scoring.memory_errors import ran_out
 from kltui.scoring.model_introspection import Hidden
 
 Flow = tuple[
@@ -121,9 +122,9 @@ class Lens:
             flows, tail = self._watch_whole_pass(ids_BT)
             replayed = {k: self.replay(flows[k], ids_BT).flatten(0, 1) for k in self._tried}
             exact = self._matches_final(replayed[self.depth], ids_BT, head, dtype)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
+            if ran_out(error):
+                raise  # not a property of the model
             raise LensError(
                 f"the part of this model after its last layer cannot be run separately, so its layers cannot be scored: {first_line(error)}"
             ) from error
@@ -158,7 +159,9 @@ class Lens:
                 )
                 for k in self._tried
             )
-        except (RuntimeError, TypeError, ValueError, AttributeError):
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            if ran_out(error):
+                raise  # not a property of the tail
             return False
 
     def _matches_final(self, replayed: Hidden, ids_BT: torch.Tensor, head: Head, dtype: torch.dtype) -> bool:

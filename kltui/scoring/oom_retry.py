@@ -13,12 +13,10 @@ from kltui.scoring.batch_effects import BatchRule, LogProbs, find_rule
 from kltui.scoring.batching import Batch, Ids, Piece, fill_batch, plan_batches
 from kltui.scoring.device_map import memory_hint
 from kltui.scoring.loading import first_line
+from kltui.scoring.memory_errors import ran_out
 from kltui.scoring.settings import ScoringSettings
 
 Result = TypeVar("Result")
-
-# Parts of messages of out-of-memory errors without a type of their own: CPU allocator, CUDA runtime and MPS, cuBLAS.
-_RAN_OUT = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 def run_batches(
@@ -96,8 +94,7 @@ def _halved(error: Exception, pieces: Sequence[Piece], device_map: str) -> int:
 
 def _check_memory(error: Exception, alone: bool, device_map: str) -> None:
     """Raises KltuiError unless memory ran out and a smaller batch can be tried, that is, the batch was not a single text."""
-    ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if not ran_out and not any(words in str(error) for words in _RAN_OUT):
+    if not ran_out(error):
         raise _failed(error) from error
     if alone:
         raise KltuiError(

@@ -9,6 +9,7 @@ The operators are torch's own, private ones: they are used only where they exist
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import torch
 
 from kltui.scoring import hooks
 from kltui.scoring.kernel_choice import MIN_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
+from kltui.scoring.loading import first_line
+from kltui.scoring.memory_errors import ran_out
 from kltui.scoring.numerics import exact_half_products
 from kltui.scoring.padded_rows import over_padded_rows
 
@@ -25,6 +28,8 @@ from kltui.scoring.padded_rows import over_padded_rows
 # total memory and not on the free memory, so that a resumed job gives bit-identical results.
 MAX_BYTES = 2 * 2**30
 SHARE_OF_MEMORY = 0.1
+
+log = logging.getLogger(__name__)
 
 _TAKEN = "_kltui_taken_over"  # attribute of a module: (name, previous value) of its replaced forward
 
@@ -56,7 +61,10 @@ class Packing:
         return " and ".join(f"{n} {way}" for way, n in counts.items() if n)
 
     def apply(self) -> bool:
-        """Packs the layers' current weights; returns whether that succeeded. `unpack` undoes it."""
+        """Packs the layers' current weights; returns whether that succeeded. `unpack` undoes it.
+
+        Raises the error if memory ran out.
+        """
         try:
             for layer, activation in self.follows.items():
                 take_over(layer, _packed_forward(layer, self.rows, *_operator(activation)))
@@ -64,9 +72,15 @@ class Packing:
                 take_over(activation, _unchanged)
             for layer in self.widened:
                 take_over(layer, _widened_forward(layer))
-        except (RuntimeError, AttributeError, NotImplementedError):
+        except (
+            RuntimeError,
+            AttributeError,
+        ) as error:  # this processor or torch packs no weights of this dtype
             for module in (*self.follows, *filter(None, self.follows.values()), *self.widened):
                 let_go(module)
+            if ran_out(error):
+                raise  # a resumed job, with more memory, would give other bits
+            log.info("the linear layers are not packed: %s", first_line(error))
             return False
         return True
 

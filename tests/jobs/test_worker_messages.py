@@ -23,7 +23,8 @@ from kltui.scoring.third_party_messages import LIBRARIES, silence_libraries
 @pytest.fixture
 def talkative(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process whose libraries log and warn; as it was afterwards."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     for name in ("TRANSFORMERS_VERBOSITY", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     levels = {name: logging.getLogger(name).level for name in LIBRARIES}

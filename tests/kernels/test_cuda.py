@@ -9,10 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 
 from kltui.kernels import cuda, native
-
-torch = pytest.importorskip("torch")
 
 needs_gpu = pytest.mark.skipif(
     cuda.device_count() == 0 or not torch.cuda.is_available(),

@@ -423,7 +423,8 @@ def test_mistakes_name_the_argument(call: object, message: str) -> None:
 
 
 def test_torch_tensors_share_memory_and_are_checked() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     logits = torch.randn(4, 300, dtype=torch.float64)
     targets = torch.tensor([0, 5, 299, 7])
     for dtype in (torch.float32, torch.float16, torch.bfloat16):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,6 +106,23 @@ def test_weight_distances_equal_a_float64_loop(
                 assert ours[k, d - 1] == pytest.approx(expected[k, d - 1], rel=bound)
             else:
                 assert np.isnan(ours[k, d - 1])
+
+
+def test_a_band_beyond_the_last_checkpoint_needs_no_memory_for_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = [np.full(5, float(k * k)) for k in range(3)]
+    asked = []
+
+    class Noting:
+        def banded_sqdist(self, raw: Any, dtypes: Any, band: int, threads: int) -> Any:
+            asked.append(band)
+            return reference.banded_sqdist(raw, dtypes, band)
+
+    monkeypatch.setattr(native, "_core", Noting())
+    monkeypatch.setattr(native, "_threads", 1)
+    ours = native.banded_sqdist([p.view(np.uint8) for p in path], ["F64"] * 3, 1 << 20)
+    assert asked == [2] and ours.shape == (3, 1 << 20)
+    assert ours[0, :2].tolist() == [5.0, 80.0] and ours[1, 0] == 45.0 and np.isfinite(ours).sum() == 3
+    assert np.isnan(native.banded_sqdist([path[0].view(np.uint8)], ["F64"], 4)).all()
 
 
 @pytest.mark.parametrize("step", [1e-6, 1e-3])

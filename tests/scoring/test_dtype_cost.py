@@ -104,13 +104,22 @@ def test_without_room_for_both_it_says_so_and_scores(
     assert cost.factor is None and "was not measured: it does not fit in memory" in str(cost)
 
 
-def test_a_batch_that_is_too_large_is_tried_smaller(run: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_batch_that_is_too_large_is_tried_smaller(
+    run: list[Path], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     real, sizes = Engine.submit, []
 
     def submit(self: Engine, batch: Any) -> Any:
         sizes.append(batch.ids_BT.size)
         if self.dtype == torch.bfloat16 and len(sizes) < 4:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return real(self, batch)
 
     monkeypatch.setattr(Engine, "submit", submit)

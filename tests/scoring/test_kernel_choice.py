@@ -124,6 +124,50 @@ def test_one_way_is_not_timed_and_one_that_raises_is_left_out(tmp_path: Path) ->
     assert work.chooser(None, tmp_path).among("none", ways) == "packed", "the model's own test decides"
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("CUDA")]
+)
+def test_memory_that_ran_out_chooses_nothing(tmp_path: Path, error: Exception) -> None:
+    """It says nothing about the way, and the choice would be permanent."""
+    work = Slow(native=2.0, tiles=1.0)
+
+    def fails() -> bool:
+        raise error
+
+    short = [Candidate("packed", lambda: None, fails), *work.candidates()]
+    with pytest.raises(type(error), match=str(error)):
+        work.chooser(None, tmp_path).among("linear", short)
+    assert kernel_choice.read(tmp_path / FILE_NAME) == {} and not work.runs
+    assert work.chooser(None, tmp_path).among("linear", work.candidates()) == "tiles"
+
+
+@pytest.mark.skipif(not prepacked_linear._available(), reason="this torch has no packed linear layers")
+@pytest.mark.parametrize(
+    ("error", "succeeds"), [("no such operator", False), ("DefaultCPUAllocator: can't allocate memory", None)]
+)
+def test_layers_that_cannot_all_be_packed_are_all_unpacked(
+    error: str, succeeds: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor without the operator scores without it; where memory ran out, a resumed job would give other bits."""
+    layers = [torch.nn.Linear(8, 8).requires_grad_(False) for _ in range(3)]
+    before, packed = [layer.forward for layer in layers], []
+
+    def pack(layer: torch.nn.Linear, *_: object) -> object:
+        packed.append(layer)
+        if len(packed) == 3:
+            raise RuntimeError(error)
+        return torch.neg
+
+    monkeypatch.setattr(prepacked_linear, "_packed_forward", pack)
+    packing = prepacked_linear.Packing(dict.fromkeys(layers), rows=4)
+    if succeeds is None:
+        with pytest.raises(RuntimeError, match=error):
+            packing.apply()
+    else:
+        assert packing.apply() is succeeds
+    assert packed == layers and [layer.forward for layer in layers] == before
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bias", [True, False])
 def test_both_heads_sum_in_float32(dtype: torch.dtype, bias: bool) -> None:

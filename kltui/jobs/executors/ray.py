@@ -8,7 +8,6 @@ where fewer machines are left than before.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib
 import importlib.util
 import io
@@ -207,8 +206,12 @@ class RayExecutor:
         for slot in self._slots:
             self._kill(slot.actor)
         self._slots.clear()
-        with contextlib.suppress(Exception):
+        try:
             self._ray.shutdown()
+        except (
+            Exception
+        ) as error:  # Ray raises various types if the cluster has ended, which is what is wanted
+            log.info("Ray was not shut down in order", exc_info=error)
 
     def _launch(self) -> _Slot:
         actor = self._ray.remote(RayActor).options(**self._options).remote(self._setup)
@@ -259,8 +262,10 @@ class RayExecutor:
         self._slots[self._slots.index(slot)] = self._launch()
 
     def _kill(self, actor: Any) -> None:
-        with contextlib.suppress(Exception):
+        try:
             self._ray.kill(actor, no_restart=True)
+        except Exception as error:  # likewise if the actor has ended
+            log.info("an actor was not ended", exc_info=error)
 
     def _patience(self) -> list[Message]:
         """A message, once, if for `SAY_WAITING_AFTER_S` no actor has started and none is working; otherwise nothing."""
