@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tiny_models import CONTEXT, VOCAB, WIDTH, build_tokenizer
+from tiny_models import CONTEXT, VOCAB, WIDTH, build_tokenizer, true_loglik
 
 _TEXT: dict[str, Any] = {
     "vocab_size": VOCAB, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -168,15 +168,5 @@ def true_logliks(
         decoder.layers = layers[:depth]
         decoder.config.num_hidden_layers = depth
         with torch.no_grad():
-            rows.append([_true_loglik(model, row, max(1, len(prefix))) for row in ids])
+            rows.append([true_loglik(model, row, max(1, len(prefix))) for row in ids])
     return [rows[0], *reversed(rows)]
-
-
-def _true_loglik(model: Any, ids: list[int], first: int) -> float:
-    import torch
-
-    if len(ids) <= first:
-        return float("nan")
-    row = torch.tensor(ids)
-    logp = model(input_ids=row[None], use_cache=False).logits[0].double().log_softmax(-1)
-    return float(logp[first - 1 : -1].gather(1, row[first:, None]).sum())

@@ -331,7 +331,7 @@ def true_logliks(
     for depth in range(whole, -1 if layers else whole - 1, -1):
         _truncate(model, depth)
         with torch.no_grad():
-            rows.append([_true_loglik(model, row, first) for row in ids])
+            rows.append([true_loglik(model, row, first) for row in ids])
     return [rows[0], *reversed(rows)] if layers else rows
 
 
@@ -347,7 +347,8 @@ def load_float64(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, **options).eval()
 
 
-def _true_loglik(model: Any, ids: list[int], first: int) -> float:
+def true_loglik(model: Any, ids: list[int], first: int) -> float:
+    """The log-likelihood of ids[first:] after ids[:first] in nats, summed in float64; NaN if there are none."""
     import torch
 
     if len(ids) <= first:

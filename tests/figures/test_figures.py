@@ -12,19 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import rc_context
-from matplotlib.colors import to_hex
 from small_workspace import Builder
 
 from kltui.analysis.number_text import with_error
 from kltui.analysis.tree import TreeFork
-from kltui.cli import main
-from kltui.errors import KltuiError, UsageError
+from kltui.errors import KltuiError
 from kltui.figures.catalogue import FIGURES, picture, write_figure
 from kltui.figures.curves import CurvesShown
 from kltui.figures.curves import drawn as curves_drawn
 from kltui.figures.draw import FigureStyle, _settings, check_matplotlib, drawn, figure_of, parse_width
 from kltui.figures.files import write
-from kltui.figures.kl import _from_floor
 from kltui.figures.picture import (
     GREY,
     MARKS,
@@ -53,11 +50,6 @@ def ctx(folder: Path) -> Context:
 def pictures(ctx: Context) -> dict[str, PaperFigure]:
     names = [n for n in FIGURES if n not in ("benchmark", "leakage")]
     return {name: picture(ctx, name) for name in names}
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_every_axis_of_every_figure_has_a_name_or_ticks_in_words(pictures: dict[str, PaperFigure]) -> None:
@@ -92,7 +84,9 @@ def test_script_draws_the_figure_again_from_its_csv(
             )
             sizes = [np.ptp(getattr(axes, f"get_{w}lim")()) for w in "xyz"]
             assert np.allclose(np.array(sizes) / sizes[0], axes._box_aspect / axes._box_aspect[0], rtol=1e-4)
-    assert len(read(paths[1])) == sum(len(layer.x) for p in pictures[name].panels for layer in p.layers)
+    assert len(list(csv.DictReader(paths[1].read_text(encoding="utf-8").splitlines()))) == sum(
+        len(layer.x) for p in pictures[name].panels for layer in p.layers
+    )
 
 
 def test_pdf_embeds_true_type_fonts_and_draws_data_as_vectors(
@@ -270,36 +264,6 @@ def test_scores_predicted_and_true_are_those_of_the_report(scored: Workspace) ->
     assert picture(ctx, "leakage").panels[0].layers[-1].label == "robust trend"
 
 
-def test_refusals_say_what_to_do(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    where = str(folder)
-
-    def said(*arguments: str) -> str:
-        assert main([*arguments, where]) in (1, 2)
-        return capsys.readouterr().err
-
-    assert "Known figures: trajectories, trajectories-3d, scale" in said(
-        "--figure", "scael", "--out", "x.pdf"
-    )
-    assert "Add --out scale.pdf" in said("--figure", "scale")
-    assert "pdf, svg, png" in said("--figure", "scale", "--out", str(tmp_path / "x.jpg"))
-    out = str(tmp_path / "x.pdf")
-    assert "--width 85mm" in said("--figure", "scale", "--out", out, "--width", "wide")
-    assert "unknown setting font.sise" in said(
-        "--figure", "scale", "--out", out, "--style", _style(tmp_path, "font.sise: 7")
-    )
-    assert "style file" in said("--figure", "scale", "--out", out, "--style", str(tmp_path / "none"))
-    assert "kltui --import scores.csv" in said("--figure", "benchmark", "--out", out)
-    assert "trajectories" in said("--figure", "scale", "--out", out, "--colour", "type")
-    assert "type, size, tag" in said("--figure", "trajectories", "--out", out, "--colour", "wish")
-    assert not list(tmp_path.glob("x.*"))
-
-
-def _style(folder: Path, line: str) -> str:
-    path = folder / "a.mplstyle"
-    path.write_text(line + "\n")
-    return str(path)
-
-
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(KltuiError, match="not installed") as error:
@@ -312,8 +276,6 @@ def test_drawing_leaves_matplotlibs_settings_alone(
 ) -> None:
     import matplotlib
     from matplotlib._pylab_helpers import Gcf
-
-    from kltui.figures.files import write
 
     def settings() -> dict[str, object]:
         return {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
@@ -331,13 +293,6 @@ def test_a_pair_that_is_asked_for_is_the_one_drawn(folder: Path) -> None:
         "tiny@20 against tiny@400" in panel.title for panel in made.panels
     )  # titles are drawn, notes are not
     assert "tiny@20" in made.title and with_error(kl.value, kl.se) in made.notes[0]
-
-
-def test_widths_are_lengths() -> None:
-    assert parse_width("3.3in") == 3.3 and parse_width("8.5cm") == pytest.approx(parse_width("85mm"))
-    for wrong in ("85", "mm", "-3in", "nanmm", "1e9mm"):
-        with pytest.raises(UsageError):
-            parse_width(wrong)
 
 
 def test_layers_are_reported_for_any_checkpoint(folder: Path) -> None:
@@ -372,22 +327,6 @@ def _depth(node: TreeFork, row: int) -> float:
     """Sum of the branches from the top down to a leaf."""
     below = [child for child in node.children if row in child.leaves()]
     return below[0].length + _depth(below[0], row) if below else 0.0
-
-
-def test_where_nothing_can_be_written_is_said_before_anything_is_drawn(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "folder.pdf").mkdir()
-    asked = ["--figure", "matrix", str(folder), "--out"]
-    assert main([*asked, str(tmp_path / "folder.pdf")]) == 2
-    assert "is a folder" in capsys.readouterr().err
-    assert main([*asked, str(tmp_path / "file" / "m.pdf")]) == 2
-    assert "cannot make" in capsys.readouterr().err
-    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
-    assert main([*asked, str(tmp_path / "m.pdf")]) == 2
-    assert "is not writable" in capsys.readouterr().err
-    assert not list(tmp_path.glob("m*"))
 
 
 @pytest.mark.slow
@@ -445,123 +384,6 @@ def test_a_type_has_one_colour_in_every_figure() -> None:
     assert found[0] == found[1] and list(found[0]) == ["gemma", "llama", "opt", "not stated"]
 
 
-def test_what_rounding_makes_does_not_stretch_a_scale_of_kl() -> None:
-    kl = np.array([np.nan, 1e-14, 0.0, 0.02, 0.5])
-    assert _from_floor(kl, 1e-9) == (0.02, 0.5)
-    assert _from_floor(kl[3:], 1e-9) is None and _from_floor(kl[:3], 1e-9) is None
-
-
-def matrix_of_names(n: int) -> PaperFigure:
-    """A matrix of n models with names as checkpoints have them."""
-    x, y = (v.ravel().astype(float) for v in np.meshgrid(range(n), range(n)))
-    ticks = tuple((float(k), f"small-seed1-finetuned@{k}") for k in range(n))
-    cells = Layer("", x, y, "cells", value=1.0 + x + y)
-    panel = Panel("KL", FigureAxis(ticks=ticks), FigureAxis(ticks=ticks), (cells,), value_label="KL")
-    return PaperFigure("matrix", "KL", (panel,), columns=1)
-
-
-@pytest.mark.parametrize(("n", "width"), [(8, "85mm"), (85, "85mm"), (40, "170mm")])
-def test_names_of_a_matrix_do_not_run_into_each_other(n: int, width: str) -> None:
-    look = FigureStyle(parse_width(width))
-    with _settings(look):
-        figure = drawn(matrix_of_names(n), look)
-        figure.draw_without_rendering()
-    axes = figure.axes[0]
-    dots = figure.dpi / 72
-    for which, side in (("x", 0), ("y", 1)):
-        names = getattr(axes, f"get_{which}ticklabels")()
-        places = axes.transData.transform([[at, at] for at in getattr(axes, f"get_{which}ticks")()])[:, side]
-        turned = math.radians(names[0].get_rotation()) if which == "x" else math.pi / 2
-        between = np.abs(np.diff(places)).min() * math.sin(turned)
-        assert between >= 1.1 * names[0].get_fontsize() * dots, (which, len(names))
-        assert names[0].get_fontsize() >= 6 and len(names) >= min(n, 8)
-        assert names[0].get_text().endswith("@0")
-    low, high = axes.get_window_extent().y0, axes.get_window_extent().y1
-    assert high - low > 0.4 * figure.bbox.height, "the cells take most of the page"
-
-
-def test_a_flat_map_takes_no_more_paper_than_it_needs() -> None:
-    x = np.linspace(0, 10, 20)
-    heights = []
-    for y in (0.1 * np.sin(x), 5 * np.sin(x)):
-        panel = Panel("map", FigureAxis("axis 1"), FigureAxis("axis 2"), (Layer("run", x, y),), equal=True)
-        heights.append(drawn(PaperFigure("m", "m", (panel,)), FigureStyle(4.0)).get_figheight())
-    assert heights[0] < 0.6 * heights[1]
-
-
-@pytest.mark.parametrize("width", ["85mm", "170mm"])
-def test_boxes_of_three_axes_fill_the_paper_and_nothing_of_them_is_cut_off(
-    pictures: dict[str, PaperFigure], width: str
-) -> None:
-    look = FigureStyle(parse_width(width))
-    with _settings(look):
-        figure = drawn(pictures["trajectories-3d"], look)
-        figure.draw_without_rendering()
-    assert len(figure.axes) > 1
-    filled = []
-    for axes in figure.axes:
-        place = axes.get_position(original=True).transformed(figure.transFigure)
-        found = [
-            axis.get_tightbbox(figure.canvas.get_renderer()) for axis in (axes.xaxis, axes.yaxis, axes.zaxis)
-        ]
-        low, high = np.min([f.min for f in found], axis=0), np.max([f.max for f in found], axis=0)
-        assert (low >= place.min - 3).all() and (high <= place.max + 3).all()
-        ends = np.maximum(high - (place.min + place.max) / 2, (place.min + place.max) / 2 - low)
-        filled.append(2 * ends / (place.width, place.height))
-    assert all(shares.max() > 0.97 for shares in filled), filled
-    assert max(shares.min() for shares in filled) > 0.9, (
-        "the flattest box leaves room, the others' height is used"
-    )
-
-
-def test_long_names_below_a_narrow_figure_leave_its_points_room() -> None:
-    ticks = tuple((float(k), f"early pretraining ({k})") for k in range(12))
-    layer = Layer("pairs", np.arange(12.0), 10.0 ** np.arange(-9, 3), "points")
-    panel = Panel("scale", FigureAxis("setting", ticks=ticks), FigureAxis("KL", "log"), (layer,))
-    look = FigureStyle(parse_width("85mm"))
-    with _settings(look):
-        figure = drawn(PaperFigure("scale", "scale", (panel,), columns=1), look)
-        figure.draw_without_rendering()
-    (axes,) = figure.axes
-    assert axes.get_window_extent().height > 0.4 * axes.get_window_extent().width
-
-
-@pytest.mark.parametrize(
-    ("ends", "words"),
-    [
-        ((1e-6, 10.0), {"$10^{-6}$", "$10^{-2}$", "$10^{0}$"}),
-        ((2e-6, 5e-6), {r"$2\times10^{-6}$"}),
-        ((0.01, 10.0), {"0.01", "10"}),
-    ],
-)
-def test_ticks_of_a_logarithmic_axis_are_written_in_one_way(
-    ends: tuple[float, float], words: set[str]
-) -> None:
-    panel = Panel("p", FigureAxis("x"), FigureAxis("y", "log"), (Layer("a", np.arange(2.0), np.array(ends)),))
-    look = FigureStyle(4.0)
-    with _settings(look):
-        figure = drawn(PaperFigure("p", "p", (panel,)), look)
-        figure.draw_without_rendering()
-    found = [t.get_text() for t in figure.axes[0].get_yticklabels()]
-    assert words <= set(found) and len({text.startswith("$") for text in found}) == 1
-
-
-@pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
-def test_what_a_figure_rests_on_stays_with_its_file(
-    ctx: Context,
-    pictures: dict[str, PaperFigure],
-    ending: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(FIGURES, "diffusion", lambda _: pictures["diffusion"])
-    style = tmp_path / "plain.mplstyle"
-    style.write_text("pdf.compression: 0\n")
-    (path, *_) = write_figure(ctx, "diffusion", tmp_path / f"fig.{ending}", FigureStyle(0.0, style))
-    assert pictures["diffusion"].notes[0].encode() in path.read_bytes()
-    assert any("light" in note for note in pictures["trajectories"].notes), "what lightness says"
-
-
 def test_layers_have_the_colours_of_their_runs(tmp_path: Path) -> None:
     made = Builder(tmp_path / "work")
     for name, layers in (("zeta", 0), ("alpha", 2), ("mu", 2)):
@@ -573,86 +395,3 @@ def test_layers_have_the_colours_of_their_runs(tmp_path: Path) -> None:
     for panel in (curve, threads):
         looks = {layer.label: (layer.colour, layer.mark) for layer in panel.layers if layer.label}
         assert looks == {"alpha@20": (slot_colour(5), slot_mark(5)), "mu@20": (slot_colour(3), slot_mark(3))}
-
-
-def everything() -> PaperFigure:
-    """A figure of runs shaded by step on logarithmic axes, bars, and a matrix whose values have errors."""
-    steps, n = np.array([30.0, 60.0, 120.0, 320.0]), 3
-    run = Layer(
-        "run", steps, steps / 100, low=steps / 120, high=steps / 80, colour="#2060a0", mark="o", shaded=True
-    )
-    other = Layer("other", steps, steps / 200, colour="#a06020", mark="s")
-    axes = (
-        FigureAxis("steps from the start", "log"),
-        FigureAxis("squared distance of weights, per text", "log"),
-    )
-    x, y = np.meshgrid(np.arange(float(n)), np.arange(float(n)))
-    value = np.where(x == y, np.nan, 1.0 + x + y).ravel()
-    cells = Layer(
-        "", x.ravel(), y.ravel(), "cells", value=value, low=value - 0.5, high=value + 0.5, size=12.0
-    )
-    names = FigureAxis(ticks=tuple((float(i), f"a-run-of-models-{i}@1000") for i in range(n)))
-    symlog = FigureAxis("training step", "symlog")
-    return PaperFigure(
-        "everything",
-        "Everything",
-        (
-            Panel("Runs", *axes, (run, other)),
-            Panel("Matrix", names, names, (cells,), value_label="KL, bits/byte", value_log=True),
-            Panel("By start", symlog, FigureAxis("c"), (other,)),
-        ),
-    )
-
-
-def test_a_script_shades_by_step_and_labels_what_it_draws(tmp_path: Path) -> None:
-    made = everything()
-    _, table, script = write(made, tmp_path / "fig.pdf", FigureStyle())
-    assert [row["colour"] for row in read(table)[:4]] == shades("#2060a0", 4)
-    with rc_context():
-        found = runpy.run_path(str(script))
-    runs, matrix, starts = found["axes"].values()
-    coloured = [to_hex(line.get_color()) for line in runs.lines if line.get_label() == "run"]
-    assert coloured == shades("#2060a0", 4)
-    assert [len(line.get_xdata()) for line in runs.lines] == [1, 2, 2, 2, 4]
-    assert [len(bars.get_segments()) for bars in runs.collections] == [4, 4]
-    assert len(matrix.collections) == 1, "no bars among the cells of a matrix"
-    assert matrix.get_xlim() == (-0.5, 2.5)
-    figure = found["figure"]
-    figure.draw_without_rendering()
-    for axes in (runs, figure.axes[-1]):  # the last one is the colour bar
-        assert not any(t.get_text() for t in axes.yaxis.get_ticklabels(minor=True))
-        assert len([t for t in axes.yaxis.get_ticklabels() if t.get_text()]) > 1
-        assert not any("times" in t.get_text() for t in axes.yaxis.get_ticklabels())
-    assert figure.axes[-1].get_ylabel() == "KL, bits/byte"
-    assert [t.get_text() for t in starts.get_xticklabels()] == ["50", "100", "200"]
-    assert [t.get_rotation() for t in starts.get_xticklabels()] == [0.0] * 3
-    whole = drawn(made, FigureStyle())
-    assert {t.get_rotation() for t in matrix.get_xticklabels()} == {
-        t.get_rotation() for t in whole.axes[1].get_xticklabels()
-    }
-    width, height = figure.get_size_inches() * figure.dpi
-    for axes in found["axes"].values():
-        for words in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.get_yticklabels()):
-            box = words.get_window_extent()
-            assert not words.get_text() or (box.x0 >= 0 and box.y0 >= 0), words.get_text()
-            assert not words.get_text() or (box.x1 <= width and box.y1 <= height), words.get_text()
-    (legend,) = figure.legends
-    assert [t.get_text() for t in legend.get_texts()] == ["run", "other"]
-
-
-def test_fonts_are_true_type_whatever_a_style_says(tmp_path: Path) -> None:
-    style = FigureStyle(style=Path(_style(tmp_path, "pdf.fonttype: 3")))
-    # Matplotlib fails to write a minus sign in a font of Type 3.
-    layer = Layer("", np.array([-1.0, 1.0]), np.array([-1e-4, 1e-4]))
-    panel = Panel("P", FigureAxis("x"), FigureAxis("y"), (layer,))
-    path, _, script = write(PaperFigure("p", "P", (panel,)), tmp_path / "fig.pdf", style)
-    assert b"/Subtype /Type3" not in path.read_bytes()
-    assert "'pdf.fonttype': 42" in script.read_text()
-
-
-def test_a_style_that_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")  # where LaTeX would be
-    style = FigureStyle(style=Path(_style(tmp_path, "text.usetex: True")))
-    with pytest.raises(UsageError, match="cannot draw the figure"):
-        write(everything(), tmp_path / "fig.pdf", style)
-    assert not (tmp_path / "fig.pdf").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import write_run
+from opened_paths import write_paths
 
 from kltui.cli import main
 from kltui.errors import UsageError
@@ -21,15 +21,11 @@ JOB = 'workspace = "ws"\n[corpus]\nsource = "texts.jsonl"\n[[models]]\npath = "r
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, texts, job files of three formats, a workspace with a job of its own, and a folder with nothing of use."""
-    made = tmp_path_factory.mktemp("place")
-    write_run(made / "run", steps=(0, 10), seed=1)
-    (made / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    made = write_paths(tmp_path_factory.mktemp("place"))
     (made / "job.toml").write_text(JOB)
     (made / "new.toml").write_text(JOB.replace('"ws"', '"not-yet"'))
     (made / "job.yaml").write_text("# scored on the cluster\nworkspace: ws\ncorpus:\n  source: texts.jsonl\n")
     (made / "job.json").write_text('{"workspace": "ws"}')
-    (made / "notes").mkdir()
-    Store.write(made / "ws").close()
     (made / "ws" / "jobs").mkdir()
     (made / "ws" / "jobs" / "job-1.toml").write_text(JOB)
     return made

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
 from textual.app import App
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
+    from kltui.tui.app import KltuiApp
 
 
 def lines_of(app: App[int]) -> list[str]:
@@ -13,3 +21,9 @@ def lines_of(app: App[int]) -> list[str]:
 def text_of(app: App[int]) -> str:
     """All rows, one a line."""
     return "\n".join(lines_of(app))
+
+
+async def opened(app: KltuiApp, pilot: Pilot[int], until: Callable[..., Awaitable[None]], *keys: str) -> None:
+    """Waits until the workspace is read, then presses `keys`."""
+    await until(pilot, lambda: app.snapshot.loaded)
+    await pilot.press(*keys)

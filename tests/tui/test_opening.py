@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from opened_paths import write_paths
 from screen_text import lines_of, text_of
-from tiny_models import write_run
 
 from kltui.errors import KltuiError
-from kltui.store import Store
 from kltui.tui.app import KltuiApp
 from kltui.tui.opening import NEW, Target, target_of
 from kltui.tui.ui_state import Memory
@@ -21,17 +20,13 @@ JOB = 'workspace = "out"\n[corpus]\nsource = "{texts}"\n[[models]]\npath = "{mod
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two checkpoints, texts, a job file, a workspace, and files of no use."""
-    made = tmp_path_factory.mktemp("place")
-    write_run(made / "run", steps=(0, 10), seed=1)
-    (made / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    made = write_paths(tmp_path_factory.mktemp("place"))
     (made / "many").mkdir()
     (made / "many" / "a.txt").write_text("a text")
     (made / "job.toml").write_text(JOB.format(texts=made / "texts.jsonl", model=made / "run"))
     (made / "broken.toml").write_text("workspace = ")
     (made / "picture.png").write_bytes(b"\x89PNG")
-    (made / "notes").mkdir()
     (made / "notes" / "plan.toml").write_text("")
-    Store.write(made / "ws").close()
     return made
 
 

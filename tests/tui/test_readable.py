@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
-from screen_text import lines_of, text_of
+from screen_text import lines_of, opened, text_of
 
 from kltui.analysis import number_text
 from kltui.analysis.kl import KL
@@ -40,11 +40,6 @@ from kltui.view.axis import Axis
 from kltui.view.palette import DARK, LIGHT, MARKERS, MARKERS_ASCII
 
 MakeApp = Callable[..., KltuiApp]
-
-
-async def opened(app: KltuiApp, pilot, until, key: str) -> None:
-    await until(pilot, lambda: app.snapshot.loaded)
-    await pilot.press(key)
 
 
 def test_the_frame_of_a_matrix_without_colours_is_no_darkness_of_it() -> None:
@@ -249,8 +244,7 @@ async def test_the_filter_stands_whole_on_a_status_line_with_room(make_app: Make
 async def test_a_question_takes_the_lines_it_needs(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("D")
+        await opened(app, pilot, until, "D")
         await until(pilot, lambda: app.is_asking and "y yes" in text_of(app))
         asked = app.screen
         assert asked.sheet.size.height == len(asked.text.all_lines()) + 2 < 8

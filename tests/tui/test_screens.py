@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import re
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_workspace import FakeWorkspace, checkpoints
-from screen_text import lines_of, text_of
+from screen_text import lines_of, opened, text_of
 
 from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
@@ -22,7 +20,6 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.export import rows_of, write_csv
 from kltui.tui.ui_state import Memory
 from kltui.tui.widgets.plot import PlotPane
-from kltui.tui.widgets.run_tree import RunTree
 
 MakeApp = Callable[..., KltuiApp]
 
@@ -35,316 +32,10 @@ async def fake_embedded(
     yield Picture(method, found.coordinates("pca", dims) * 3), True
 
 
-async def test_registry_shows_runs_and_their_checkpoints(make_app: MakeApp, until) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        for size in ((80, 24), (120, 40), (200, 60)):
-            await pilot.resize_terminal(*size)
-            await until(pilot, lambda size=size: ("Details" in text_of(app)) == (size[0] >= 120))
-            text = text_of(app)
-            assert "5 runs  84 checkpoints  83 scored" in text, size
-            assert "▾ ● tiny" in text and "@100" in text, size
-        await pilot.press("j", "j")
-        assert app.selection.cursor == "tiny@2"
-
-
-async def test_folding_selecting_and_marking(make_app: MakeApp, until) -> None:
-    app = make_app()
-    async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("space", "space", "a", "j", "b")
-        assert list(app.selection.selected) == ["tiny@0", "tiny@1"]
-        assert (app.selection.a, app.selection.b) == ("tiny@2", "tiny@4")
-        assert "A tiny@2  B tiny@4  2 selected" in text_of(app)
-        await pilot.press("x", "h", "enter")
-        assert app.selection.a == "tiny@4"
-        assert "@100" not in lines_of(app)[5]
-        await pilot.press("escape")
-        assert not app.selection.selected
-        await pilot.press("escape")
-        assert app.selection.a == "tiny@4"
-
-
-async def test_filter_narrows_while_it_is_written(make_app: MakeApp, until) -> None:
-    app = make_app()
-    async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("/", *"run:small")
-        assert app.filter.text == "run:small"
-        await pilot.press("enter")
-        assert "tiny-seed2" not in text_of(app) and "◆ small" in text_of(app)
-        await pilot.press("escape")
-        assert "tiny-seed2" in text_of(app)
-
-
-async def test_a_wrong_filter_is_told_and_not_taken(make_app: MakeApp, until) -> None:
-    app = make_app()
-    async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("/", *"colour:x", "enter")
-        assert "unknown field 'colour'" in text_of(app)
-        await pilot.press("escape")
-        assert app.filter.text == ""
-
-
-async def test_jobs_show_progress_failures_and_hints(make_app: MakeApp, until) -> None:
-    app = make_app()
-    async with app.run_test(size=(150, 40)) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: "tiny@4" in text_of(app))
-        text = text_of(app)
-        assert "43%" in text and "42%" in text and "left" in text
-        assert "missing tensors: embed_out.weight" in text
-        assert "The download may be incomplete" in text
-
-
-async def test_a_failure_is_read_in_its_row_and_whole_by_enter(make_app: MakeApp, until) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("2", "t", "tab", "G")
-        await until(pilot, lambda: any(i.status == "failed" for i in app.view.items.rows))
-        failed = next(k for k, i in enumerate(app.view.items.rows) if i.status == "failed")
-        item = app.view.items.rows[failed]
-        app.view.items.go(failed)
-        await until(pilot, lambda: re.search(rf"{item.name} +failed +{item.error[:20]}", text_of(app)))
-        await pilot.press("enter")
-        words = [item.name, *item.error.split(), *item.hint.split()]
-        await until(pilot, lambda: " ".join(words) in " ".join(" ".join(lines_of(app)).split()))
-
-
-async def test_the_way_out_of_a_failure_stands_below_the_checkpoints_where_no_log_does(
-    make_app: MakeApp, until
-) -> None:
-    app = make_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("2")
-        hint = "The download may be incomplete: fetch it again."
-        await until(pilot, lambda: hint in text_of(app))
-        assert "tiny@8: missing tensors: embed_out.weight" in text_of(app)
-        assert not app.view.log_pane.size
-        await pilot.resize_terminal(150, 40)
-        await until(pilot, lambda: "Log" in text_of(app))
-        said = " ".join(" ".join(line.split("│")[-1] for line in lines_of(app)).split())
-        assert hint in said and text_of(app).count("embed_out.weight") == 2  # in the row, and in the log
-
-
-async def test_a_job_that_has_ended_has_no_progress_bar(make_app: MakeApp, until) -> None:
-    workspace = FakeWorkspace()
-    ended = workspace.job_rows[1]
-    workspace.job_rows[1] = replace(ended, done=ended.total - 1, failed=1)
-    app = make_app(workspace)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("2")
-        await until(pilot, lambda: app.view.items.header_right())
-        await pilot.press("j")
-        assert app.view.list.job.status == "failed" and app.view.list.job.failed
-        assert not app.view.items.header_right()
-
-
-async def test_stop_asks_first(make_app: MakeApp, until, monkeypatch) -> None:
-    stopped = []
-    monkeypatch.setattr("kltui.jobs.launch.stop", lambda job: stopped.append(job.id))
-    app = make_app()
-    async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("2", "K")
-        assert "Stop job 2?" in text_of(app)
-        await pilot.press("escape")
-        assert not stopped
-        await pilot.press("K", "y")
-        await until(pilot, lambda: stopped == [2])
-
-
-async def test_read_only_starts_nothing(make_app: MakeApp, until) -> None:
-    app = make_app(read_only=True)
-    async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        for key in ("A", "s"):
-            await pilot.press(key)
-            assert "--read-only" in text_of(app)
-        await pilot.press("2", "K")
-        assert "Stop job" not in text_of(app)
-
-
-@pytest.mark.parametrize("key", ["s", "t"])
-async def test_a_job_for_the_selection_is_shown_before_it_starts(
-    make_app: MakeApp, until, tmp_path, monkeypatch, key
-) -> None:
-    started = []
-    monkeypatch.setattr(
-        "kltui.jobs.launch.start_detached", lambda path, *, watch: started.append((path, watch)) or 4321
-    )
-    app = make_app(path=tmp_path)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("space", "space", "s")
-        await until(pilot, lambda: "This job" in text_of(app))
-        assert "models" in text_of(app) and "/models/tiny/step0" in text_of(app)
-        await pilot.press(key)
-        await until(pilot, lambda: started)
-        await until(pilot, lambda: "started as process 4321" in text_of(app))
-        assert started[0][0].parent == tmp_path / "jobs" and started[0][1] == (key == "t")
-        assert app.screen_name == "jobs"
-
-
-async def test_an_alert_of_a_watch_stands_in_the_status_line(make_app: MakeApp, until) -> None:
-    workspace = FakeWorkspace()
-    reported = {"rule": "loss", "message": "the loss rose at \x1b[31mtiny@4", "at": time.time()}
-    workspace.kept_records["alert"] = {"old": reported | {"message": "before"}, "new": reported}
-    app = make_app(workspace)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        assert "alert: the loss rose at" in text_of(app) and "\x1b" not in text_of(app)
-        reported["at"] = time.time() - 25 * 3600
-        workspace.change += 1
-        await pilot.press("r")
-        await until(pilot, lambda: "alert:" not in text_of(app))
-
-
-async def test_a_job_from_a_run_s_heading_is_for_the_whole_run(make_app: MakeApp, until) -> None:
-    app = make_app()
-    async with app.run_test(size=(120, 100)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("G", "[", "h", "s")
-        await until(pilot, lambda: "This job" in text_of(app))
-        revisions = {row.checkpoint.source.revision for row in app.snapshot.runs["tuned"]}
-        assert len(revisions) == 3 and all(f'"{name}"' in text_of(app) for name in revisions)
-
-
-async def test_map_walks_zooms_and_hides(make_app: MakeApp, until, monkeypatch) -> None:
-    app = make_app()
-    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("3")
-        await until(pilot, lambda: "t-SNE" in text_of(app) and "◉" in text_of(app))
-        await pilot.press("]", "]")
-        assert app.selection.cursor == "tiny@2"
-        assert "KL from @1" in text_of(app) and "bits/byte" in text_of(app)
-        before = text_of(app)
-        await pilot.press("l")
-        assert app.selection.cursor != "tiny@2"
-        await pilot.press("+", "+")
-        assert text_of(app) != before
-        await pilot.press("=", "z")
-        assert "hidden" in text_of(app)
-        await pilot.press("Z", "v", "v")
-        await until(pilot, lambda: "MDS" in text_of(app))
-        await pilot.press("m", "m", "m")
-        assert not any("⠀" < c <= "⣿" for c in text_of(app))
-
-
-async def test_the_tree_slides_to_a_run_out_of_sight_with_the_steps_where_they_were(
-    make_app: MakeApp, until
-) -> None:
-    app = make_app()
-    async with app.run_test(size=(200, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("3")
-        tree = app.view.runs
-        await until(pilot, lambda: app.view.plot.map is not None and tree.size.height)
-        before = [line[:24] for line in lines_of(app)]
-        app.set_cursor("tuned@20")
-        await until(pilot, lambda: "tuned" in "".join(line[:40] for line in lines_of(app)[:-3]))
-        assert tree.top <= tree.cursor < tree.top + tree.body_height - 1
-        steps = [(a, b) for a, b in zip(before, lines_of(app), strict=True) if "@" in a]
-        assert sum(a == b[:24] for a, b in steps) > len(steps) / 2
-
-
-async def test_the_nearest_stay_in_sight_until_the_next_are_known(
-    make_app: MakeApp, until, monkeypatch
-) -> None:
-    app = make_app()
-    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
-    async with app.run_test(size=(200, 60)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        app.set_cursor("tiny@4")
-        await pilot.press("3")
-        await until(pilot, lambda: "nearest to tiny@4 " in text_of(app))
-        here = app.selection.cursor
-        await pilot.press("]")
-        assert app.selection.cursor != here and f"nearest to {here} " in text_of(app)
-        await until(pilot, lambda: f"nearest to {app.selection.cursor} " in text_of(app))
-
-
-async def test_map_shows_new_checkpoints_while_a_job_scores(make_app: MakeApp, until, monkeypatch) -> None:
-    workspace = FakeWorkspace(scored=30)
-    app = make_app(workspace)
-    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("3")
-        await until(pilot, lambda: "30 checkpoints" in text_of(app))
-        workspace.count, workspace.change = 35, 2
-        await until(pilot, lambda: "35 checkpoints" in text_of(app))
-
-
-async def test_a_random_walk_is_laid_beside_a_run(make_app: MakeApp, until, monkeypatch) -> None:
-    app = make_app()
-    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
-    async with app.run_test(size=(130, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("3")
-        await until(pilot, lambda: "t-SNE" in text_of(app) and "KL from" not in text_of(app))
-        await pilot.press("j", "w")
-        await until(pilot, lambda: "random walk" in lines_of(app)[-2])
-        run = app.view.null_run
-        await until(pilot, lambda: "walks wind more" in text_of(app))
-        assert f"{run} (random walks)" in text_of(app) and "turning" in text_of(app)
-        plot = app.view.plot
-        assert len(plot.picture.xyz_Kd) > len(plot.map) == plot.scene.n_points
-        for method in ("PCA", "MDS", "t-SNE"):
-            await pilot.press("v")
-            await until(pilot, lambda m=method: m in lines_of(app)[2])
-            await until(pilot, lambda: len(plot.picture.xyz_Kd) > len(plot.map))
-        await pilot.press(*"jlkhjl")
-        assert plot.cursor < len(plot.map)
-        await pilot.press("w")
-        await until(pilot, lambda: len(plot.picture.xyz_Kd) == len(plot.map))
-        assert "walks wind more" not in text_of(app)
-
-
-async def test_tsne_is_not_cut_short_by_every_new_checkpoint(make_app: MakeApp, until, monkeypatch) -> None:
-    workspace = FakeWorkspace(scored=40)
-    app = make_app(workspace)
-    begun, go_on = [], asyncio.Event()
-
-    async def slow(found: Map, method: str, dims: int, *, first: bool) -> AsyncIterator[tuple[Picture, bool]]:
-        begun.append(len(found))
-        await go_on.wait()
-        yield Picture(method, found.coordinates("pca", dims)), True
-
-    monkeypatch.setattr(app.map_cache, "embedded", slow)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("3")
-        await until(pilot, lambda: begun == [40] and "PCA" in lines_of(app)[2])
-        workspace.count, workspace.change = 42, 2
-        await pilot.press("r")
-        await until(pilot, lambda: "42 checkpoints" in lines_of(app)[2])
-        assert begun == [40] and "PCA" in lines_of(app)[2]
-        go_on.set()
-        await until(pilot, lambda: begun == [40, 42] and "t-SNE  42 checkpoints" in lines_of(app)[2])
-
-
-async def test_too_few_checkpoints_for_tsne_are_shown_by_pca(make_app: MakeApp, until) -> None:
-    app = make_app(FakeWorkspace(scored=3))
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("3", "v", "v")
-        await until(pilot, lambda: "PCA" in lines_of(app)[2] and "t-SNE needs 5 checkpoints" in text_of(app))
-        assert app.message_ink != "bad"
-
-
 async def test_diffusion_shows_exponents_and_the_window_of_a_start(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("5")
+        await opened(app, pilot, until, "5")
         await until(pilot, lambda: "likelihood c =" in text_of(app))
         assert "weights c = 1.10" in text_of(app)  # the fake's squared weight distances grow as tau ** 1.1
         await pilot.press("l", "w", "w", "u", "L")
@@ -354,8 +45,7 @@ async def test_diffusion_shows_exponents_and_the_window_of_a_start(make_app: Mak
 async def test_the_filter_chooses_the_starts_of_the_exponents(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("5")
+        await opened(app, pilot, until, "5")
         await until(pilot, lambda: "likelihood c =" in text_of(app))
         plot, every = app.view.exponent_plot, list(app.view.exponents)
         assert len({e.run for e in every}) > 1 and len(plot.names) == len(every)
@@ -373,8 +63,7 @@ async def test_the_filter_chooses_the_starts_of_the_exponents(make_app: MakeApp,
 async def test_matrix_reads_out_a_pair_and_compares_it(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("6")
+        await opened(app, pilot, until, "6")
         await until(pilot, lambda: "83 checkpoints" in text_of(app))
         await pilot.press("l")
         assert "tiny@0 → tiny@1" in text_of(app)
@@ -390,8 +79,7 @@ async def test_the_pair_of_a_matrix_is_in_view_after_a_filter_that_nothing_passe
 ) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("6")
+        await opened(app, pilot, until, "6")
         heat = app.view.heat
         await until(pilot, lambda: heat.order)
         app.set_filter("run:none")
@@ -404,8 +92,7 @@ async def test_the_pair_of_a_matrix_is_in_view_after_a_filter_that_nothing_passe
 async def test_compare_lists_the_texts_that_drive_the_kl(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(140, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("a", "j", "j", "b", "c")
+        await opened(app, pilot, until, "a", "j", "j", "b", "c")
         await until(pilot, lambda: "half of it lies in" in text_of(app))
         text = text_of(app)
         assert "A tiny@0   B tiny@2" in text and "def heap_push" in text and "domains" in text
@@ -419,8 +106,7 @@ async def test_compare_lists_the_texts_that_drive_the_kl(make_app: MakeApp, unti
 async def test_compare_needs_two(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("a", "c")
+        await opened(app, pilot, until, "a", "c")
         shown = text_of(app)
         assert "Compare which pair?" in shown
         first = next(line for line in lines_of(app) if "tiny@1400 " in line)
@@ -437,8 +123,7 @@ async def test_compare_needs_two(make_app: MakeApp, until) -> None:
 async def test_layers_show_kl_between_neighbours_and_threads(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("8")
+        await opened(app, pilot, until, "8")
         await until(pilot, lambda: "KL to the previous layer" in text_of(app))
         await pilot.press("l")
         await until(pilot, lambda: "small@1400#" in text_of(app))
@@ -449,8 +134,7 @@ async def test_layers_show_kl_between_neighbours_and_threads(make_app: MakeApp, 
 async def test_scale_leads_to_its_pairs(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("9")
+        await opened(app, pilot, until, "9")
         await until(pilot, lambda: "later pretraining" in text_of(app))
         await pilot.press("j", "j", "enter", "enter")
         await until(pilot, lambda: app.screen_name == "compare")
@@ -478,8 +162,7 @@ async def test_the_welcome_leads_from_every_screen(make_app: MakeApp, until) -> 
 
     app = KltuiApp(Path("/workspaces/new"), opener=nothing)
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("9")
+        await opened(app, pilot, until, "9")
         assert "A   add checkpoints" in text_of(app)
         await pilot.press("A")
         await until(pilot, lambda: "Add checkpoints from" in text_of(app))
@@ -487,18 +170,6 @@ async def test_the_welcome_leads_from_every_screen(make_app: MakeApp, until) -> 
         await pilot.press("escape")
         app.watch_closely()
         await until(pilot, lambda: "The job is starting." in text_of(app))
-
-
-async def test_unscored_checkpoints_lead_to_a_job(make_app: MakeApp, until) -> None:
-    app = make_app(FakeWorkspace(scored=0))
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        for screen in (3, 4, 5, 6, 7, 8, 9, 10):
-            await pilot.press("1")
-            await until(pilot, lambda: "watch it" not in text_of(app))
-            await pilot.press(str(screen % 10))
-            await until(pilot, lambda: "watch it" in text_of(app))
-            assert "84 checkpoints, none scored yet." in text_of(app), screen
 
 
 async def test_where_all_have_failed_the_empty_screens_say_so_and_where_it_says_why(
@@ -538,8 +209,7 @@ async def test_a_storm_of_sizes(make_app: MakeApp, until) -> None:
 async def test_tab_reaches_every_pane_in_one_column(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("tab")
+        await opened(app, pilot, until, "tab")
         await until(pilot, lambda: "Details" in text_of(app))
         await pilot.press("tab")
         await until(pilot, lambda: "▾ ● tiny" in text_of(app))
@@ -548,8 +218,7 @@ async def test_tab_reaches_every_pane_in_one_column(make_app: MakeApp, until) ->
 async def test_help_and_palette(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(100, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("?")
+        await opened(app, pilot, until, "?")
         assert "Keys on the Registry screen" in text_of(app)
         await pilot.press("escape", ":", *"qqqq")
         assert "nothing matches" in text_of(app)
@@ -563,8 +232,7 @@ async def test_help_and_palette(make_app: MakeApp, until) -> None:
 async def test_the_palette_s_keys_and_help_are_columns(make_app: MakeApp, until, ascii_only: bool) -> None:
     app = make_app(ascii_only=ascii_only)
     async with app.run_test(size=(100, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press(":")
+        await opened(app, pilot, until, ":")
         words = dict(app.screen.list.options)
         helps = {
             a.name.replace("_", " "): a.help for a in ACTIONS if a.on("registry") and a.name != "palette"
@@ -663,8 +331,7 @@ async def test_view_state_is_kept(make_app: MakeApp, until, tmp_path) -> None:
     memory = Memory(tmp_path / "view.json")
     app = make_app(memory=memory)
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("j", "a", "6", "q")
+        await opened(app, pilot, until, "j", "a", "6", "q")
     again = make_app(memory=memory)
     async with again.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: again.snapshot.loaded and again.selection.a)
@@ -687,8 +354,7 @@ def test_no_text_of_a_view_is_a_formula_in_its_csv(tmp_path) -> None:
 async def test_export_writes_csv_svg_and_job_file(make_app: MakeApp, until, tmp_path) -> None:
     app = make_app(path=tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("9")
+        await opened(app, pilot, until, "9")
         await until(pilot, lambda: "later pretraining" in text_of(app))
         for kind, tail in (("screenshot", "svg"), ("rows", "csv"), ("job", "toml")):
             await pilot.press("e", *kind, "enter")
@@ -716,30 +382,14 @@ async def test_copy_goes_through_osc_52(make_app: MakeApp, until, monkeypatch) -
     copied = []
     monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("y")
+        await opened(app, pilot, until, "y")
         assert copied == ["tiny@0"]
-
-
-async def test_of_ten_thousand_rows_those_in_view_are_drawn(make_app: MakeApp, until, monkeypatch) -> None:
-    drawn: list[int] = []
-    real = RunTree._row
-    monkeypatch.setattr(RunTree, "_row", lambda tree, index: (drawn.append(index), real(tree, index))[1])
-    app = make_app(FakeWorkspace(n_texts=8, names=checkpoints(tuple(range(0, 25000, 10)))))
-    async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        for _ in range(20):
-            await pilot.press("pagedown")
-        await pilot.press("G")
-        assert app.snapshot.by_name[app.selection.cursor].checkpoint.run == "tuned"
-        assert len(drawn) <= 25 * app.size.height
 
 
 async def test_leaving_says_that_jobs_go_on(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("q")
+        await opened(app, pilot, until, "q")
     assert app.left_running == 1 and app.return_value == 0
 
 
@@ -752,8 +402,7 @@ def test_no_terminal_points_to_batch(cli) -> None:
 async def test_compare_never_shows_the_last_pair_under_other_marks(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("space", "j", "a", "j", "b", "c")
+        await opened(app, pilot, until, "space", "j", "a", "j", "b", "c")
         await until(pilot, lambda: app.screen_name == "compare" and app.view.texts.drivers is not None)
         assert "KL " in text_of(app)
         await pilot.press("1")
