@@ -13,7 +13,6 @@ from matplotlib.colors import to_hex
 
 from kltui.cli import main
 from kltui.errors import UsageError
-from kltui.figures.catalogue import FIGURES, write_figure
 from kltui.figures.draw import FigureStyle, drawn
 from kltui.figures.files import write
 from kltui.figures.picture import (
@@ -23,7 +22,6 @@ from kltui.figures.picture import (
     PaperFigure,
     shades,
 )
-from kltui.view.sections.context import Context
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -51,22 +49,6 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_drawn(
     assert main([*asked, str(tmp_path / "m.pdf")]) == 2
     assert "is not writable" in capsys.readouterr().err
     assert not list(tmp_path.glob("m*"))
-
-
-@pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
-def test_what_a_figure_rests_on_stays_with_its_file(
-    ctx: Context,
-    pictures: dict[str, PaperFigure],
-    ending: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(FIGURES, "diffusion", lambda _: pictures["diffusion"])
-    style = tmp_path / "plain.mplstyle"
-    style.write_text("pdf.compression: 0\n")
-    (path, *_) = write_figure(ctx, "diffusion", tmp_path / f"fig.{ending}", FigureStyle(0.0, style))
-    assert pictures["diffusion"].notes[0].encode() in path.read_bytes()
-    assert any("light" in note for note in pictures["trajectories"].notes), "what lightness says"
 
 
 def everything() -> PaperFigure:

@@ -395,3 +395,44 @@ def test_layers_have_the_colours_of_their_runs(tmp_path: Path) -> None:
     for panel in (curve, threads):
         looks = {layer.label: (layer.colour, layer.mark) for layer in panel.layers if layer.label}
         assert looks == {"alpha@20": (slot_colour(5), slot_mark(5)), "mu@20": (slot_colour(3), slot_mark(3))}
+
+
+@pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
+def test_what_a_figure_rests_on_stays_with_its_file(
+    ctx: Context,
+    pictures: dict[str, PaperFigure],
+    ending: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(FIGURES, "diffusion", lambda _: pictures["diffusion"])
+    style = tmp_path / "plain.mplstyle"
+    style.write_text("pdf.compression: 0\n")
+    (path, *_) = write_figure(ctx, "diffusion", tmp_path / f"fig.{ending}", FigureStyle(0.0, style))
+    assert pictures["diffusion"].notes[0].encode() in path.read_bytes()
+    assert any("light" in note for note in pictures["trajectories"].notes), "what lightness says"
+
+
+@pytest.mark.parametrize("width", ["85mm", "170mm"])
+def test_boxes_of_three_axes_fill_the_paper_and_nothing_of_them_is_cut_off(
+    pictures: dict[str, PaperFigure], width: str
+) -> None:
+    look = FigureStyle(parse_width(width))
+    with _settings(look):
+        figure = drawn(pictures["trajectories-3d"], look)
+        figure.draw_without_rendering()
+    assert len(figure.axes) > 1
+    filled = []
+    for axes in figure.axes:
+        place = axes.get_position(original=True).transformed(figure.transFigure)
+        found = [
+            axis.get_tightbbox(figure.canvas.get_renderer()) for axis in (axes.xaxis, axes.yaxis, axes.zaxis)
+        ]
+        low, high = np.min([f.min for f in found], axis=0), np.max([f.max for f in found], axis=0)
+        assert (low >= place.min - 3).all() and (high <= place.max + 3).all()
+        ends = np.maximum(high - (place.min + place.max) / 2, (place.min + place.max) / 2 - low)
+        filled.append(2 * ends / (place.width, place.height))
+    assert all(shares.max() > 0.97 for shares in filled), filled
+    assert max(shares.min() for shares in filled) > 0.9, (
+        "the flattest box leaves room, the others' height is used"
+    )

@@ -69,31 +69,6 @@ def test_a_flat_map_takes_no_more_paper_than_it_needs() -> None:
     assert heights[0] < 0.6 * heights[1]
 
 
-@pytest.mark.parametrize("width", ["85mm", "170mm"])
-def test_boxes_of_three_axes_fill_the_paper_and_nothing_of_them_is_cut_off(
-    pictures: dict[str, PaperFigure], width: str
-) -> None:
-    look = FigureStyle(parse_width(width))
-    with _settings(look):
-        figure = drawn(pictures["trajectories-3d"], look)
-        figure.draw_without_rendering()
-    assert len(figure.axes) > 1
-    filled = []
-    for axes in figure.axes:
-        place = axes.get_position(original=True).transformed(figure.transFigure)
-        found = [
-            axis.get_tightbbox(figure.canvas.get_renderer()) for axis in (axes.xaxis, axes.yaxis, axes.zaxis)
-        ]
-        low, high = np.min([f.min for f in found], axis=0), np.max([f.max for f in found], axis=0)
-        assert (low >= place.min - 3).all() and (high <= place.max + 3).all()
-        ends = np.maximum(high - (place.min + place.max) / 2, (place.min + place.max) / 2 - low)
-        filled.append(2 * ends / (place.width, place.height))
-    assert all(shares.max() > 0.97 for shares in filled), filled
-    assert max(shares.min() for shares in filled) > 0.9, (
-        "the flattest box leaves room, the others' height is used"
-    )
-
-
 def test_long_names_below_a_narrow_figure_leave_its_points_room() -> None:
     ticks = tuple((float(k), f"early pretraining ({k})") for k in range(12))
     layer = Layer("pairs", np.arange(12.0), 10.0 ** np.arange(-9, 3), "points")
