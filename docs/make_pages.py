@@ -41,7 +41,8 @@ JOB_INTRO = """\
 
 A job file defines which models are scored on which texts, and where the results are stored. It is written in
 [TOML](https://toml.io); relative paths start at its folder. `kltui --batch job.toml --dry-run` checks it, reports all mistakes
-at once, and shows what would be done. `--set scoring.dtype=float16` overrides one key.
+at once, and shows what would be done: it also reads the tokenizers that are on this machine, and shows how many tokens there are to
+score, whether texts are too long for a model, and how long it will take if similar checkpoints were scored before. `--set scoring.dtype=float16` overrides one key.
 
 ```toml
 workspace = "pythia"

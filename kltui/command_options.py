@@ -191,7 +191,8 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     batch.add_argument(
         "--dry-run",
         action="store_true",
-        help="print what is already stored, what would be scored, on which device, and any problems; then stop",
+        help="print what is already stored, what would be scored, how many tokens that is, on which device, and any"
+        " problems; then stop",
     )
     batch.add_argument(
         "--until-step",

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from kltui.jobs.process import python_command
+from kltui.jobs.process import last_line, python_command
 from kltui.scoring.device import DeviceInUse
 
 PATIENCE_S = 120.0
@@ -46,7 +46,7 @@ class DeviceProbe:
             return _read(json.loads(out.decode(errors="replace").splitlines()[-1]))
         except (ValueError, IndexError, KeyError, TypeError):
             return Answer(
-                None, error=f"torch cannot be used: {_last_line(err)}", hint="Check that it is installed."
+                None, error=f"torch cannot be used: {last_line(err)}", hint="Check that it is installed."
             )
 
     def stop(self) -> None:
@@ -59,8 +59,3 @@ def _read(reported: dict[str, Any]) -> Answer:
     if "error" in reported:
         return Answer(None, error=str(reported["error"]), hint=str(reported["hint"]))
     return Answer(DeviceInUse(**reported["device"]), tuple(int(i) for i in reported["gpus"]))
-
-
-def _last_line(err: bytes) -> str:
-    lines = err.decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without output")

@@ -8,15 +8,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
 
 from kltui.errors import KltuiError, StoreError, TryAgainError
 from kltui.jobs.device_probe import Answer, DeviceProbe
 from kltui.jobs.plan import Plan
+from kltui.jobs.planned_step import PlannedStep
 from kltui.jobs.prepare import Preparer, remembered
 from kltui.jobs.shard import InboxWriter, held_by_store
+from kltui.jobs.token_probe import TokenProbe
+from kltui.jobs.token_words import TokenWords, such_as
 from kltui.json_schema import JSON_SCHEMA
 from kltui.registry.adapters import check_adapter, check_peft, is_adapter
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
@@ -32,35 +36,21 @@ from kltui.store.store import FILE_NAME
 SERVER_WITHIN_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
-    """One checkpoint of a plan: kept (already stored) or to be scored; bytes of its weights (None: not on this machine).
-
-    `problem` is the reason why it will fail. `server` is the response of its server, and `answers` whether it responded.
-    """
-
-    name: str
-    source: str
-    status: str
-    weight_bytes: int | None
-    problem: str = ""
-    server: str = ""
-    answers: bool | None = None
-
-
 def show_plan(plan: Plan, *, is_part: bool = False, as_json: bool = False, out: IO[str] | None = None) -> int:
     """Prints what the job would do, as text or as JSON with one object per line; returns the exit code 0."""
-    probe = None if plan.job.engine.kind == "ray" else DeviceProbe(plan.settings.device)
-    try:
-        steps = _steps(plan, is_part)
-        answer = probe.answer() if probe else None
-    except BaseException:
+    with ExitStack() as stack:
+        probe = None if plan.job.engine.kind == "ray" else DeviceProbe(plan.settings.device)
         if probe:
-            probe.stop()
-        raise
-    warnings = _warnings(plan, steps, answer)
+            stack.callback(probe.stop)
+        steps = _steps(plan, is_part)
+        tokens = TokenProbe(plan, [i for i, s in enumerate(steps) if s.status == "score" and not s.problem])
+        stack.callback(tokens.stop)
+        answer = probe.answer() if probe else None
+        said = TokenWords(plan, tokens)
+    steps = [said.added_to(index, step) for index, step in enumerate(steps)]
+    warnings = _warnings(plan, steps, answer) + said.warnings
     show = _as_json if as_json else _as_words
-    show(plan, steps, answer, warnings, out or sys.stdout)
+    show(plan, steps, answer, warnings, said.lines, out or sys.stdout)
     return 0
 
 
@@ -182,7 +172,11 @@ def _said(error: KltuiError | OSError) -> str:
 
 def _warnings(plan: Plan, steps: list[PlannedStep], answer: Answer | None) -> list[str]:
     """Warnings: what will fail, and what may not be expected."""
-    found = [f"{step.name} will fail: {step.problem}" for step in steps if step.problem]
+    failing: dict[str, list[str]] = {}
+    for step in steps:
+        if step.problem:
+            failing.setdefault(step.problem, []).append(step.name)
+    found = [f"{such_as(names)} will fail: {problem}" for problem, names in failing.items()]
     found += [f"{step.name}: its server {step.server}" for step in steps if step.answers is False]
     if answer is not None and answer.device is None:
         found.append(f"nothing can be scored: {answer.error}. {answer.hint}".strip())
@@ -236,22 +230,36 @@ def _totals(plan: Plan, steps: list[PlannedStep], answer: Answer | None) -> dict
         "device_asked": settings.device,
         "device": asdict(device) if device else None,
         "dtype": computed_dtype(settings.dtype, device.device) if device else settings.dtype,
+        "tokens": sum(step.tokens or 0 for step in steps),
+        "not_counted": sum(step.tokens is None for step in steps if step.status == "score"),
         "batch_tokens": settings.batch_tokens or (start_tokens(device.device) if device else None),
     }
 
 
 def _as_json(
-    plan: Plan, steps: list[PlannedStep], answer: Answer | None, warnings: list[str], out: IO[str]
+    plan: Plan,
+    steps: list[PlannedStep],
+    answer: Answer | None,
+    warnings: list[str],
+    lines: list[str],
+    out: IO[str],
 ) -> None:
     made: list[dict[str, object]] = [{"event": "plan"} | asdict(step) for step in steps]
-    made.append({"event": "plan_total"} | _totals(plan, steps, answer) | {"warnings": warnings})
+    made.append(
+        {"event": "plan_total"} | _totals(plan, steps, answer) | {"notes": lines, "warnings": warnings}
+    )
     for event in made:
         print(json.dumps(event | {"schema": JSON_SCHEMA, "time": time.time()}), file=out)
     out.flush()
 
 
 def _as_words(
-    plan: Plan, steps: list[PlannedStep], answer: Answer | None, warnings: list[str], out: IO[str]
+    plan: Plan,
+    steps: list[PlannedStep],
+    answer: Answer | None,
+    warnings: list[str],
+    lines: list[str],
+    out: IO[str],
 ) -> None:
     def say(text: str) -> None:
         print(safe_text(text), file=out)
@@ -265,7 +273,8 @@ def _as_words(
         )
         if step.answers:
             say(f"         its server {step.server}")
-    say(_device_words(plan, answer))
+    for line in (_device_words(plan, answer), *lines):
+        say(line)
     for warning in warnings:
         say(f"warning: {warning}")
     say(

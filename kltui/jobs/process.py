@@ -21,3 +21,9 @@ def python_command(module: str, function: str, *arguments: str) -> list[str]:
     root = str(Path(version.__file__).resolve().parent.parent)
     boot = _BOOT.format(module=module, function=function)
     return [sys.executable, "-P", "-c", boot, root, *arguments]
+
+
+def last_line(err: bytes) -> str:
+    """The last line that a child process wrote, which usually says why it failed."""
+    lines = err.decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without output")
