@@ -6,7 +6,8 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,17 @@ from kltui.environment import check_scoring
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.jobs.jobfile import JobFile, load_job
 from kltui.jobs.map_defaults import TAKEN, pairs_keys
-from kltui.jobs.plan import make_plan, settings_key
+from kltui.jobs.plan import CANNOT_RUN, make_plan, settings_key
 from kltui.jobs.process import python_command
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
 from kltui.registry.names import check_repo, hub_name
 from kltui.sanitize import expanded, safe_text
-from kltui.store import CheckpointRow, comparable
+from kltui.store import CheckpointRow, Store, comparable
 from kltui.store.atomic_write import write_atomic
 
 Say = Callable[[str], None]
 _RETRY = 75  # exit code of a batch whose failures may succeed later
+_WITHOUT_VECTORS = ("new", "queued", "running", "failed")
 _DTYPES = ("float32", "float16", "bfloat16", "auto")
 
 
@@ -96,7 +98,12 @@ def write_job(
         write_atomic(path, job.to_toml().encode())
     except KltuiError as error:
         path.unlink(missing_ok=True)
-        message = error.message.replace(str(path), f"--place {safe_text(model, 120)}")
+        placing = f"--place {safe_text(model, 120)}"
+        message = error.message.replace(str(path), placing)
+        # there is no job file that the user wrote
+        message = message.replace(f"{CANNOT_RUN}\n  - models[0]: ", f"{placing}: ").replace(
+            CANNOT_RUN, placing
+        )
         served = "Add --set model.model=NAME --set model.tokenizer=FOLDER."
         hint = served if "an endpoint needs" in message else error.hint
         raise type(error)(message, hint) from None
@@ -183,6 +190,29 @@ def run_job(path: Path, say: Say) -> None:
         lines[-2] if len(lines) > 1 else (lines or [f"the scoring process ended with {code}"])[-1],
         lines[-1] if len(lines) > 1 else "",
     )
+
+
+def withdraw(workspace: Path, path: Path, known: Collection[str]) -> None:
+    """Removes what the job file `path` left in the workspace without scoring it, so that nothing is left of a failed placement.
+
+    These are checkpoints outside `known` without a vector, the job if it has no other checkpoint, and the file. Vectors, such
+    as that of an adapter's base, stay. Does nothing if another process writes to the workspace.
+    """
+    from kltui.store.removal import Removed
+
+    with suppress(KltuiError):
+        toml = load_job(path).to_toml()
+        with closing(Store.read(workspace)) as store:
+            ids = [job.id for job in store.jobs.all() if job.job_toml == toml]
+            of_job = {item.name for id_ in ids for item in store.jobs.items(id_)}
+            rows = {row.name: row for row in store.checkpoints.all()}
+        new = [n for n in of_job - set(known) if n in rows and rows[n].status in _WITHOUT_VECTORS]
+        if new:
+            Removed.of(workspace, new).give_up()
+        with closing(Store.write(workspace)) as store:
+            for id_ in ids:
+                store.jobs.remove_empty(id_)
+        path.unlink(missing_ok=True)
 
 
 def _followed(child: subprocess.Popen[str], say: Say) -> tuple[str, str] | None:

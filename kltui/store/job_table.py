@@ -154,6 +154,13 @@ class Jobs:
         )
         return [i for i, status, *process in rows if status != "running" or _is_running(writer, *process)]
 
+    def remove_empty(self, job_id: int) -> None:
+        """Removes a job that has no checkpoint."""
+        self._db.execute(
+            "DELETE FROM job WHERE id = ? AND NOT EXISTS (SELECT 1 FROM job_item WHERE job_id = job.id)",
+            (job_id,),
+        )
+
     @decoded
     def items(self, job_id: int) -> list[JobItemRow]:
         """The checkpoints of one job in order."""

@@ -19,7 +19,7 @@ from kltui.analysis.point import Point
 from kltui.analysis.scale import Location, locate
 from kltui.analysis.uncertainty import Ellipse
 from kltui.errors import KltuiError, UsageError
-from kltui.jobs.place import run_job, write_job
+from kltui.jobs.place import run_job, withdraw, write_job
 from kltui.store import comparable
 from kltui.workspace import subsample
 from kltui.workspace.map_device import nothing_scored
@@ -124,7 +124,11 @@ def place(
     rows = ws.checkpoints()
     own = drawn is None and not any(row.weights.startswith("import:") for row in rows)
     job, checkpoint = write_job(ws.path, model, source, shown.settings, overrides, rows, alone=own)
-    run_job(job, say)
+    try:
+        run_job(job, say)
+    except BaseException:
+        withdraw(ws.path, job, [row.name for row in rows])
+        raise
     whole = ws.map(corpus=sha256, settings=shown.settings)
     say(f"placing it among {len(whole)} vectors")
     return placed(ws, whole, checkpoint, drawn, begun)

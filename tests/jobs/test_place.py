@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import kltui
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.jobs.place import entry_of, write_job
+from kltui.store import Store
 from kltui.workspace.placement import FEW_TEXTS
 
 N_MODELS = 24
@@ -120,6 +122,46 @@ def test_what_cannot_be_placed_is_said_before_anything_is_scored(
     assert main(["--place", str(suite / "alpha" / "step4"), str(tmp_path / "w")]) == 2
     said = capsys.readouterr().err
     assert "have no record of how they were scored" in said and "--declare bos=auto" in said
+
+
+def state(workspace: Path) -> tuple[list[str], list[int], list[str]]:
+    """(names of the checkpoints, ids of the jobs, files of jobs) of a workspace."""
+    with closing(Store.read(workspace)) as store:
+        names, ids = [row.name for row in store.checkpoints.all()], [job.id for job in store.jobs.all()]
+    folder = workspace / "jobs"
+    return names, ids, sorted(p.name for p in folder.glob("place-*.toml")) if folder.exists() else []
+
+
+def test_a_model_that_could_not_be_scored_leaves_nothing_behind(
+    released: Path,
+    suite: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The hub is out of reach, a tokenizer is damaged, or the workspace knows the model already."""
+    ws = tmp_path / "map"
+    shutil.copytree(released, ws)
+    before = state(ws)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    assert main(["--place", "OWNER/NAME@step7", str(ws)]) == 1
+    assert "NAME@7 could not be scored" in capsys.readouterr().err
+    assert state(ws) == before
+    torn = tmp_path / "torn"
+    shutil.copytree(suite / "alpha" / "step4", torn)
+    (torn / "tokenizer.json").write_text("{")
+    assert main(["--place", str(torn), str(ws)]) == 1
+    assert state(ws) == before
+    # what was there before stays, also if it has no vector
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f'workspace = "{ws}"\n[corpus]\nsource = "map"\n[[models]]\npath = "{torn}"\n[scoring]\noverlong = "truncate"\n'
+    )
+    assert main(["--batch", str(job)]) == 1
+    kept = state(ws)
+    assert "torn" in kept[0] and main(["--place", str(torn), str(ws)]) == 1
+    assert state(ws)[0] == kept[0] and set(kept[1]) <= set(state(ws)[1])
 
 
 @pytest.mark.parametrize("model", ["", "/nowhere", "./nowhere", "a/b/c", "name", "gone/model.gguf"])
