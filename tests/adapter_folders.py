@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 
+def _loader(base: Path) -> Any:
+    """transformers' class that loads the whole model in a folder."""
+    from shrunken_models import whole_loader
+    from transformers import AutoConfig
+
+    return whole_loader(AutoConfig.from_pretrained(base))
+
+
 def write_adapter(base: Path, folder: Path, *, seed: int, rows: int | None = None, **config: Any) -> Path:
     """The folder, with a random adapter of this configuration on the model in `base`; `rows` resizes its vocabulary."""
     import peft
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model: Any = _loader(base).from_pretrained(base, dtype=torch.float32)
     torch.manual_seed(seed)
     if rows is not None:
         model.resize_token_embeddings(rows, mean_resizing=False)
@@ -35,9 +42,8 @@ def scored_fresh(base: Path, folder: Path, ids: list[list[int]], rows: int | Non
     """Float64 sums of log p(x_t | x_<t) by a new PeftModel of the folders, one text at a time."""
     import peft
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model: Any = _loader(base).from_pretrained(base, dtype=torch.float32)
     if rows is not None:
         model.resize_token_embeddings(rows, mean_resizing=False)
     with warnings.catch_warnings():
@@ -55,9 +61,8 @@ def merged_float64(base: Path, folder: Path | None) -> dict[str, Any]:
     """{parameter: its values} of the base in float64, with the adapter merged into it by peft where one is given."""
     import peft
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)
+    model: Any = _loader(base).from_pretrained(base, dtype=torch.float64)
     if folder is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kltui.errors import KltuiError
 from kltui.registry.adapters import adapter_config
 from kltui.registry.layout import ADAPTER_WEIGHTS, INDEX_SUFFIX, weight_names
-from kltui.registry.parameters import is_embedding
+from kltui.registry.parameters import is_embedding, names_of_text
 from kltui.registry.tensors import FLOATS, read_header
 from kltui.sanitize import safe_text
 
@@ -24,6 +24,8 @@ F64 = NDArray[np.float64]
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.*)\.lora_(embedding_)?([AB])(\.weight|\.bias)?")
 _MAGNITUDE = re.compile(r"(.*)\.lora_magnitude_vector(\.weight)?")
+# Modules around the layers, which transformers nests in another order than files of models of images and text.
+_AROUND = re.compile(r"((model|transformer|language_model|text_model|llm)\.)*")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Change:
 
 
 def read_change(folder: Path) -> Change:
-    """The changes that the adapter in `folder` makes, as float64. Raises KltuiError for an unsupported method."""
+    """The changes that the adapter in `folder` makes, as float64, without those of encoders of images and sound.
+
+    Raises KltuiError for an unsupported method.
+    """
     config, path = adapter_config(folder), folder / ADAPTER_WEIGHTS[0]
     where = safe_text(str(folder))
     if config.get("peft_type") != "LORA" or config.get("target_parameters"):
@@ -60,8 +65,9 @@ def read_change(folder: Path) -> Change:
     factors: dict[str, dict[str, F64]] = {}
     whole: dict[str, F64] = {}
     magnitude: dict[str, F64] = {}
-    for name, values in read_floats(path).items():
-        own = name.removeprefix(_PREFIX)
+    stored = {name.removeprefix(_PREFIX): values for name, values in read_floats(path).items()}
+    for own in names_of_text(stored):
+        values = stored[own]
         if found := _MAGNITUDE.fullmatch(own):
             magnitude[f"{found[1]}.weight"] = values.reshape(-1)
         elif found := _FACTOR.fullmatch(own):
@@ -105,22 +111,27 @@ def _by_pattern(pattern: Any, module: str, default: Any) -> float:
 
 
 def base_tensor(folder: Path, name: str) -> F64:
-    """A model's tensor by its name, which files may store without the prefix of the body. Raises KltuiError if it is missing."""
+    """A model's tensor by its name, which files may store with fewer or other modules around it. Raises KltuiError if it is missing."""
     files = [folder / n for n in weight_names(folder, allow_bin=False) if not n.endswith(INDEX_SUFFIX)]
-    body = name.partition(".")[2]
-    headers = [(path, read_header(path)[0]) for path in files]
-    held = [(path, n) for n in (name, body) for path, header in headers if n in header]
-    if not held and is_embedding(
-        name, or_head=True
-    ):  # an output head that the files lack is tied to the embeddings
-        held = [(path, n) for path, header in headers for n in header if is_embedding(n)]
-    if not held:
-        raise KltuiError(
-            f"{safe_text(str(folder))} does not contain {safe_text(name, 120)}",
-            "Its distance to the adapter cannot be computed from the files.",
-        )
-    path, found = held[0]
-    return read_floats(path, found)[found]
+    places = {n: path for path in files for n in read_header(path)[0]}
+    found = next((n for n in (name, name.partition(".")[2]) if n in places), None)
+    if found is None:
+        texts = names_of_text(places)
+        alike = [n for n in texts if _within(n) == _within(name)]
+        if not alike and is_embedding(name, or_head=True):  # an output head that the files lack is tied
+            alike = [n for n in texts if is_embedding(n)]
+        if not alike:
+            raise KltuiError(
+                f"{safe_text(str(folder))} does not contain {safe_text(name, 120)}",
+                "Its distance to the adapter cannot be computed from the files.",
+            )
+        found = alike[0]
+    return read_floats(places[found], found)[found]
+
+
+def _within(name: str) -> str:
+    """A tensor's name without the modules around the layers."""
+    return _AROUND.sub("", name, count=1)
 
 
 def read_floats(path: Path, only: str = "") -> dict[str, F64]:

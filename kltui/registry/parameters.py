@@ -1,13 +1,14 @@
 """Defines the parameters of a model from its weight files, the same for weight distances and for scoring.
 
 Trained values count once each: no buffers, and no second copy of tied weights, whatever the configuration says.
-Names are without the prefix of the model's body, so that files with and without the prefix agree.
+Names are without the prefix of the model's body, so that files with and without the prefix agree. Of a model that also reads
+images or sound, only the language model counts: no text passes through its encoders, and its likelihoods are those of texts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,17 @@ _EMBEDDING = re.compile(
 # In files of models of images and text, the language model's own head may have its prefix.
 _HEAD_MODULE = re.compile(
     r"(language_model\.)?(lm_head|generator_lm_head|embed_out|output|output_layer|output_projection|proj_out|head|lm_loss|cls|pred_layer)\."
+)
+# The language model of a model that also reads images or sound, where it is a module of its own.
+_LANGUAGE = re.compile(r"(\w+\.){0,2}(language_model|text_model|llm)\.")
+# Names, beside the language model's, of encoders of images and sound, and of what makes its inputs of their outputs.
+_BODY = r"((base_model|model|transformer|git)\.)*"
+_ENCODER = re.compile(
+    rf"{_BODY}((vision|visual|image|video|audio)(_\w+)?|vit|sam_model|vqmodel|high_res_vision_\w+)(\.|$)"
+)
+_ADAPTING = re.compile(
+    rf"{_BODY}(multi_modal_\w+|\w*mm_projector\w*|projector|connector|aligner|resampler_model|mlp_AR|mlp1|patch_merg\w+|embed_vision"
+    r"|embed_audio|view_seperator)(\.|$)"
 )
 
 
@@ -52,6 +64,7 @@ class Parameters:
 def model_parameters(tensors: Mapping[str, TensorFile]) -> Parameters:
     """The parameters of the model whose files contain `tensors` (`registry.tensors.open_tensors`)."""
     trained = parameters(tensors)
+    trained = {name: trained[name] for name in names_of_text(trained)}
     prefix = _body_prefix(list(trained))
     named = {name.removeprefix(prefix): t for name, t in trained.items()}
     tied: dict[str, str] = {}
@@ -62,6 +75,15 @@ def model_parameters(tensors: Mapping[str, TensorFile]) -> Parameters:
         if source is not None:
             tied[name] = source
     return Parameters({name: t for name, t in sorted(named.items()) if name not in tied}, tied)
+
+
+def names_of_text(names: Collection[str]) -> list[str]:
+    """Those of a model's tensors, or of modules, that a text passes through: all but encoders of images and sound, in order."""
+    if any(_LANGUAGE.match(name) for name in names):
+        return [name for name in names if _LANGUAGE.match(name) or _HEAD_MODULE.match(name)]
+    if not any(_ENCODER.match(name) for name in names):
+        return list(names)
+    return [name for name in names if not (_ENCODER.match(name) or _ADAPTING.match(name))]
 
 
 def is_embedding(name: str, *, or_head: bool = False) -> bool:

@@ -430,10 +430,8 @@ def _run_hint(model: Any, quantization: str) -> str:
     """The hint for a model that does not run."""
     if quantize.is_quantized(quantization):
         return quantize.refusal(quantization, model)
-    if families.is_text_alone(model.config):
-        return (
-            "it may need an image, and kltui scores texts alone; otherwise check that it runs in transformers"
-        )
+    if families.notes_of(model.config):
+        return "it may need an image or sound, and kltui scores texts alone; otherwise check that it runs in transformers"
     return "check that it runs in transformers"
 
 

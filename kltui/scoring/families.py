@@ -1,7 +1,7 @@
-"""Which of transformers' classes reads a checkpoint: causal models, and models of images and text, scored on text alone.
+"""Which of transformers' classes reads a checkpoint: causal models, and models that also read images or sound, scored on text alone.
 
-A model of images and text whose language model is an ordinary causal decoder computes, without an image, what that decoder
-computes. Its image encoder is then not used, and is left out of memory.
+Such a model, whose language model is an ordinary causal decoder, computes, without an image or sound, what that decoder
+computes. Its encoders are then not used, and are left out of memory.
 """
 
 from __future__ import annotations
@@ -12,19 +12,39 @@ from typing import Any
 
 from kltui.errors import KltuiError
 
-TEXT_ALONE = ("scored on text alone; its image encoder is not used",)
 _ONLY_CAUSAL = "kltui scores only causal models"
-# What an image encoder encodes in transformers' words; some models of images and text have one for sound too.
-_ENCODED = ("image", "audio")
+# What an encoder encodes in transformers' words, by a word that names of a model's inputs then contain.
+_ENCODED = {
+    "pixel": "image",
+    "image": "image",
+    "input_features": "audio",
+    "audio": "audio",
+    "input_values": "audio",
+}
+# transformers' tables of models besides the causal ones, and the classes that load them; the last is in newer versions only.
+_TABLES = (
+    ("MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING", "AutoModelForImageTextToText"),
+    ("MODEL_FOR_MULTIMODAL_LM_MAPPING", "AutoModelForMultimodalLM"),
+)
+# Families whose whole model transformers 5.24 cannot run without an image, and whose language model alone reads the same files.
+_LANGUAGE_ALONE = {"llama4"}
+# Families whose forward asks their encoder for its device, also without an input for it.
+_ENCODER_STAYS = {"qwen2_audio"}
 
 
 @dataclass(frozen=True)
 class Family:
-    """The class of a checkpoint's model, and the class of transformers that loads it; `text_alone`: it also reads images."""
+    """The class of a checkpoint's model, and the class of transformers that loads it; `reads` is what it reads besides text."""
 
     model: Any
     loader: Any
-    text_alone: bool
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Of "image" and "audio", what the model has inputs for."""
+        inputs = inspect.signature(self.model.forward).parameters
+        found = {kind for word, kind in _ENCODED.items() if any(word in name for name in inputs)}
+        return tuple(sorted(found, reverse=True))
 
     @property
     def attention(self) -> str:
@@ -33,20 +53,28 @@ class Family:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A note for a model of images and text."""
-        return TEXT_ALONE if self.text_alone else ()
+        """A note for a model that also reads images or sound."""
+        if not self.reads:
+            return ()
+        what = "its image encoder is" if self.reads == ("image",) else "its audio encoder is"
+        return (
+            f"scored on text alone; {what if len(self.reads) == 1 else 'its encoders of images and audio are'} not used",
+        )
 
 
 def family_of(config: Any) -> Family:
     """The family of a configuration. Raises KltuiError for a model without log-likelihoods of texts."""
     import transformers
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-    if (causal := _class_in(MODEL_FOR_CAUSAL_LM_MAPPING, config)) is not None:
-        return Family(causal, transformers.AutoModelForCausalLM, False)
-    model = _class_in(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, config)
-    if model is None:
+    causal = _class_in("MODEL_FOR_CAUSAL_LM_MAPPING", config)
+    found = [(model, loader) for table, loader in _TABLES if (model := _class_in(table, config)) is not None]
+    # Of a model that also reads images, transformers may know the language model alone, under other names than the files'.
+    stated = next((pair for pair in found if pair[0].__name__ in (config.architectures or ())), None)
+    if causal is not None and (stated is None or stated[0] is causal or config.model_type in _LANGUAGE_ALONE):
+        return Family(causal, transformers.AutoModelForCausalLM)
+    if not found:
         raise KltuiError(f"{config.model_type} is not a causal language model in transformers", _ONLY_CAUSAL)
+    model, loader = stated or found[0]
     if needed := _needed(model):
         raise KltuiError(f"{config.model_type} reads no text without {needed}", _ONLY_CAUSAL)
     if _has_encoder(config, model):
@@ -54,24 +82,26 @@ def family_of(config: Any) -> Family:
             f"{config.model_type} has an encoder and a decoder, and without an input for its encoder a text has no log-likelihood",
             _ONLY_CAUSAL,
         )
-    reads_images = any(
-        "pixel" in name or "image" in name for name in inspect.signature(model.forward).parameters
-    )
-    return Family(model, transformers.AutoModelForImageTextToText, reads_images)
+    if "input_ids" not in inspect.signature(model.forward).parameters:
+        raise KltuiError(
+            f"{config.model_type} has no forward pass from a text's ids to log-probabilities in transformers, which only generates with it",
+            _ONLY_CAUSAL,
+        )
+    return Family(model, getattr(transformers, loader))
 
 
-def is_text_alone(config: Any) -> bool:
-    """Whether a model with this configuration reads images too, and is not one of transformers' causal models."""
+def notes_of(config: Any) -> tuple[str, ...]:
+    """The notes of a configuration's family; none if it has no family."""
     try:
-        return family_of(config).text_alone
+        return family_of(config).notes
     except KltuiError:
-        return False
+        return ()
 
 
 def leave_out_encoders(model: Any) -> tuple[str, ...]:
     """Removes the model's encoders of images and sound, which text does not pass through; the names of their modules."""
     left_out = []
-    for kind in _ENCODED:
+    for kind in ("image", "audio") if model.config.model_type not in _ENCODER_STAYS else ():
         encoder = model.get_encoder(kind)
         name = next((name for name, module in model.named_modules() if module is encoder), "")
         if name and not any(part is model.get_input_embeddings() for part in encoder.modules()):
@@ -83,11 +113,13 @@ def leave_out_encoders(model: Any) -> tuple[str, ...]:
     return tuple(left_out)
 
 
-def _class_in(mapping: Any, config: Any) -> Any | None:
-    """The class for a configuration in one of transformers' tables, or None."""
+def _class_in(table: str, config: Any) -> Any | None:
+    """The class for a configuration in one of transformers' tables, or None; also if this version lacks the table."""
+    from transformers.models.auto import modeling_auto
+
     try:
-        return mapping[type(config)]
-    except KeyError:
+        return getattr(modeling_auto, table)[type(config)]
+    except (AttributeError, KeyError):
         return None
 
 

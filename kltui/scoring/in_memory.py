@@ -43,7 +43,7 @@ def score_in_memory(
     with _as_scored(model):
         made = _tokenized(tokenizer, model.config, settings.bos, texts, corpus_sha256)
         attention = str(getattr(model.config, "_attn_implementation", None) or "eager")
-        notes = families.TEXT_ALONE if families.is_text_alone(model.config) else ()
+        notes = families.notes_of(model.config)
         loaded = Loaded(model, model.config, attention, model.dtype, notes)
         scorer = Scorer(texts, corpus_sha256, settings)
         try:

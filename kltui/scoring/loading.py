@@ -220,7 +220,7 @@ def load_model(
     }
     try:
         model, info = _from_pretrained(folder, family.loader, allow_bin, options, spreading)
-        left_out = families.leave_out_encoders(model) if family.text_alone else ()
+        left_out = families.leave_out_encoders(model) if family.reads else ()
         if not quantize.is_quantized(quantization) and spreading.device_map == "none":
             _move(model, device, folder)
     except _TooLargeError:

@@ -205,8 +205,9 @@ def _call_order(model: Any, modules: Iterable[Any]) -> list[int]:
 
 
 def _probe_ids(model: Any, rows: int, width: int) -> torch.Tensor:
-    """Some valid ids (rows, width), the same on every call."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    """Some valid ids (rows, width), the same on every call; the head may have fewer entries than the embeddings."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    vocabulary = min(end.weight.shape[0] for end in ends if end is not None)
     ids: torch.Tensor = torch.arange(rows * width).reshape(rows, width) * 7919 % min(vocabulary, 10_000)
     return ids.to(input_device(model))
 

@@ -78,3 +78,35 @@ def test_other_methods_are_refused_by_name(bases: dict[str, Path], tmp_path: Pat
     made = write_adapter(bases["llama"], tmp_path / "a", seed=1, **method)
     with pytest.raises(KltuiError, match="weight distances of LOHA adapters are not computed"):
         read_change(made)
+
+
+IMAGE_TEXT_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "every linear layer": ("llava", {"target_modules": "all-linear"}),
+    "qwen": ("qwen2_vl", {"target_modules": ["q_proj", "qkv", "down_proj"], "use_rslora": True}),
+    "dora": ("llava", {"target_modules": ["q_proj", "fc1"], "use_dora": True}),
+    "saved": ("llava", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}),
+    "head": ("llava", {"target_modules": ["lm_head"], "use_dora": True}),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGE_TEXT_KINDS)
+def test_distances_of_models_of_images_and_text_are_of_the_language_model(tmp_path: Path, kind: str) -> None:
+    """The adapter's factors for the image encoder change no likelihood of a text; the files have other names than the modules."""
+    from image_text_models import write_model as write_image_text
+
+    family, config = IMAGE_TEXT_KINDS[kind]
+    base = write_image_text(tmp_path / "base", family, seed=3, tie_word_embeddings=False)
+    folders = [write_adapter(base, tmp_path / f"a{seed}", seed=seed, **dict(config)) for seed in (1, 2)]
+    plain, first, second = (merged_float64(base, f) for f in (None, *folders))
+    a, b = (read_change(folder) for folder in folders)
+
+    def truth(x: dict[str, Any], y: dict[str, Any]) -> float:
+        text = [name for name in x if "language_model" in name or name.startswith("lm_head")]
+        assert any(not np.array_equal(x[name], y[name]) for name in x)
+        return sum(float(np.sum((y[name] - x[name]) ** 2)) for name in text)
+
+    def tensor(name: str) -> Any:
+        return base_tensor(base, name)
+
+    assert sqdist(None, b, tensor) == pytest.approx(truth(plain, second), rel=1e-6)
+    assert sqdist(a, b, tensor) == pytest.approx(truth(first, second), rel=1e-6)
