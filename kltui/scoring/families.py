@@ -26,8 +26,8 @@ _TABLES = (
     ("MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING", "AutoModelForImageTextToText"),
     ("MODEL_FOR_MULTIMODAL_LM_MAPPING", "AutoModelForMultimodalLM"),
 )
-# Families whose whole model transformers 5.24 cannot run without an image, and whose language model alone reads the same files.
-_LANGUAGE_ALONE = {"llama4"}
+# Families whose language model alone, which transformers has among the causal ones, does not read the whole model's files.
+_WHOLE = {"emu3", "mllama"}
 # Families whose forward asks their encoder for its device, also without an input for it.
 _ENCODER_STAYS = {"qwen2_audio"}
 
@@ -68,13 +68,11 @@ def family_of(config: Any) -> Family:
 
     causal = _class_in("MODEL_FOR_CAUSAL_LM_MAPPING", config)
     found = [(model, loader) for table, loader in _TABLES if (model := _class_in(table, config)) is not None]
-    # Of a model that also reads images, transformers may know the language model alone, under other names than the files'.
-    stated = next((pair for pair in found if pair[0].__name__ in (config.architectures or ())), None)
-    if causal is not None and (stated is None or stated[0] is causal or config.model_type in _LANGUAGE_ALONE):
+    if causal is not None and (config.model_type not in _WHOLE or not found):
         return Family(causal, transformers.AutoModelForCausalLM)
     if not found:
         raise KltuiError(f"{config.model_type} is not a causal language model in transformers", _ONLY_CAUSAL)
-    model, loader = stated or found[0]
+    model, loader = found[0]
     if needed := _needed(model):
         raise KltuiError(f"{config.model_type} reads no text without {needed}", _ONLY_CAUSAL)
     if _has_encoder(config, model):
