@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from kltui.tui.session import Session
 
 
-def ask_to_remove(app: Session, rows: Sequence[CheckpointRow]) -> None:
-    """Asks for confirmation and removes `rows` with their vectors; undo restores them while the interface is open."""
+def ask_to_remove(app: Session, rows: Sequence[CheckpointRow], neighbour: str) -> None:
+    """Asks for confirmation and removes `rows` with their vectors; undo restores them while the interface is open.
+
+    If the one under the cursor is among them, the cursor moves to `neighbour` ("": to the first of all).
+    """
     names = [row.name for row in rows]
     what = safe_text(names[0], 60) if len(names) == 1 else counted(len(names), "checkpoint")
     question = f"Remove {what} from the workspace?"
@@ -31,12 +34,12 @@ def ask_to_remove(app: Session, rows: Sequence[CheckpointRow]) -> None:
 
     def answered(key: str | None) -> None:
         if key == "y":
-            app.run_worker(_remove(app, names), group="remove")
+            app.run_worker(_remove(app, names, neighbour), group="remove")
 
     app.push_screen(prompts.confirm(question, detail, app.look("text")), answered)
 
 
-async def _remove(app: Session, names: Sequence[str]) -> None:
+async def _remove(app: Session, names: Sequence[str], neighbour: str) -> None:
     from kltui.store.removal import Removed
 
     path = app.reader.path
@@ -50,15 +53,19 @@ async def _remove(app: Session, names: Sequence[str]) -> None:
     finally:
         app.busy_with("")
     app.removed.append(removed)
+    here = app.selection.cursor
     app.undo.keep(
         f"removal of {counted(len(names), 'checkpoint')}",
-        lambda: app.run_worker(_put_back(app, removed), group="remove"),
+        lambda: app.run_worker(_put_back(app, removed, here), group="remove"),
     )
+    if here in names and neighbour:
+        app.set_cursor(neighbour)
     await app.reload()
     app.say(f"removed: {counted(len(names), 'checkpoint')}; U restores", "good")
 
 
-async def _put_back(app: Session, removed: Removed) -> None:
+async def _put_back(app: Session, removed: Removed, cursor: str) -> None:
+    """Restores what was removed, with the cursor that was on it."""
     try:
         await asyncio.to_thread(removed.put_back)
     except KltuiError as error:
@@ -66,4 +73,6 @@ async def _put_back(app: Session, removed: Removed) -> None:
         return
     app.removed.remove(removed)
     await app.reload()
+    if cursor in removed.names:
+        app.set_cursor(cursor)
     app.say(f"restored: {counted(len(removed.names), 'checkpoint')}", "good")

@@ -39,7 +39,7 @@ KINDS = (
     PanelKind("between", "KL between runs at equal steps", "KL between", "bits/byte", "log"),
     PanelKind("marked", "KL to checkpoint A", "KL to A", "bits/byte", "log"),
     PanelKind("exponents", "Diffusion exponent c_q by start", "Exponent c_q", "", "linear"),
-    PanelKind("updates", "Norm of the weight update from the previous checkpoint", "Update", "", "log"),
+    PanelKind("updates", "Norm of the weight update from the previous checkpoint", "Update norm", "", "log"),
 )
 
 

@@ -20,6 +20,7 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.export import rows_of, write_csv
 from kltui.tui.ui_state import Memory
 from kltui.tui.widgets.curve_panel import CurvePanel
+from kltui.view.curve_content import KINDS
 from kltui.view.sections.context import Context
 from kltui.view.sections.diffusion import diffusion
 from kltui.view.sections.loss import loss
@@ -63,6 +64,11 @@ async def test_published_medians_are_named_in_the_order_of_their_values(
             assert len(rows) >= 2 and rows == sorted(set(rows))
 
 
+def keys_of(app: KltuiApp) -> list[str]:
+    """The panels in the order of the screen."""
+    return [p.panel.key for p in app.view.panels]
+
+
 async def test_as_many_panels_as_fit(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(60, 15)) as pilot:
@@ -72,13 +78,44 @@ async def test_as_many_panels_as_fit(make_app: MakeApp, until) -> None:
             await until(pilot, lambda shown=shown: sum(p.display for p in app.view.panels) == shown)
             await until(pilot, lambda: "tiny settled at step 100" in text_of(app))
             assert ("≤0.067" in text_of(app)) or size[0] < 160
-            told = f"{shown} of 7 panels (tab)"  # if there is room beside the sentence
+            told = f"{shown} of 7 panels (pagedown)"  # if there is room beside the sentence
             assert (told in text_of(app)) == (1 < shown < 7), size
             seen = set()
             for _ in range(8):
                 seen |= {p.panel.key for p in app.view.panels if p.display}
                 await pilot.press("tab")
             assert len(seen) == 7, size
+
+
+async def test_pages_of_panels(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(app, pilot, until)
+        await until(pilot, lambda: keys_of(app)[-1] == "marked")
+        every, pages = keys_of(app), []
+        for key in ("pagedown", "pagedown", "pageup", "pageup", "enter", "pagedown", "pageup"):
+            pages.append([p.panel.key for p in app.view.panels if p.display])
+            await pilot.press(key)
+        pages.append([p.panel.key for p in app.view.panels if p.display])
+    assert pages == [every[:4], every[3:], every[3:], every[:4], every[:4], every[:1], every[1:2], every[:1]]
+
+
+async def test_panels_without_curves_come_last(make_app: MakeApp, until) -> None:
+    """The first page shows no empty panel while there are others."""
+    kinds = [kind.key for kind in KINDS]
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until)
+        empty = ["marked"]
+        await until(pilot, lambda: keys_of(app) == [*(k for k in kinds if k not in empty), *empty])
+        placed = sorted(app.view.panels[:6], key=lambda p: (p.region.y, p.region.x))
+        assert placed == app.view.panels[:6] and all(p.drawn for p in placed)
+        await pilot.press("a")
+        await until(pilot, lambda: keys_of(app) == kinds and panel(app, "marked").drawn)
+        assert panel(app, "marked").display and not app.view.panels[-1].display
+        assert [row[0] for row in app.view.csv_rows()][1:] == sorted(
+            (row[0] for row in list(app.view.csv_rows())[1:]), key=[k.title for k in KINDS].index
+        )
 
 
 async def test_one_key_says_when_a_run_stopped_changing(make_app: MakeApp, until) -> None:

@@ -389,10 +389,10 @@ async def test_where_a_run_settled_is_said_in_as_many_words_as_fit(make_app: Mak
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(app, pilot, until, "4")
         await until(pilot, lambda: "settled at step" in lines_of(app)[-3])
-        assert "4 of 7 panels (tab)" in lines_of(app)[-3] and "…" not in lines_of(app)[-3]
+        assert "4 of 7 panels (pagedown)" in lines_of(app)[-3] and "…" not in lines_of(app)[-3]
         await pilot.resize_terminal(120, 40)
         await until(pilot, lambda: "bits/byte since" in lines_of(app)[-3])
-        assert "6 of 7 panels (tab)" in lines_of(app)[-3] and "…" not in lines_of(app)[-3]
+        assert "6 of 7 panels (pagedown)" in lines_of(app)[-3] and "…" not in lines_of(app)[-3]
 
 
 def test_variants_have_colours_and_marks_of_their_own_on_screens_too() -> None:

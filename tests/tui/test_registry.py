@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from screen_text import lines_of, text_of
 from kltui.analysis.number_text import with_error
 from kltui.registry import Checkpoint, LocalSource
 from kltui.store import Store
+from kltui.store.rows import CheckpointRow
 from kltui.tui.app import KltuiApp
 from kltui.tui.data import Snapshot
+from kltui.tui.filter import EVERY
 from kltui.tui.theme import Theme
 from kltui.tui.widgets.run_tree import SORTS, Order, size_of
 from kltui.tui.widgets.table import Table
@@ -135,6 +138,38 @@ async def test_removed_and_brought_back_by_keys(folder: Path, until) -> None:
         await until(pilot, lambda: len(app.snapshot.rows) == 2)
     with closing(Store.read(folder)) as store:
         assert len(store.checkpoints.all()) == 2
+
+
+async def test_the_cursor_moves_to_a_neighbour_of_what_is_removed(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(app.snapshot.rows) == 3)
+        first, second, third = names(app)
+        for gone, here in ((second, third), (third, second)):
+            app.set_cursor(gone)
+            await pilot.press("D", "y")
+            await until(pilot, lambda gone=gone: gone not in names(app))
+            assert app.selection.cursor == here and app.view.runs.line.row.name == here
+            await pilot.press("U")
+            await until(pilot, lambda: len(app.snapshot.rows) == 3)
+            await until(pilot, lambda gone=gone: app.selection.cursor == gone)
+        app.set_cursor(second)
+        await pilot.press("space", "g", "j", "D", "y")
+        await until(pilot, lambda: second not in names(app))
+        assert app.selection.cursor == first
+
+
+def test_a_list_by_source_or_size_is_in_the_order_of_numbers() -> None:
+    every = FakeWorkspace().checkpoints()
+
+    def row(i: int, size: str, path: str) -> CheckpointRow:
+        return replace(every[i], id=i, checkpoint=Checkpoint(f"r{i}", LocalSource(Path(path)), 1, size=size))
+
+    rows = (row(0, "tiny", "/a/10"), row(1, "1b", "/a/9"), row(2, "", "/a/100b"), row(3, "410m", "/a/100a"))
+    snapshot = Snapshot(rows=rows)
+    assert [r.id for r in Order("source").sorted(snapshot, EVERY)] == [1, 0, 3, 2]
+    assert [r.id for r in Order("size").sorted(snapshot, EVERY)] == [3, 1, 0, 2]
+    assert [r.id for r in Order("size", True).sorted(snapshot, EVERY)] == [0, 1, 3, 2]
 
 
 async def test_read_only_removes_nothing(folder: Path, until) -> None:

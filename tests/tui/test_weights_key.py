@@ -95,7 +95,7 @@ async def test_curves_draw_the_norm_of_each_update(folder: Path, until) -> None:
         await pilot.press("4")
         await until(pilot, lambda: "press W to compute them" in text_of(app))
         await pilot.press("W")
-        updates = app.view.panels[-1]
+        updates = next(p for p in app.view.panels if p.panel.key == "updates")
         await until(pilot, lambda: updates.drawn)
         with kltui.open(folder) as ws:
             truth = ws.weight_distances()["walk@3", "walk@4"]

@@ -56,7 +56,7 @@ async def test_curves_of_many_points_are_drawn_after_the_answer_by_another_threa
     async with app.run_test(size=(160, 45)) as pilot:
         await opened(app, pilot, until, "4")
         panels = app.view.panels
-        await until(pilot, lambda: panels[-1].content.curves)
+        await until(pilot, lambda: next(p for p in panels if p.panel.key == "updates").content.curves)
         await until(pilot, lambda: not any(p.waits for p in panels) and all(p.drawn for p in panels[:3]))
         for change in (
             app.view.do_axis_scale,

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from textual.app import ComposeResult
 from textual.strip import Strip
@@ -83,7 +83,8 @@ class CurvesView(RunPlotsView):
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         turns = asyncio.Lock()
-        self.panels = [CurvePanel(kind, turns) for kind in KINDS]
+        self._by_kind = [CurvePanel(kind, turns) for kind in KINDS]
+        self.panels = list(self._by_kind)  # in the order of the screen
         self.table = TextPane("Runs", self._runs)
         self.sentence = Sentence(self._settled_words, self._other_panels)
         self.large = False
@@ -245,6 +246,15 @@ class CurvesView(RunPlotsView):
         panel = self._panel(key)
         if panel.content != content:
             panel.show_content(content)
+            self._put_empty_ones_last()
+
+    def _put_empty_ones_last(self) -> None:
+        """Moves panels that have no curves behind the others, so that the first page has none if there are others."""
+        order = sorted(self._by_kind, key=lambda panel: bool(panel.content.missing))
+        if order != self.panels:
+            self.panels[:] = order
+            self._boxes[0].sort_children(key=lambda panel: order.index(cast(CurvePanel, panel)))
+            self.make_room(self.kl.size.width)
 
     def _flagged(self, content: Content, rule: str) -> Content:
         spiked = frozenset((s.at.run, s.at.step) for s in self.spikes if s.rule == rule)
@@ -332,7 +342,7 @@ class CurvesView(RunPlotsView):
     def _other_panels(self) -> str:
         """That there are more panels than are shown, and the key to them; "" if all are shown."""
         n = sum(panel.display for panel in self.panels)
-        return f"{n} of {len(self.panels)} panels (tab)" if 0 < n < len(self.panels) else ""
+        return f"{n} of {len(self.panels)} panels (pagedown)" if 0 < n < len(self.panels) else ""
 
     def _of_run(self, s: Stabilisation) -> list[list[Span]]:
         """Sentences about where a run settled, from the longest to the shortest."""
@@ -416,6 +426,23 @@ class CurvesView(RunPlotsView):
         for panel in self.panels:
             panel.redraw_focus()
 
+    def do_page_down(self) -> bool | None:
+        """Shows the next page of panels; returns False if all are shown."""
+        return self._turn_page(1)
+
+    def do_page_up(self) -> bool | None:
+        """Shows the previous page of panels; returns False if all are shown."""
+        return self._turn_page(-1)
+
+    def _turn_page(self, by: int) -> bool | None:
+        room = sum(panel.display for panel in self.panels)
+        if not isinstance(self.focus_pane, CurvePanel) or room == len(self.panels):
+            return False
+        first = (self.panels.index(self.focus_pane) // room + by) * room
+        if 0 <= first < len(self.panels):
+            self.focus_on(self.panels[first])
+        return None
+
     def do_enter(self) -> None:
         """Shows the focused panel large."""
         if isinstance(self.focus_pane, CurvePanel) and not self.large:
@@ -491,7 +518,7 @@ class CurvesView(RunPlotsView):
     def csv_rows(self) -> Iterator[list[object]]:
         """Every point of every panel, without hidden runs and checkpoints that the filter excludes."""
         yield ["quantity", "unit", "run", "against", "checkpoint", "step", "value", "standard_error"]
-        for panel in self.panels:
+        for panel in self._by_kind:
             kind = panel.panel
             for d in panel.drawn:
                 about = [kind.title, kind.unit, d.curve.run, d.curve.against]

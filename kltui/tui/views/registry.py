@@ -243,7 +243,7 @@ class RegistryView(View):
         if rows := self._chosen():
             from kltui.tui.removal import ask_to_remove
 
-            ask_to_remove(self.kl, rows)
+            ask_to_remove(self.kl, rows, self.runs.neighbour({row.name for row in rows}))
 
     def _chosen(self) -> list[CheckpointRow]:
         """The selected checkpoints, else the one under the cursor, else those of the run under it that pass the filter."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
+from itertools import chain
 from operator import attrgetter, eq, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,10 +44,10 @@ SORTS: dict[str, Callable[[CheckpointRow, Snapshot], Any]] = {
     "state": lambda row, snapshot: row.status,
     "bits/byte": lambda row, snapshot: loss.bits_per_byte if (loss := snapshot.losses.get(row.id)) else None,
     "layers": lambda row, snapshot: row.layers or None,
-    "size": lambda row, snapshot: size_of(row.checkpoint.size),
+    "size": lambda row, snapshot: by_size(row.checkpoint.size),
     "variant": lambda row, snapshot: row.checkpoint.quantization,
     "type": lambda row, snapshot: row.checkpoint.type or None,
-    "source": lambda row, snapshot: str(row.checkpoint.source),
+    "source": lambda row, snapshot: by_numbers(str(row.checkpoint.source)),
 }
 
 
@@ -72,6 +73,25 @@ def size_of(words: str) -> float | None:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmbt])", words.strip().lower())
     return float(found[1]) * {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[found[2]] if found else None
+
+
+def by_size(words: str) -> tuple[float, str] | None:
+    """A sort key for sizes: by number of parameters, then other words by name; None for "".
+
+    >>> sorted(["tiny", "1b", "410m", "base"], key=by_size)
+    ['410m', '1b', 'base', 'tiny']
+    """
+    number = size_of(words)
+    return None if not words else (math.inf, words) if number is None else (number, "")
+
+
+def by_numbers(text: str) -> list[str | int]:
+    """A sort key for texts, in which numbers are compared as numbers.
+
+    >>> sorted(["step100", "step20", "run"], key=by_numbers)
+    ['run', 'step20', 'step100']
+    """
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", text))]
 
 
 VARIANT = 6  # index of the column of variants
@@ -368,6 +388,12 @@ class RunTree(Table):
         self.order = order
         self.cursor = self.top = 0
         self.update_data()
+
+    def neighbour(self, without: Set[str]) -> str:
+        """The nearest listed checkpoint below the cursor, else above it, that is not in `without`; "" if there is none."""
+        around = chain(range(self.cursor, len(self.lines)), range(self.cursor - 1, -1, -1))
+        rows = (self.lines[at].row for at in around)
+        return next((row.name for row in rows if row is not None and row.name not in without), "")
 
     @property
     def line(self) -> TreeLine | None:
