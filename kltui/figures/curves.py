@@ -25,7 +25,7 @@ from kltui.figures.picture import (
 )
 from kltui.view import curve_panels
 from kltui.view.axis import Scale as AxisScale
-from kltui.view.curve_content import KINDS, Content, PanelKind
+from kltui.view.curve_content import KINDS, Content, PanelKind, is_near
 from kltui.view.curve_panels import only
 from kltui.view.sections import resampling as resampling_section
 from kltui.view.sections.context import Context
@@ -158,7 +158,9 @@ def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[
     settled = curve_panels.settled(ctx.map, levels)
     layers: list[Layer] = []
     notes: list[str] = []
-    for c in only(curve_panels.consecutive(ctx.map), shown.hidden):
+    drawn = only(curve_panels.consecutive(ctx.map), shown.hidden)
+    ends = [step for c in drawn for step in (c.steps[0], c.steps[-1])]
+    for c in drawn:
         s = settled.of(c.run, shown.level)
         if s is not None and math.isnan(s.last_kl):
             notes.append(f"{c.run}: the last KL is undefined, so where it settled is too")
@@ -171,6 +173,8 @@ def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[
         step, between = settled_words(s)
         said = "" if between in ("-", step) else f" ({between})"
         notes.append(f"{c.run} settled at step {step}{said}: KL to previous ≤ {s.level:g} bits/byte since")
+        if not is_near(s.step, min(ends), max(ends), shown.x_scale):
+            continue
         layers.append(
             Layer(
                 "" if layers else "settled step",

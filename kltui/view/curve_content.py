@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +63,17 @@ class Content:
         if scale == "log":
             return [one for one in self.lines if low / NEAR_FACTOR <= one[0] <= high * NEAR_FACTOR]
         return [one for one in self.lines if low - slack <= one[0] <= high + slack]
+
+
+def is_near(step: float, first: float, last: float, scale: Scale) -> bool:
+    """Whether a line at a step is within or not far beyond curves from `first` to `last`, so that it does not squeeze them.
+
+    >>> is_near(60, 1000, 2000, "log1p"), is_near(800, 1000, 2000, "log1p"), is_near(384, 1, 416, "linear")
+    (False, True, True)
+    """
+    at, low, high = (math.log1p(s) if scale == "log1p" else s for s in (step, first, last))
+    slack = NEAR_SHARE * (high - low)
+    return low - slack <= at <= high + slack
 
 
 @dataclass(frozen=True)

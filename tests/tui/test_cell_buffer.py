@@ -192,6 +192,8 @@ def test_segments_are_cut_to_what_is_seen_before_they_are_dashed() -> None:
             "step log 1         30       100",
         ),
         (["         1                100"], "step log 1                100"),
+        (["       10                        20"], "       10    step, log(1 + x)    20"),
+        (["       10             20"], "       10  step, log  20"),
         (["0                   1  ", "0        0.5        1  "], "0        0.5  step, log"),
     ],
 )

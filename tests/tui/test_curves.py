@@ -87,6 +87,19 @@ async def test_as_many_panels_as_fit(make_app: MakeApp, until) -> None:
             assert len(seen) == 7, size
 
 
+async def test_a_settled_step_far_from_what_is_shown_does_not_squeeze_it(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until)
+        shown = panel(app, "consecutive")
+        await until(pilot, lambda: any("settled at 100" in text for _, text, _ in shown.labels()))
+        app.set_filter("run:tiny step>=1000")
+        await until(pilot, lambda: shown.drawn and min(d.steps[0] for d in shown.drawn) >= 1000)
+        assert not any("settled at" in text for _, text, _ in shown.labels())
+        assert shown.window.x.low > math.log10(1 + 900) if shown.x_scale == "log1p" else True
+        assert "settled at step 100" in text_of(app)  # in the sentence below
+
+
 async def test_pages_of_panels(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:

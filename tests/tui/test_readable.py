@@ -431,7 +431,7 @@ async def test_a_key_that_changes_nothing_says_why(make_app: MakeApp, until) -> 
             ("r", "read again"),
             ("U", "nothing to undo"),
             ("4 Z", "all runs shown"),
-            ("4 pagedown", "page down: nothing to do in this pane"),
+            ("3 pagedown", "page down: nothing to do in this pane"),
             ("6 +", "single cells are shown"),
         ):
             await pilot.press(*keys.split())

@@ -17,7 +17,7 @@ from kltui.sanitize import in_ascii, safe_text, short_name
 from kltui.tui.data import label_of_row, run_of
 from kltui.tui.widgets.canvas import Span, width_of
 from kltui.tui.widgets.plot import PlotPane
-from kltui.view.curve_content import TOO_FEW_TEXTS, Content, PanelKind
+from kltui.view.curve_content import TOO_FEW_TEXTS, Content, PanelKind, is_near
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ class CurvePanel(PlotPane):
         return (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
 
     def _add_lines(self, build: Build, drawn: Sequence[DrawnCurve]) -> list[tuple[int, str, int]]:
-        """Adds horizontal lines at published medians and a vertical one where the run settled, with their labels."""
+        """Adds lines, with labels, that are near the curves: at published medians, and upright where the run settled."""
         import numpy as np
 
         words: list[tuple[int, str, int]] = []
@@ -363,8 +363,9 @@ class CurvePanel(PlotPane):
         if math.isnan(low):
             return words
         left, right = min(d.steps[0] for d in drawn), max(d.steps[-1] for d in drawn)
-        if self.content.settled is not None:
-            step, said = self.content.settled
+        settled = self.content.settled
+        if settled is not None and is_near(settled[0], left, right, self.x_scale):
+            step, said = settled
             at = build.lines(np.array([[step, high, step, low]], float), SETTLED_LINE * SHADES)
             words.append((at, said, SETTLED_LINE))
         # From top to bottom, the order in which their labels are placed if there is not enough room.
