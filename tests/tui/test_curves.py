@@ -15,6 +15,7 @@ import pytest
 from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import lines_of, text_of
 
+from kltui.analysis.emptying import LEFT_OUT
 from kltui.analysis.number_text import with_error
 from kltui.tui.app import KltuiApp
 from kltui.tui.export import rows_of, write_csv
@@ -98,6 +99,23 @@ async def test_a_settled_step_far_from_what_is_shown_does_not_squeeze_it(make_ap
         assert not any("settled at" in text for _, text, _ in shown.labels())
         assert shown.window.x.low > math.log10(1 + 900) if shown.x_scale == "log1p" else True
         assert "settled at step 100" in text_of(app)  # in the sentence below
+
+
+async def test_a_checkpoint_left_out_of_the_map_says_why_it_has_no_curve(make_app: MakeApp, until) -> None:
+    class WithoutOne(FakeWorkspace):
+        def map(self, *given: object, **chosen: object):
+            made = super().map(*given, **chosen)
+            kept = replace(made, points=made.points[1:], loglik_KN=made.loglik_KN[1:])
+            return replace(kept, record={LEFT_OUT: {made.names[0]: "none of its 30 texts has a number"}})
+
+    app = make_app(WithoutOne())
+    async with app.run_test(size=(160, 50)) as pilot:
+        await opened(app, pilot, until)
+        await until(pilot, lambda: app.view.found is not None)
+        (name,) = app.view.found.left_out
+        await until(pilot, lambda: "1 checkpoint left out of the map has" in " ".join(text_of(app).split()))
+        app.set_cursor(name)
+        await until(pilot, lambda: f"{name} has no curve: none of its 30 texts has a number" in text_of(app))
 
 
 async def test_pages_of_panels(make_app: MakeApp, until) -> None:

@@ -321,13 +321,16 @@ class CurvesView(RunPlotsView):
             panel.show_content(replace(panel.content, settled=line))
 
     def _settled_words(self) -> list[Span]:
-        """A sentence about the spike at the checkpoint under the cursor, or else about where its run settled."""
+        """A sentence about the checkpoint under the cursor, a spike or left out of the map, else where its run settled."""
         look, name = self.look, self.kl.selection.cursor
         if self.found is None or not name:
             return []
         spiked = next((s for s in self.spikes if s.at.name == name), None)
         if spiked is not None:
             return [(f" ! {safe_text(spiked.words(), 200)}", look("bad"))]
+        if name in self.found.left_out:
+            why = safe_text(self.found.left_out[name], 120)
+            return [(f" {short_name(name, 32)} has no curve: {why}", look("warning"))]
         s = self._here()
         if s is None:
             differ = " that differ" if self.found.repeats.left_out else ""
@@ -398,8 +401,11 @@ class CurvesView(RunPlotsView):
     def _about(self, width: int) -> list[list[Span]]:
         """Lines on what the table leaves out, and on the meaning of lines and signs."""
         look = self.look
-        loose = self.n_loose
+        loose, gone = self.n_loose, len(self.found.left_out) if self.found is not None else 0
         said = [
+            f"{gone} checkpoint{'s' * (gone != 1)} left out of the map {'have' if gone != 1 else 'has'} no curve (3 says why)"
+            if gone
+            else "",
             f"{loose} model{'s' * (loose != 1)} without steps {'have' if loose != 1 else 'has'} no curve"
             if loose
             else "",
