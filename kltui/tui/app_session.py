@@ -364,7 +364,8 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             await self.reload()
             job = next((j for j in self.snapshot.jobs if j.id == job_id), None)
             if job is not None and job.status in ("lost", "failed"):
-                how = "its process ended" if job.status == "lost" else "it failed"
+                failed = f"{job.failed} failed" if job.failed else "it failed"
+                how = "its process ended" if job.status == "lost" else failed
                 keys = "R" if self.screen_name == "jobs" else "2, then R,"
                 self.say(
                     f"job {job.id}: {how}; {job.done} of {job.total} are stored; {keys} runs the rest",

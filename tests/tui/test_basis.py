@@ -280,12 +280,31 @@ async def test_a_map_is_kept_and_loaded_by_the_form(folder: Path, until) -> None
         await until(pilot, lambda: "saved 7 vectors over 80 texts as map mine" in text_of(app))
         with Workspace.open(folder) as ws:
             assert ws.saved_map("mine").names == ws.map().preprocessed("none", exclude=("two",)).names
-        await fill_in(pilot, until, exclude="two", saved_map="kept")
+        version = app.map_cache.version
+        await fill_in(pilot, until, save_as="again")
+        await until(pilot, lambda: "as map again" in text_of(app))
+        assert app.map_cache.version == version  # the same map is not read again
+        await fill_in(pilot, until, exclude="lone", saved_map="kept")
         await until(pilot, lambda: "a saved map has its own corpus" in text_of(app))
         await pilot.press("escape")
-        await fill_in(pilot, until, exclude="", saved_map="kept")
+        await fill_in(pilot, until, saved_map="kept")  # replaces the lines above it, which are as they were
         await until(pilot, lambda: "map kept: clip │ 1 of 13 excluded" in text_of(app))
         assert (await app.map_cache.map()).names == ws_names(folder, "kept")
+
+
+@pytest.mark.parametrize(("key", "n"), [("n", 7), ("y", 13)])
+async def test_a_saved_map_is_replaced_only_after_a_question(folder: Path, until, key: str, n: int) -> None:
+    with Workspace.open(folder) as ws:
+        ws.save_map("mine", Preparation("none", ("two",)))
+    app = KltuiApp(folder)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        await fill_in(pilot, until, save_as="mine")
+        await until(pilot, lambda: "Replace the saved map mine?" in text_of(app))
+        await pilot.press(key)
+        await until(pilot, lambda: "Replace the saved map" not in text_of(app) and not app.under_way)
+        await until(pilot, lambda: key == "n" or "13 vectors" in text_of(app))
+        assert len(ws_names(folder, "mine")) == n
 
 
 def ws_names(folder: Path, name: str) -> list[str]:

@@ -23,7 +23,7 @@ from kltui.store import Store
 from kltui.store.writer_lock import Writer
 from kltui.tui.app import KltuiApp
 from kltui.tui.dialogs.job_form import merged
-from kltui.tui.dialogs.prompts import completed
+from kltui.tui.dialogs.prompts import Prompt, completed
 
 MakeApp = Callable[..., KltuiApp]
 
@@ -372,3 +372,17 @@ async def test_paths_are_completed_in_forms_too(make_app: MakeApp, until, tmp_pa
         await until(pilot, lambda: "released-vectors.npz" in text_of(app))
         await pilot.press("right")
         assert line.value == f"{tmp_path}/released-vectors.npz"
+
+
+async def test_a_question_names_the_keys_that_answer_it(tmp_path: Path, until) -> None:
+    app = KltuiApp(workspace(tmp_path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for keys, completes in (("/", False), ("2s", True)):
+            await pilot.press(*keys)
+            await until(pilot, lambda: isinstance(app.screen, Prompt))
+            said = text_of(app)
+            assert "enter: done" in said and "esc: leave" in said
+            assert ("tab: complete" in said) == completes
+            await pilot.press("escape")
+            await until(pilot, lambda: not isinstance(app.screen, Prompt))

@@ -72,6 +72,24 @@ async def test_the_key_that_runs_the_rest_is_named_where_no_log_is_shown(
         assert ("its process ended" in text_of(app)) == (status == "lost")
 
 
+async def test_a_job_with_failures_says_once_what_it_did_and_the_key_that_helps(make_app, until) -> None:
+    workspace, said = FakeWorkspace(), "8 scored, 1 failed in 7 s"
+    one = replace(workspace.job_rows[0], status="failed", done=8, failed=1, total=9, message=said)
+    workspace.job_rows = [one]
+    app = make_app(workspace)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2")
+        await until(pilot, lambda: "R runs the rest: 1 of 9" in text_of(app))
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: "Press R to run the rest: 1 of 9" in text_of(app))
+        assert text_of(app).count(said) == 1
+        log = ["".join(text for text, _ in line) for line in app.view.log_pane.all_lines()]
+        assert log[0] == said and log[1].startswith("Press R")
+        failed = next(item for item in app.view.items.rows if item.status == "failed")
+        assert log.index("") < log.index(failed.name) < log.index("log")
+
+
 @pytest.mark.parametrize("status", ["lost", "stopped"])
 async def test_what_a_job_was_scoring_when_it_ended_is_neither_scored_nor_being_scored(
     make_app, until, status: str

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.basis import MODES, Basis, left_out
+from kltui.tui.dialogs import prompts
 from kltui.tui.dialogs.corpus_choice import scored_corpora
 from kltui.tui.dialogs.forms import Answers, Field, Form
 from kltui.tui.filter import split_unquoted
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kltui.workspace.losses import StoredLoss
 
 YES, NO = ("yes", "y", "true", "1"), ("", "no", "n", "false", "0")
+REPLACED = "A map of this name is saved already. Reports and figures of it would then show the new one."
 LISTED = 4  # how many corpora, settings and maps are named below the form
 
 
@@ -82,7 +84,7 @@ async def ask_basis(app: WorkspaceSession) -> None:
 
     def complaint(answers: Answers) -> str:
         try:
-            meant(answers, offers)
+            meant(answers, offers, now)
         except KltuiError as error:
             return error.in_one_line
         name = answers["save as"].strip()
@@ -93,9 +95,19 @@ async def ask_basis(app: WorkspaceSession) -> None:
         return ""
 
     def answered(answers: Answers | None) -> None:
-        if answers is not None:
-            basis, name = meant(answers, offers), answers["save as"].strip()
+        if answers is None:
+            return
+        basis, name = meant(answers, offers, now), answers["save as"].strip()
+        if name not in offers.maps:
             app.run_worker(_make(app, basis, name), group="basis", exclusive=True)
+            return
+
+        def agreed(key: str | None) -> None:
+            if key == "y":
+                app.run_worker(_make(app, basis, name), group="basis", exclusive=True)
+
+        question = f"Replace the saved map {safe_text(name, 40)}?"
+        app.push_screen(prompts.confirm(question, REPLACED, app.look("text")), agreed)
 
     app.push_screen(Form("Map settings", _fields(now), complaint, _hints(offers)), answered)
 
@@ -143,8 +155,11 @@ def _some(words: Sequence[str]) -> str:
     return ", ".join(words[:LISTED]) + more
 
 
-def meant(answers: Answers, offers: Offers) -> Basis:
-    """The basis that the form describes. Raises KltuiError that names the invalid line."""
+def meant(answers: Answers, offers: Offers, now: Basis | None = None) -> Basis:
+    """The basis that the form describes. Raises KltuiError that names the invalid line.
+
+    A newly named saved map replaces the other lines if these are as the form showed them for the basis `now`.
+    """
     line = {name: text.strip() for name, text in answers.items()}
     mode, apart, saved = line["preprocessing"] or "none", line["apart"].lower(), line["saved map"]
     if mode not in MODES:
@@ -158,11 +173,13 @@ def meant(answers: Answers, offers: Offers) -> Basis:
         rows = [row for row in offers.rows if row.scored]
         left_out(exclude, rows, [row.name for row in rows], offers.losses)
     basis = Basis(over, settings, mode, exclude, apart in YES, saved)
+    if now is not None and saved and not now.saved and replace(basis, saved="") == now:
+        basis = Basis(saved=saved)
     if saved and saved not in offers.maps:
         known = ", ".join(safe_text(name, 30) for name in offers.maps) or "none yet"
         raise KltuiError(f"saved map: no map {safe_text(saved, 30)!r}; there are: {known}")
     if saved and basis != Basis(saved=saved):
-        raise KltuiError("a saved map has its own corpus and preprocessing: clear the lines above it")
+        raise KltuiError("a saved map has its own corpus and preprocessing: clear it, or the lines above it")
     if basis.separate and mode == "none":
         raise KltuiError("apart: choose the preprocessing clip or pretraining")
     return basis
@@ -171,7 +188,8 @@ def meant(answers: Answers, offers: Offers) -> Basis:
 async def _make(app: WorkspaceSession, basis: Basis, name: str) -> None:
     app.busy_with("loading the map …")
     try:
-        await app.make_map_of(basis)
+        if basis != app.reader.basis:
+            await app.make_map_of(basis)
         if name:
             made = await app.reader.draw(lambda ws: _saved(ws, basis, name))
             app.say(f"saved {made} as map {name}", "good")

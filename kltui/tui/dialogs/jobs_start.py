@@ -321,7 +321,7 @@ def _ask_folder(app: WorkspaceSession) -> None:
             "Folder",
             "",
             check,
-            hints=("A model folder, a run folder, or a folder of these; tab completes.",),
+            hints=("A model folder, a run folder, or a folder of these.",),
             paths=True,
         ),
         answered,

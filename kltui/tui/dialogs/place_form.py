@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint
     from kltui.tui.session import WorkspaceSession
 
-HINTS = (
-    "A model's or adapter's folder, a GGUF file, OWNER/NAME[@REVISION], or a server's address; tab completes paths.",
-)
+HINTS = ("A model's or adapter's folder, a GGUF file, OWNER/NAME[@REVISION], or a server's address.",)
 TEXT_HINTS = (
     "Empty: all texts of the map. A number: a sample of this size, which is faster; the error of its KLs is then shown"
     " next to that of the whole corpus.",

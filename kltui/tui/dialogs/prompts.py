@@ -209,7 +209,8 @@ class Prompt(OverlaidScreen[str | None]):
     ) -> None:
         super().__init__()
         self.question, self.value, self.paths = question, value, paths
-        self.check, self.changed, self.hints = check, changed, hints
+        keys = "enter: done   esc: leave" + ("   tab: complete" if paths else "")
+        self.check, self.changed, self.hints = check, changed, [keys, *hints]
         self.heading = Title(question, complaint)
         self.line = LineInput(value, suggester=PathSuggester() if paths else None)
 
@@ -217,8 +218,7 @@ class Prompt(OverlaidScreen[str | None]):
         """Question, hints, line."""
         with Vertical(classes="sheet"):
             yield self.heading
-            if self.hints:
-                yield Words(self.hints)
+            yield Words(self.hints)
             yield self.line
 
     def on_mount(self) -> None:

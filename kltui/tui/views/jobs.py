@@ -143,6 +143,7 @@ class JobList(Table):
             view.focus_on(view.items)
 
 
+NO_LOG = "there is no log: a job that was started in a shell writes there"
 NO_JOB = "there is no job yet: s starts one"
 
 
@@ -202,10 +203,10 @@ class JobItems(Table):
         return [[(f"  {text}", self.look(ink))] for text, ink in said]
 
     def header_left(self) -> list[Span]:
-        """The last message of a job that is not running, which may not fit in the list of jobs."""
+        """The last message of a job that is not running, which may not fit in the list, where no log beside begins with it."""
         view, spans = self.kl.view, super().header_left()
         job = view.list.job if isinstance(view, JobsView) else None
-        if job is None or not job.message or job.status == "running":
+        if job is None or not job.message or job.status == "running" or self.kl.size.width >= WIDE:
             return spans
         room = self.body_width - width_of([*spans, *self.header_right()]) - 1
         whole, device, _ = safe_text(job.message).partition(" (")
@@ -218,10 +219,10 @@ class JobItems(Table):
         job = view.list.job if isinstance(view, JobsView) else None
         if job is None or not job.total:
             return []
-        if job.status != "running" and job.done + job.failed >= job.total:
-            return []  # a finished job needs no progress bar
         if way_out(job) and self.kl.size.width < WIDE:
             return [(f"R runs the rest: {job.total - job.done} of {job.total}", look("warning"))]
+        if job.status != "running" and job.done + job.failed >= job.total:
+            return []  # a finished job needs no progress bar
         full, rest = bar(job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-"))
         left = time_left(job, self.rows)
         text = f"  {100 * job_share(job, self.rows):3.0f}%" + (f"  {duration(left)} left" if left else "")
@@ -359,21 +360,19 @@ class JobsView(View):
         if job is None:
             return []
         lines: list[list[Span]] = []
+        if job.message and job.status != "running":
+            lines += [[(part, look("text"))] for part in wrapped(safe_text(job.message), max(8, width))]
+        for words in way_out(job):
+            lines += [[(part, look("warning"))] for part in wrapped(words, max(8, width))]
         for item in self.kl.snapshot.items.get(job.id, ()):
             if item.status == "failed":
+                lines += [[]] if lines else []
                 lines += [[(part, look("bad", bold=True))] for part in wrapped(item.name, max(8, width))]
                 lines += [[(part, look("text"))] for part in wrapped(item.error, max(8, width))]
                 lines += [[(part, look("muted"))] for part in wrapped(item.hint, max(8, width)) if part]
-                lines.append([])
-        for words in way_out(job):
-            lines += [[(part, look("warning"))] for part in wrapped(words, max(8, width))]
-        if job.message and job.status != "running":
-            lines += [[(part, look("text"))] for part in wrapped(safe_text(job.message), max(8, width))]
-        tail = [
-            part for text in log_tail(job) or ["there is no log"] for part in wrapped(text, max(8, width))
-        ]
+        tail = [part for text in log_tail(job) or [NO_LOG] for part in wrapped(text, max(8, width))]
         if lines and tail:
-            lines.append([("log", look("faint"))])
+            lines += [[], [("log", look("faint"))]]
         if self.following:
             # Show the newest lines below the failures without scrolling.
             tail = tail[-max(5, self.log_pane.body_height - len(lines)) :]
