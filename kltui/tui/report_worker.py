@@ -20,11 +20,14 @@ from kltui.threads import HELPER_NICENESS
 from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from rich.segment import Segment
 
     from kltui.view.sections.context import Context
     from kltui.view.sections.section import Section
 
+AGAIN_S = 0.005  # after which an interrupted import is looked at again
 SAID, MADE, REFUSED, BROKEN_OFF = "said", "made", "refused", "cancelled"
 
 
@@ -86,6 +89,15 @@ class Made:
     data: dict[str, object]
 
 
+def _imports(frame: FrameType | None) -> bool:
+    """Whether the frame, or one that called it, is part of an import."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 class BrokenOff(BaseException):
     """The current section was cancelled by SIGINT."""
 
@@ -107,11 +119,18 @@ class ReportAnswers:
         self.out.flush()
         self.busy = busy
 
-    def break_off(self, *_: object) -> None:
-        """The handler of SIGINT: raises BrokenOff while a section is computed."""
-        if self.busy:
-            self.busy = False
-            raise BrokenOff
+    def break_off(self, _signal: int = 0, frame: FrameType | None = None) -> None:
+        """The handler of SIGINT and SIGALRM: raises BrokenOff while a section is computed.
+
+        An import is completed first: a module of which only a part has run would stay, and fail whatever uses it.
+        """
+        if not self.busy:
+            return
+        if _imports(frame):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+            return
+        self.busy = False
+        raise BrokenOff
 
     def answer(self, asked: ReportRequest) -> None:
         """Writes progress and the section, or an error."""
@@ -192,7 +211,8 @@ def main() -> int:
     """Answers requests until stdin ends."""
     os.nice(HELPER_NICENESS)
     answers = ReportAnswers(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
-    signal.signal(signal.SIGINT, answers.break_off)
+    for number in (signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, answers.break_off)
     # Output of libraries must not come between the answers.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _answer_all(answers.answer)

@@ -178,7 +178,7 @@ def _chosen(sections: Sequence[str] | None) -> list[str]:
 
 def _built(name: str, builder: Builder, ctx: Context) -> Section:
     """The section, or one with the reason why it is missing or failed. Raises DamageError for a damaged workspace."""
-    title = name.capitalize()
+    title = "KL" if name == "kl" else name.capitalize()
     try:
         return builder(ctx)
     except MissingError as lack:

@@ -118,7 +118,9 @@ async def test_a_job_that_has_ended_has_no_progress_bar(make_app: MakeApp, until
         await until(pilot, lambda: app.view.items.header_right())
         await pilot.press("j")
         assert app.view.list.job.status == "failed" and app.view.list.job.failed
-        assert not app.view.items.header_right()
+        assert [text for text, _ in app.view.items.header_right()] == ["R runs the rest: 1 of 84"]
+        await pilot.resize_terminal(140, 40)
+        await until(pilot, lambda: not app.view.items.header_right())
 
 
 async def test_stop_asks_first(make_app: MakeApp, until, monkeypatch) -> None:

@@ -7,8 +7,11 @@ import json
 import os
 import shutil
 import signal
+import sys
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from screen_text import text_of
@@ -156,6 +159,29 @@ def test_a_section_is_broken_off_only_while_it_is_made() -> None:
     assert not answers.busy
 
 
+def test_an_import_is_completed_before_a_section_is_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", "value = sum(range(10_000))\n"
+    (tmp_path / "broken_off_within.py").write_text(first + second)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    answers = ReportAnswers(io.BytesIO(), busy=True)
+    numbers = (signal.SIGINT, signal.SIGALRM)
+    before = [signal.signal(number, answers.break_off) for number in numbers]
+    try:
+        with pytest.raises(BrokenOff):
+            found = import_module("broken_off_within")
+            assert found.value == sum(range(10_000))
+            deadline = monotonic() + 60
+            while monotonic() < deadline:
+                pass
+        assert sys.modules["broken_off_within"].value == sum(range(10_000)) and not answers.busy
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        sys.modules.pop("broken_off_within", None)
+
+
 @pytest.mark.parametrize(("size", "ascii_only"), [((80, 24), False), ((140, 40), True)])
 async def test_every_section_is_what_the_command_writes(
     folder: Path, until, size: tuple[int, int], ascii_only: bool
@@ -228,6 +254,24 @@ async def test_a_process_that_is_ended_is_told_and_r_computes_again(folder: Path
         await until(pilot, lambda: "was ended by signal 9" in text_of(app))
         await pilot.press("r")
         await until(pilot, lambda: ready(app, "loss") and "was ended" not in text_of(app))
+
+
+@pytest.mark.usefixtures("no_fork")
+async def test_sections_passed_while_the_process_starts_leave_it_whole(
+    folder: Path, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kltui.tui.report_source.LISTENS_S", 60.0)  # however busy the machine is
+    monkeypatch.setattr("kltui.tui.views.report.SETTLE_S", 0.0)
+    app = KltuiApp(folder, color=False)
+    async with app.run_test(size=(140, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("0")
+        for _ in range(4):
+            await pilot.press("j")
+            await pilot.pause(0.25)  # while numpy and others are imported
+        await until(pilot, lambda: ready(app, list(WORDS)[4]))
+        assert not app.view.complaints and app.view.state_of("stabilisation") == "shown"
+        assert shown(app) == written(folder, "stabilisation", app.view.text.body_width)
 
 
 @pytest.mark.usefixtures("no_fork")

@@ -143,7 +143,6 @@ class JobList(Table):
             view.focus_on(view.items)
 
 
-NO_LOG = "there is no log: a job that was started in a shell writes there"
 NO_JOB = "there is no job yet: s starts one"
 
 
@@ -370,7 +369,7 @@ class JobsView(View):
                 lines += [[(part, look("bad", bold=True))] for part in wrapped(item.name, max(8, width))]
                 lines += [[(part, look("text"))] for part in wrapped(item.error, max(8, width))]
                 lines += [[(part, look("muted"))] for part in wrapped(item.hint, max(8, width)) if part]
-        tail = [part for text in log_tail(job) or [NO_LOG] for part in wrapped(text, max(8, width))]
+        tail = [part for text in log_tail(job) or [no_log(job)] for part in wrapped(text, max(8, width))]
         if lines and tail:
             lines += [[], [("log", look("faint"))]]
         if self.following:
@@ -486,6 +485,13 @@ class JobsView(View):
         if self.focus_pane is self.items and item is not None and item.error:
             return safe_text(f"{item.name}: {item.error} {item.hint}")
         return str(self.list.job.log) if self.list.job and self.list.job.log.name else ""
+
+
+def no_log(job: JobRow) -> str:
+    """Why no line of a job's log can be shown."""
+    if job.log.is_file():
+        return "the log is empty"
+    return "there is no log: a job that was started in a shell writes there"
 
 
 def log_tail(job: JobRow) -> list[str]:
