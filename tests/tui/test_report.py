@@ -213,10 +213,15 @@ async def test_marks_and_form_are_the_readers_choice(folder: Path, until) -> Non
         width = app.view.text.body_width
         assert shown(app) == written(folder, "where", width, pair=("run@0", "run@2"), where=0.5)
         await pilot.press("x")
+        assert app.view.state_of("where") == "shown"  # a KL is named, and the pair does not matter
+        await pilot.press("w", "backspace", "backspace", "backspace", "enter")
+        await until(pilot, lambda: ready(app, "where") and app.view.where is None)
+        assert shown(app) == written(folder, "where", width, pair=("run@2", "run@0"))
+        await pilot.press("x")
         await until(pilot, lambda: "outdated (older vectors or other options)" in text_of(app))
         await pilot.press("r")
         await until(pilot, lambda: ready(app, "where") and "outdated (older" not in text_of(app))
-        assert shown(app) == written(folder, "where", width, pair=("run@2", "run@0"), where=0.5)
+        assert shown(app) == written(folder, "where", width, pair=("run@0", "run@2"))
 
 
 async def test_texts_are_drawn_as_the_command_draws_them(folder: Path, until, tmp_path: Path) -> None:

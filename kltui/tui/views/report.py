@@ -369,6 +369,8 @@ class ReportView(View):
 def _same(name: str, one: Subject, other: Subject) -> bool:
     """Whether a section shows the same for two subjects: equal, but for choices that it does not use."""
     unused = {f: getattr(other.looked, f) for f, users in USED_BY.items() if name not in users}
+    if name == "where" and other.looked.where is not None:
+        unused["pair"] = other.looked.pair
     return replace(one, looked=replace(one.looked, **unused)) == other
 
 
