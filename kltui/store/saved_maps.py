@@ -49,8 +49,8 @@ class SavedMap:
         missing = [name for name in self.keys if name not in rows]
         if missing:
             raise UsageError(
-                f"the map {self.name!r} has {len(self.keys)} vectors, but {len(missing)} are missing, "
-                f"such as {missing[0]}",
+                f"the map {self.name!r} has {len(self.keys)} vectors, but {len(missing)} of them"
+                f" {'is' if len(missing) == 1 else 'are'} missing, such as {missing[0]}",
                 f"Score them again with {self.settings}, or save the map again: --save-map {self.name}",
             )
         for name, key in self.keys.items():

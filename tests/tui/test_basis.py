@@ -195,6 +195,16 @@ def test_a_name_with_a_comma_is_excluded_in_quotes(folder: Path) -> None:
     assert meant({**answers, "exclude": "a,b"}, offers).exclude == ("a", "b")
 
 
+def test_a_saved_map_is_named_by_its_beginning_if_that_is_its_own(folder: Path) -> None:
+    with Workspace.open(folder) as ws:
+        offers = replace(offers_of(ws, ws.checkpoints()), maps=("mine", "mine too", "x" * 80))
+    names = {"mine": "mine", "mine t": "mine too", "xx": "x" * 80}
+    assert {text: offers.saved_map(text) for text in names} == names
+    for text in ("m", "y"):
+        with pytest.raises(KltuiError, match=f"saved map: no map '{text}'"):
+            offers.saved_map(text)
+
+
 def test_a_kept_basis_is_read_again_and_a_foreign_one_is_the_whole_map() -> None:
     basis = Basis("12ab", FLOAT16, "clip", ("a", "step<3"), True)
     assert basis_of(json.loads(json.dumps(basis.as_record()))) == basis

@@ -70,6 +70,8 @@ async def test_the_key_that_runs_the_rest_is_named_where_no_log_is_shown(
         await pilot.press("2")
         await until(pilot, lambda: "R runs the rest: 6 of 9" in text_of(app))
         assert ("its process ended" in text_of(app)) == (status == "lost")
+        header = "".join(text for text, _ in app.view.items.header_left())
+        assert ("on cpu" in header) == (status != "lost")  # which is its device, said as it began
 
 
 async def test_a_job_with_failures_says_once_what_it_did_and_the_key_that_helps(make_app, until) -> None:

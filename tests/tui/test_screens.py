@@ -185,6 +185,23 @@ async def test_where_all_have_failed_the_empty_screens_say_so_and_where_it_says_
             await until(pilot, lambda: "84 failed in job 7: see why; R there runs them again" in text_of(app))
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("lost", "job 7 did not finish, because its process ended"), ("stopped", "job 7 was stopped")],
+)
+async def test_where_nothing_is_scored_yet_the_empty_screens_name_the_key_that_runs_the_rest(
+    make_app: MakeApp, until, status: str, words: str
+) -> None:
+    workspace = FakeWorkspace(scored=0)
+    workspace.job_rows = [replace(workspace.job_rows[0], id=7, status=status, done=0, failed=0, total=84)]
+    app = make_app(workspace)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for key in "34":
+            await pilot.press(key)
+            await until(pilot, lambda: f"2   {words}: R there runs the rest" in text_of(app))
+
+
 async def test_no_room_is_said_politely_and_room_brings_everything_back(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(50, 12)) as pilot:

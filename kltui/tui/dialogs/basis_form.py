@@ -60,6 +60,14 @@ class Offers:
             )
         return found[0]
 
+    def saved_map(self, text: str) -> str:
+        """The saved map of that name, or whose name alone begins with `text`. Raises KltuiError unless it is one."""
+        found = [text] if text in self.maps else [name for name in self.maps if name.startswith(text)]
+        if len(found) != 1:
+            known = ", ".join(safe_text(name, 30) for name in self.maps) or "none yet"
+            raise KltuiError(f"saved map: no map {safe_text(text, 30)!r}; there are: {known}")
+        return found[0]
+
 
 def offers_of(ws: Workspace, rows: Sequence[CheckpointRow]) -> Offers:
     """The choices in a workspace with the checkpoints `rows`."""
@@ -161,7 +169,7 @@ def meant(answers: Answers, offers: Offers, now: Basis | None = None) -> Basis:
     A newly named saved map replaces the other lines if these are as the form showed them for the basis `now`.
     """
     line = {name: text.strip() for name, text in answers.items()}
-    mode, apart, saved = line["preprocessing"] or "none", line["apart"].lower(), line["saved map"]
+    mode, apart = line["preprocessing"] or "none", line["apart"].lower()
     if mode not in MODES:
         raise KltuiError(f"preprocessing: {safe_text(mode, 30)!r} is not one of {', '.join(MODES)}")
     if apart not in (*YES, *NO):
@@ -172,12 +180,10 @@ def meant(answers: Answers, offers: Offers, now: Basis | None = None) -> Basis:
     if exclude:
         rows = [row for row in offers.rows if row.scored]
         left_out(exclude, rows, [row.name for row in rows], offers.losses)
+    saved = offers.saved_map(line["saved map"]) if line["saved map"] else ""
     basis = Basis(over, settings, mode, exclude, apart in YES, saved)
     if now is not None and saved and not now.saved and replace(basis, saved="") == now:
         basis = Basis(saved=saved)
-    if saved and saved not in offers.maps:
-        known = ", ".join(safe_text(name, 30) for name in offers.maps) or "none yet"
-        raise KltuiError(f"saved map: no map {safe_text(saved, 30)!r}; there are: {known}")
     if saved and basis != Basis(saved=saved):
         raise KltuiError("a saved map has its own corpus and preprocessing: clear it, or the lines above it")
     if basis.separate and mode == "none":

@@ -205,7 +205,7 @@ class JobItems(Table):
         """The last message of a job that is not running, which may not fit in the list, where no log beside begins with it."""
         view, spans = self.kl.view, super().header_left()
         job = view.list.job if isinstance(view, JobsView) else None
-        if job is None or not job.message or job.status == "running" or self.kl.size.width >= WIDE:
+        if job is None or not last_message(job) or self.kl.size.width >= WIDE:
             return spans
         room = self.body_width - width_of([*spans, *self.header_right()]) - 1
         whole, device, _ = safe_text(job.message).partition(" (")
@@ -323,6 +323,11 @@ def time_left(job: JobRow, items: Sequence[JobItemRow]) -> float:
     return (waiting + under_way) * sum(taken) / len(taken) / max(1, len(running))
 
 
+def last_message(job: JobRow) -> str:
+    """What a job said when it ended; "" while it runs, and for one whose process was killed, which said its device last."""
+    return "" if job.status in ("running", "lost") else job.message
+
+
 def way_out(job: JobRow) -> list[str]:
     """Sentences on why a job ended without scoring everything, and on the key that continues it; [] otherwise."""
     missing = job.total - job.done
@@ -359,8 +364,8 @@ class JobsView(View):
         if job is None:
             return []
         lines: list[list[Span]] = []
-        if job.message and job.status != "running":
-            lines += [[(part, look("text"))] for part in wrapped(safe_text(job.message), max(8, width))]
+        if message := last_message(job):
+            lines += [[(part, look("text"))] for part in wrapped(safe_text(message), max(8, width))]
         for words in way_out(job):
             lines += [[(part, look("warning"))] for part in wrapped(words, max(8, width))]
         for item in self.kl.snapshot.items.get(job.id, ()):

@@ -26,6 +26,7 @@ WANTS = {
 }
 
 UNUSABLE = {"empty": "with a vector in which no text has a value", "layers": "with layer vectors only"}
+UNFINISHED = {"lost": "did not finish, because its process ended", "stopped": "was stopped"}
 
 
 def welcome(app: Session) -> list[tuple[str, str]]:
@@ -55,6 +56,9 @@ def welcome(app: Session) -> list[tuple[str, str]]:
         if snapshot.jobs and (failed := snapshot.jobs[0].failed):
             job = f"{failed} failed in job {snapshot.jobs[0].id}"
             return [*lines, ("bad", f"2   {job}: see why; R there runs them again")]
+        if snapshot.jobs and (words := UNFINISHED.get(snapshot.jobs[0].status)):
+            job = f"job {snapshot.jobs[0].id} {words}"
+            return [*lines, ("warning", f"2   {job}: R there runs the rest")]
         return [*lines, ("text", "1 s   select checkpoints in the Registry and start a job")]
     return _empty(app, name)
 
