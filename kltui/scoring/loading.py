@@ -203,7 +203,7 @@ def load_model(
         dtype = stored_dtype(folder, config)
     picked, notes = compute_dtype(dtype, device)
     config, more = quantize.as_stored(folder, config, quantization)
-    notes += (*more, *_without_own_code(folder, config))
+    notes += (*more, *notes_of_code(folder, config))
     family = families.family_of(config)
     notes += family.notes
     options: dict[str, Any] = {
@@ -336,7 +336,7 @@ def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
     )
 
 
-def _without_own_code(folder: Path, config: Any) -> tuple[str, ...]:
+def notes_of_code(folder: Path, config: Any) -> tuple[str, ...]:
     """A note if config.json names Python code of the model's own, in place of which transformers' is used."""
     if is_gguf(folder) or not passed_on.has_own_model(folder):
         return ()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kltui.errors import KltuiError
-from kltui.scoring import answers, loading, tokens
+from kltui.scoring import answers, families, loading, tokens
 from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.settings import ScoringSettings
 
@@ -23,12 +23,13 @@ def counted(
 ) -> dict[str, Any]:
     """{"tokens", "longest", "context", "n_overlong", "notes"} of the texts under a model's tokenizer, or {"error", "hint"}.
 
-    `tokens` are the scored ids of the first `n_counted` texts. `model` has the paths `folder` and `tokenizer`, and whether the
+    `tokens` are the scored ids of the first `n_counted` texts, `notes` those of scoring that need no weights. `model` has the paths `folder` and `tokenizer`, and whether the
     model is an `adapter`, whose embeddings may be longer than those that the configuration of its base states.
     """
     folder, place = Path(model["folder"]), Path(model["tokenizer"])
     try:
         config = loading.load_config(folder, place if place != folder else None)
+        kind = (*families.family_of(config).notes, *loading.notes_of_code(folder, config))
         size = getattr(config.get_text_config(), "vocab_size", None)
         if model["adapter"]:
             tokenizer, size = tokens.load_tokenizer(place, settings.bos, config), None
@@ -48,7 +49,7 @@ def counted(
         "longest": max(map(len, scored.ids), default=0),
         "context": context,
         "n_overlong": len({row % n for row in answers.overlong_rows(scored, context)}),
-        "notes": [*notes, *([scored.template_note] if scored.template_note else [])],
+        "notes": [*kind, *notes, *([scored.template_note] if scored.template_note else [])],
     }
 
 

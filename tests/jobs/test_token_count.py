@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,27 @@ def test_a_large_corpus_is_read_in_part_and_scaled_by_bytes(
     assert count.longest == max(bare) and count.n_read == len(rows)
     # the tokens of these texts are proportional to their bytes, but for the first of each text
     assert count.tokens == pytest.approx(sum(bare) - len(texts), rel=0.02)
+
+
+def test_what_a_model_is_read_as_is_said_beforehand_and_a_refusal_too(
+    models: Path, tmp_path: Path, dry_run: DryRun
+) -> None:
+    """Notes and refusals that need no weights: custom code, encoders that are not used, models without a likelihood."""
+    from image_text_models import write_model as write_image_text
+    from transformers import BlipConfig
+
+    code = shutil.copytree(models / "plain", tmp_path / "code")
+    change_config(code, auto_map={"AutoModelForCausalLM": "modeling_mine.Model"})
+    write_image_text(tmp_path / "seeing", "llava", seed=1)
+    blip = shutil.copytree(models / "plain", tmp_path / "blip")
+    BlipConfig().save_pretrained(blip)
+    job = write_job(tmp_path, *(f'path = "{name}"' for name in ("code", "seeing", "blip")))
+    steps, total = dry_run(job)
+    said = (
+        "config.json names custom Python code, which kltui never runs: scored as transformers' own gpt_neox"
+    )
+    assert f"code: {said}" in total["warnings"]
+    assert "seeing: scored on text alone; its image encoder is not used" in total["warnings"]
+    assert [bool(s["problem"]) for s in steps] == [False, False, True]
+    assert "blip reads no text without pixel_values" in steps[2]["problem"]
+    assert main(["--batch", str(job)]) == 1  # it is as said
