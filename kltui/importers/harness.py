@@ -71,13 +71,16 @@ def read_samples(path: Path, model: str = "") -> Imported:
 def _values(samples: list[_Sample]) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], list[str]]:
     """(nats, NaN for texts that were not scored; notes on values that became NaN)."""
     infinite = [not math.isfinite(s.value) for s in samples]
-    # The sum over no tokens is 0, which is not a log-likelihood: such a text is unscored.
+    # The sum over no tokens is 0, which is not a log-likelihood: such a text is unscored. The samples do not count tokens, so that
+    # the rare 0 of a probability that rounds to 1 cannot be told apart.
     empty = [not bad and (s.value == 0 or s.text == "") for s, bad in zip(samples, infinite, strict=True)]
     gone = [a or b for a, b in zip(infinite, empty, strict=True)]
     loglik = np.array([math.nan if out else s.value for s, out in zip(samples, gone, strict=True)])
     said = [f"{sum(infinite)} values are infinite or NaN: treated as unscored"] if any(infinite) else []
     said += (
-        [f"{sum(empty)} texts have no scored tokens (empty, or 0 nats): treated as unscored, not as 0"]
+        [
+            f"{sum(empty)} texts are empty or have exactly 0 nats (a sum over no token, or a probability that rounds to 1): treated as unscored"
+        ]
         if any(empty)
         else []
     )

@@ -261,10 +261,11 @@ def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | N
     """One model's JSONL of {"index", "num-tokens", "log-likelihood"}: its vector, NaN for texts that are not listed.
 
     The file is named MODEL_DTYPE.jsonl with "/" written as "--". N is `n_texts`, otherwise the largest index + 1. The
-    first token was not scored: the number of scored tokens is num-tokens - 1. `places` is {index: position in the corpus},
+    first token was not scored: the number of scored tokens is num-tokens - 1, unknown if a line lacks it. `places` is {index: position in the corpus},
     if the corpus has its texts in another order. Raises ImportFormatError.
     """
     rows: dict[int, tuple[float, int]] = {}
+    counted = True
     for number, row in json_lines(path):
         index, value, tokens = row.get("index"), row.get("log-likelihood"), row.get("num-tokens", 0)
         place = places.get(index, -1) if places is not None and type(index) is int else index
@@ -279,6 +280,7 @@ def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | N
                 'each line should read {"index": 0, "num-tokens": 200, "log-likelihood": -600.0}',
             )
         rows[place] = (_as_float(value), max(tokens - 1, 0))
+        counted = counted and "num-tokens" in row
     if not rows:
         raise ImportFormatError(f"{safe_text(str(path))} is empty", "score the model again")
     n = n_texts or max(rows) + 1
@@ -293,7 +295,7 @@ def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | N
     model, dtype = _DTYPE.sub("", path.stem).replace("--", "/"), _DTYPE.search(path.stem)
     missing = n - len(rows)
     notes = (f"{path.name}: {missing} of {n} texts are unscored",) if missing else ()
-    found = Imported((ImportedVector(released(model), loglik, scored),), notes=notes)
+    found = Imported((ImportedVector(released(model), loglik, scored if counted else None),), notes=notes)
     return scored_as_released(found, dtype[1]) if dtype else found
 
 

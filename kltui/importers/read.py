@@ -51,29 +51,54 @@ def read(path: Path, numbered: str = "") -> Imported:
 
 
 def _with_numbers(found: Imported) -> Imported:
-    """The import with values of exactly 0 as unscored, and without vectors in which every value is missing, as of a model that
+    """The import with sums over no token as unscored, and without vectors in which every value is missing, as of a model that
     failed; these are listed in `left`.
     """
-    vectors = tuple(map(_without_zeros, found.vectors))
-    zeros = sum(int((v.loglik == 0).sum()) for v in found.vectors) - sum(
-        int((v.loglik == 0).sum()) for v in vectors
-    )
+    vectors = tuple(map(_without_empty_sums, found.vectors))
     gone = [v.point.name for v in vectors if not np.isfinite(v.loglik).any()]
-    vectors = tuple(v for v in vectors if np.isfinite(v.loglik).any())
-    notes = (f"{zeros:,} value{'s' * (zeros > 1)} of exactly 0: no probability is 1, so treated as unscored",)
-    found = replace(found, vectors=vectors, notes=(*found.notes, *notes[: bool(zeros)], *_gaps(vectors)))
+    kept = tuple(v for v in vectors if np.isfinite(v.loglik).any())
+    notes = (*found.notes, *_zero_notes(found.vectors, vectors), *_gaps(kept))
+    found = replace(found, vectors=kept, notes=notes)
     if not gone:
         return found
     said = f"{len(gone)} vectors contain no number, such as {safe_text(gone[0], 80)}"
     return replace(found, left=(*found.left, said))
 
 
-def _without_zeros(vector: ImportedVector) -> ImportedVector:
-    """The vector with NaN for values of 0, which are sums over no token; a preprocessed one as it is."""
-    zero = vector.loglik == 0
-    if not vector.is_raw or not zero.any():
+def _without_empty_sums(vector: ImportedVector) -> ImportedVector:
+    """The vector with NaN for values of 0 that are, or may be, sums over no token; a preprocessed one as it is.
+
+    A file that counts the scored tokens says which they are: over one or more of them, 0 is a log-likelihood, of a probability that
+    rounds to 1.
+    """
+    empty = vector.loglik == 0
+    if vector.n_scored is not None:
+        empty &= vector.n_scored == 0
+    if not vector.is_raw or not empty.any():
         return vector
-    return replace(vector, loglik=np.where(zero, np.nan, vector.loglik))
+    return replace(vector, loglik=np.where(empty, np.nan, vector.loglik))
+
+
+def _zero_notes(before: Sequence[ImportedVector], after: Sequence[ImportedVector]) -> list[str]:
+    """Notes on values of exactly 0: those that became unscored because nothing counts their tokens, and those that were kept."""
+    unknown = kept = 0
+    for old, new in zip(before, after, strict=True):
+        if not old.is_raw:
+            continue
+        if old.n_scored is None:
+            unknown += int((old.loglik == 0).sum())
+        kept += int((new.loglik == 0).sum())
+    notes = []
+    if unknown:
+        notes.append(
+            f"{unknown:,} value{'s' * (unknown > 1)} of exactly 0 without a count of scored tokens: a sum over no token, or a"
+            " probability that rounds to 1; treated as unscored"
+        )
+    if kept:
+        notes.append(
+            f"{kept:,} value{'s' * (kept > 1)} of exactly 0 over counted tokens, of a probability that rounds to 1, kept"
+        )
+    return notes
 
 
 def _gaps(vectors: Sequence[ImportedVector]) -> list[str]:

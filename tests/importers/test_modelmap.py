@@ -347,6 +347,31 @@ def test_a_sum_over_no_token_is_unscored_and_not_zero(tmp_path: Path) -> None:
     found = read_paths([tmp_path / "x.npz"])
     assert names(found) == ["a", "b"] and found.left == ("1 vectors contain no number, such as failed",)
     assert np.isnan(found.vectors[0].loglik).tolist() == [False, True, False, False, False]
-    assert "7 values of exactly 0: no probability is 1, so treated as unscored" in found.notes
+    assert any(
+        note.startswith("7 values of exactly 0 without a count of scored tokens") for note in found.notes
+    )
     np.savez(tmp_path / "q.npz", loglik=rows[:2], names=["a", "b"], preprocess="clip")
     assert (read_paths([tmp_path / "q.npz"]).vectors[0].loglik == 0).sum() == 1
+
+
+def test_a_zero_over_counted_tokens_is_a_value(tmp_path: Path) -> None:
+    """The likelihood of a certain token rounds to 1, as in responses of one token; an export of kltui's keeps it."""
+    rows, counts = np.full((2, 4), -9.0), np.full((2, 4), 3)
+    rows[0, 1], rows[0, 2], counts[0, 2], rows[1, 3] = 0.0, 0.0, 0, -0.0
+    np.savez(tmp_path / "x.npz", loglik=rows, names=["a", "b"], n_scored=counts)
+    found = read_paths([tmp_path / "x.npz"])
+    assert found.vectors[0].loglik[1] == 0 and np.isnan(found.vectors[0].loglik[2])
+    assert found.vectors[1].loglik[3] == 0
+    assert "2 values of exactly 0 over counted tokens, of a probability that rounds to 1, kept" in found.notes
+
+    def line(index: int, value: float, **more: int) -> dict[str, object]:
+        return {"index": index, "log-likelihood": value, **more}
+
+    jsonl(
+        tmp_path / "m_float32.jsonl", [line(0, -3.0, **{"num-tokens": 4}), line(1, 0.0, **{"num-tokens": 2})]
+    )
+    (vector,) = read_paths([tmp_path / "m_float32.jsonl"]).vectors
+    assert vector.loglik.tolist() == [-3.0, 0.0]
+    jsonl(tmp_path / "n_float32.jsonl", [line(0, -3.0), line(1, 0.0)])
+    (vector,) = read_paths([tmp_path / "n_float32.jsonl"]).vectors
+    assert vector.n_scored is None and np.isnan(vector.loglik[1])

@@ -136,7 +136,7 @@ def test_what_was_not_scored_has_no_number(tmp_path: Path, capsys) -> None:
     path = samples(tmp_path / "m", texts, values)  # type: ignore[arg-type]
     code, said = run(capsys, tmp_path / "ws", path)
     assert code == 0
-    assert "2 values are infinite or NaN" in said and "3 texts have no scored tokens" in said
+    assert "2 values are infinite or NaN" in said and "3 texts are empty or have exactly 0 nats" in said
     (got,) = stored(tmp_path / "ws")["m"].values()
     assert np.isnan(got[:5]).all() and got[5:] == VALUES[0][5:].tolist()
 
