@@ -58,7 +58,7 @@ def _merged(change: Change | None, name: str, own: F64 | None) -> F64:
 
 
 def _difference(a: tuple[F64, F64] | None, b: tuple[F64, F64] | None) -> tuple[F64, F64]:
-    """(B, A) with B A = b - a; None is no change.
+    """(B, A) with B A = b - a, or a - b if b is None; None is no change.
 
     For equal ranks it is (B_b - B_a) A_a + B_b (A_b - A_a), so that the difference of similar adapters loses no digits.
     """

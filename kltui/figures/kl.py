@@ -273,54 +273,50 @@ def drivers(ctx: Context) -> PaperFigure:
     a, b = str(data["a"]), str(data["b"])
     domains, texts = _dicts(data["domains"]), _dicts(data["texts"])
     pair = f"{a} against {b}"  # in the titles, because a figure is often shown without its notes
-    panels = []
-    if domains:
-        x = values(range(len(domains)))
-        share = Layer(
-            "share of the KL",
-            x - 0.1,
-            values([d["kl_share"] for d in domains]),
-            "points",
-            colour=slot_colour(0),
-            mark="o",
-            size=4,
-        )
-        part = Layer(
-            "share of the texts",
-            x + 0.1,
-            values([d["text_share"] for d in domains]),
-            "points",
-            colour=slot_colour(1),
-            mark="s",
-            size=4,
-        )
-        stems = [_stem(layer) for layer in (share, part)]
-        ticks = tuple((float(k), str(d["domain"]) or "(none)") for k, d in enumerate(domains))
-        panels.append(
-            Panel(
-                f"{pair}, by domain",
-                FigureAxis(ticks=ticks, limits=(-0.6, len(domains) - 0.4)),
-                FigureAxis("share"),
-                (*stems, share, part),
-            )
-        )
-    parts = values([t["share"] for t in texts])
-    grown = np.cumsum(parts)
-    names = tuple(f"text {t['index']}" for t in texts)
-    sums = Layer("", values(range(1, len(grown) + 1)), grown, names=names, colour=slot_colour(0), width=1.2)
-    panels.append(
-        Panel(
-            f"{pair}, by text",
-            FigureAxis("texts, by falling share"),
-            FigureAxis("share of the KL", limits=(0.0, 1.0)),
-            (sums,),
-        )
-    )
+    panels = [_shares_by_domain(pair, domains)] if domains else []
+    panels.append(_shares_by_text(pair, texts))
     notes = (
         f"{pair}: {with_error(float(str(data['kl_bits_per_byte'])), float(str(data['se'])))} bits/byte",
         ctx.raw_basis,
     )
     return PaperFigure("drivers", f"What drives KL({a}, {b})", tuple(panels), notes)
+
+
+def _shares_by_domain(pair: str, domains: Sequence[Mapping[str, object]]) -> Panel:
+    x = values(range(len(domains)))
+    layers = [
+        Layer(
+            name,
+            x + shift,
+            values([d[key] for d in domains]),
+            "points",
+            colour=slot_colour(k),
+            mark=mark,
+            size=4,
+        )
+        for k, (name, key, shift, mark) in enumerate(
+            (("share of the KL", "kl_share", -0.1, "o"), ("share of the texts", "text_share", 0.1, "s"))
+        )
+    ]
+    ticks = tuple((float(k), str(d["domain"]) or "(none)") for k, d in enumerate(domains))
+    return Panel(
+        f"{pair}, by domain",
+        FigureAxis(ticks=ticks, limits=(-0.6, len(domains) - 0.4)),
+        FigureAxis("share"),
+        (*map(_stem, layers), *layers),
+    )
+
+
+def _shares_by_text(pair: str, texts: Sequence[Mapping[str, object]]) -> Panel:
+    grown = np.cumsum(values([t["share"] for t in texts]))
+    names = tuple(f"text {t['index']}" for t in texts)
+    sums = Layer("", values(range(1, len(grown) + 1)), grown, names=names, colour=slot_colour(0), width=1.2)
+    return Panel(
+        f"{pair}, by text",
+        FigureAxis("texts, by falling share"),
+        FigureAxis("share of the KL", limits=(0.0, 1.0)),
+        (sums,),
+    )
 
 
 def _stem(layer: Layer) -> Layer:

@@ -109,12 +109,16 @@ def store_all(
         notify(f"{len(first)} vectors over {texts} texts, {distances} weight distances")
     for note in incomparable:
         notify(f"note: {note}")
+    _report_scores(found, strangers, notify)
+    return len(first)
+
+
+def _report_scores(found: Imported, strangers: Sequence[str], notify: Callable[[str], None]) -> None:
     if found.scores:
         notify(f"benchmark scores of {len(found.scores)} models")
         notify(f"  {tasks_text(found.tasks)}")
     if strangers:
         notify(f"note: {len(strangers)} of them match no checkpoint or run here, such as {strangers[0]}")
-    return len(first)
 
 
 def tasks_text(tasks: Sequence[str]) -> str:

@@ -218,20 +218,11 @@ def load_model(
         **spreading.options(quantization, device),
         **(gguf.options(config) if is_gguf(folder) else {}),
     }
-    try:
+    with _naming_quantization(quantization):
         model, info = _from_pretrained(folder, family.loader, allow_bin, options, spreading)
         left_out = families.leave_out_encoders(model) if family.reads else ()
         if not quantize.is_quantized(quantization) and spreading.device_map == "none":
             _move(model, device, folder)
-    except _TooLargeError:
-        raise
-    except KltuiError as error:
-        if not quantize.is_quantized(quantization):
-            raise
-        raise KltuiError(
-            f"{error.message} (as {quantization})",
-            "check that it loads unquantised; not every family supports this quantisation",
-        ) from error
     notes += used_tensors.check_complete(folder, config, model, info) + quantize.note(quantization, model)
     if use_safetensors:
         notes += (
@@ -246,6 +237,22 @@ def load_model(
     model.config.use_cache = False
     notes += device_map.note(model)
     return Loaded(model, config, family.attention, picked, notes, left_out)
+
+
+@contextlib.contextmanager
+def _naming_quantization(quantization: str) -> Iterator[None]:
+    """Context that adds the quantisation, if there is one, to the message of an error other than of a model's size."""
+    try:
+        yield
+    except _TooLargeError:
+        raise
+    except KltuiError as error:
+        if not quantize.is_quantized(quantization):
+            raise
+        raise KltuiError(
+            f"{error.message} (as {quantization})",
+            "check that it loads unquantised; not every family supports this quantisation",
+        ) from error
 
 
 def _beside_the_gpu(model: Any, where: torch.device, dtype: str) -> tuple[torch.dtype, tuple[str, ...]]:

@@ -30,6 +30,7 @@ from kltui.store.saved_maps import Preparation, SavedMap
 from kltui.store.side_tables import TOKENS, TOKENS_ALONE
 from kltui.store.tables import replaced_meanwhile
 from kltui.store.tokenizer_changes import changed_tokenizers
+from kltui.workspace import map_record
 from kltui.workspace.choice import listing, one_group, wanted
 from kltui.workspace.losses import StoredLoss, on_corpus, read_losses, stored_losses
 from kltui.workspace.map_device import gram_on, nothing_scored
@@ -48,20 +49,6 @@ if TYPE_CHECKING:
     from kltui.workspace.exact import ExactProgress, ExactRequest
 
 MAX_AT_ONCE = 5000  # with more checkpoints, a list first shows its beginning (`beginning`)
-
-# Fields of a vector's key that identify it, as opposed to those that say how it was scored.
-_OF_ONE_VECTOR = {
-    "weights",
-    "base",
-    "adapter",
-    "adapter_config",
-    "peft",
-    "of_weights",
-    "layer",
-    "layers",
-    "quantization",
-    "values",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -525,26 +512,15 @@ class Workspace(StoredDistances):
             if not kept:
                 raise all_left_out(left_out)
             chosen, loglik_KN, n_scored_KN = [chosen[k] for k in kept], loglik_KN[kept], n_scored_KN[kept]
-        keys = [v.key_fields for _, v in chosen]
         files = same_weights.files_on_record(self._store)
-        record: dict[str, object] = {
-            "corpus": next(c.sha256 for c in self.corpora() if c.id == corpus_id),
-            "settings": comparable.conditional_settings(self._group_of(chosen[0][1])),
-            "preprocess": "none",
-        }
-        if values:
-            record["values"] = values
-        for field in sorted({f for key in keys for f in key} - _OF_ONE_VECTOR - record.keys()):
-            said = sorted({key.get(field, "") for key in keys})
-            record[field] = said[0] if len(said) == 1 else said
+        record = map_record.record_of(
+            [v for _, v in chosen],
+            corpus=next(c.sha256 for c in self.corpora() if c.id == corpus_id),
+            settings=comparable.conditional_settings(self._group_of(chosen[0][1])),
+            values=values,
+        )
         if left_out:
             record[LEFT_OUT] = left_out
-        n_imported = sum(v.is_imported for _, v in chosen)
-        if 0 < n_imported < len(chosen):
-            record[comparable.FROM_ELSEWHERE] = {
-                "imported": n_imported,
-                "scored_here": len(chosen) - n_imported,
-            }
         return Map(
             points=tuple(point_of(row.checkpoint, v.layer, v.weights, files) for row, v in chosen),
             loglik_KN=loglik_KN,

@@ -10,7 +10,7 @@ import pytest
 from adapter_folders import merged_float64, write_adapter
 from tiny_models import write_model
 
-from kltui.analysis.adapter_weights import product_sqnorm, sqdist
+from kltui.analysis.adapter_weights import _difference, product_sqnorm, sqdist
 from kltui.errors import KltuiError
 from kltui.registry.adapter_tensors import base_tensor, read_change
 
@@ -35,6 +35,19 @@ def test_a_products_norm_is_that_of_the_product() -> None:
     rng = np.random.default_rng(0)
     B, A = rng.normal(size=(7, 3)), rng.normal(size=(3, 5))
     assert product_sqnorm(B, A) == pytest.approx(np.sum((B @ A) ** 2), rel=1e-12)
+
+
+def test_the_difference_of_similar_adapters_loses_no_digits() -> None:
+    """B and A of integers and B's last bits: every product here is exact, that of B_b A_b - B_a A_a would not be."""
+    rng = np.random.default_rng(1)
+    B, A = rng.integers(1, 1 << 20, (7, 3)).astype(float), rng.integers(1, 1 << 20, (3, 5)).astype(float)
+    change = rng.integers(-4, 5, (7, 3)) * 2.0**-30
+    exact = np.sum((change @ A) ** 2)
+    assert product_sqnorm(*_difference((B, A), (B + change, A))) == pytest.approx(exact, rel=1e-6)
+    ours = product_sqnorm(*_difference((B, A), (B[:, :2], A[:2])))  # of another rank
+    assert ours == pytest.approx(np.sum((B[:, 2:] @ A[2:]) ** 2), rel=1e-12)
+    for one, other in ((None, (B, A)), ((B, A), None)):
+        assert product_sqnorm(*_difference(one, other)) == pytest.approx(np.sum((B @ A) ** 2), rel=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,24 @@ def test_a_model_that_has_seen_the_corpus_stands_out() -> None:
     assert rows[3].expected == pytest.approx(-2500 + 5 * rows[3].benchmark, abs=20)
     with pytest.raises(KltuiError, match="2 models"):
         leakage(["a", "b"], [1, 2], [1, 2])
+
+
+@pytest.mark.parametrize("n", [4, 7, 12])
+def test_what_leaks_is_measured_from_the_line_of_theil_and_sen(n: int) -> None:
+    rng = np.random.default_rng(n)
+    score, mean = np.round(rng.uniform(0, 10, n)), rng.normal(-2500, 100, n)  # some scores are equal
+    slopes = [
+        (mean[j] - mean[i]) / (score[j] - score[i])
+        for i, j in combinations(range(n), 2)
+        if score[i] != score[j]
+    ]
+    slope = statistics.median(slopes)
+    line = slope * score + statistics.median(mean - slope * score)
+    off = mean - line
+    spread = 1.4826 * statistics.median(np.abs(off - statistics.median(off)))
+    rows = {r.name: r for r in leakage([str(k) for k in range(n)], mean, score)}
+    assert [rows[str(k)].expected for k in range(n)] == pytest.approx(line)
+    assert [rows[str(k)].z for k in range(n)] == pytest.approx(off / spread)
 
 
 def test_grid_order() -> None:

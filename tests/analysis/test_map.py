@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -47,6 +47,20 @@ def test_consecutive_kl_follows_the_run() -> None:
     assert [(r.run, r.step_from, r.step_to) for r in rows] == [("a", 0, 1), ("a", 1, 2)]
     want = kl_pair(m.loglik_KN[1], m.loglik_KN[3], m.text_bytes_N)
     assert (rows[0].kl, rows[0].se) == (want.value, want.se)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_mean_bytes_of_pairs_are_those_of_every_pair(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    K, N = 9, 40
+    L, size = rng.normal(-2000, 50, (K, N)), rng.integers(1, 2000, N)
+    L[rng.random((K, N)) < 0.3] = np.nan
+    L[1] = np.where(np.isfinite(L[0]), L[1], np.nan)
+    L[2, : N // 2], L[3, N // 2 :] = np.nan, np.nan  # no text is common to both
+    m = Map(tuple(Point(f"a@{k}", "a", k) for k in range(K)), L, size, np.ones((K, N), np.int32), {})
+    both = [np.isfinite(a) & np.isfinite(b) for a, b in combinations(L, 2)]
+    B = [size[common].mean() for common in both if common.any()]
+    assert len(B) < len(both) and m.pair_mean_bytes == pytest.approx((min(B), max(B)), rel=1e-12)
 
 
 def test_pairs_by_name() -> None:

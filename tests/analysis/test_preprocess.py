@@ -14,7 +14,7 @@ def run(name: str, steps: list[int]) -> list[Point]:
     return [Point(f"{name}@{s}", name, s) for s in steps]
 
 
-@pytest.mark.parametrize("q", [0.0, 0.02, 0.5, 0.777, 0.999])
+@pytest.mark.parametrize("q", [0.0, 0.02, *np.linspace(0.1, 0.9, 17), 0.777, 0.999])
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_quantile_is_numpys_bit_for_bit(q: float, missing: float) -> None:
     rng = np.random.default_rng(0)
