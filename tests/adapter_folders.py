@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,12 @@ def merged_float64(base: Path, folder: Path | None) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             model = peft.PeftModel.from_pretrained(model, folder).double().merge_and_unload()
     return {name: p.detach().numpy() for name, p in model.named_parameters()}
+
+
+def text_ids(base: Path, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of each text by the tokenizer.json in `base`, with special tokens read as text."""
+    from tokenizers import Tokenizer
+
+    core = Tokenizer.from_file(str(base / "tokenizer.json"))
+    core.encode_special_tokens = True
+    return [core.encode(text).ids for text in texts]

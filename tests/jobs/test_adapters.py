@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adapter_folders import merged_float64, scored_fresh, write_adapter
+from adapter_folders import merged_float64, scored_fresh, text_ids, write_adapter
 from command import start
 from fake_gpu import FakeGpu
 from tiny_models import TEXTS, write_model
@@ -63,14 +63,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def text_ids(base: Path) -> list[list[int]]:
-    from tokenizers import Tokenizer
-
-    core = Tokenizer.from_file(str(base / "tokenizer.json"))
-    core.encode_special_tokens = True
-    return [core.encode(text).ids for text in TEXTS]
-
-
 def adapted(base: Path, folder: Path) -> adapters.Adapted:
     return adapters.Adapted(hash_files(base), hash_files(folder))
 
@@ -94,7 +86,7 @@ def write_job(folder: Path, models: str, scoring: str = "") -> Path:
 def test_every_kind_and_every_step_is_what_a_new_peft_model_gives_in_float64(made: Path) -> None:
     """The steps of a run are swapped into one base; the kinds between them each load their own."""
     scorer = Scorer(TEXTS, "0" * 64, ScoringSettings(device="cpu", layers=(1, 3), tokens=True))
-    ids, seen = text_ids(made / "base"), {}
+    ids, seen = text_ids(made / "base", TEXTS), {}
     for name in ("lora/checkpoint-10", "lora/checkpoint-20", *KINDS, "lora/checkpoint-30"):
         model = scorer._adapted.peft_model if scorer._adapted else None
         result = scored(scorer, made / "base", made / name)
@@ -132,7 +124,7 @@ def test_a_base_is_loaded_once_for_itself_and_all_adapters_of_factors(
 
     monkeypatch.setattr(loading, "load_model", counted)
     scorer = Scorer(TEXTS, "0" * 64, ScoringSettings(device="cpu"))
-    base, ids, loads = made / "base", text_ids(made / "base"), {}
+    base, ids, loads = made / "base", text_ids(made / "base", TEXTS), {}
     with Reading(hash_files(base)) as reading:
         scorer.score(base, "none", reading.hashed.weights, lambda progress: None, reading)
     names = ("lora/checkpoint-10", "rslora", "dora", "lora/checkpoint-30", "resized", "lora/checkpoint-10")
@@ -148,7 +140,7 @@ def test_the_next_adapter_is_read_while_the_last_one_is_scored(made: Path) -> No
     """With a stand-in for the GPU: the same numbers, out of what was read ahead."""
     scorer = Scorer(TEXTS, "0" * 64, ScoringSettings(device="cpu"))
     scorer._prefetch = Prefetch(FakeGpu())
-    base, ids = made / "base", text_ids(made / "base")
+    base, ids = made / "base", text_ids(made / "base", TEXTS)
     folders = [made / "lora" / f"checkpoint-{step}" for step in (10, 20, 30)]
     early = []
     for folder, following in zip(folders, (*folders[1:], None), strict=True):

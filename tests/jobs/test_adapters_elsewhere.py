@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adapter_folders import merged_float64, scored_fresh, write_adapter
+from adapter_folders import merged_float64, scored_fresh, text_ids, write_adapter
 from hub_server import FakeHub
 from pair_in_process import InThisProcess
 from tiny_models import TEXTS, write_model
@@ -61,14 +61,6 @@ def write_job(folder: Path, models: str, texts: list[str] = TEXTS) -> Path:
     return path
 
 
-def text_ids(base: Path) -> list[list[int]]:
-    from tokenizers import Tokenizer
-
-    core = Tokenizer.from_file(str(base / "tokenizer.json"))
-    core.encode_special_tokens = True
-    return [core.encode(text).ids for text in TEXTS]
-
-
 @pytest.mark.slow
 def test_a_base_on_the_hub_is_the_one_of_its_revision_scored_once(
     made: Path,
@@ -101,7 +93,7 @@ def test_a_base_on_the_hub_is_the_one_of_its_revision_scored_once(
         loglik = dict(zip(ws.map().names, np.nan_to_num(ws.map().loglik_KN), strict=True))
         names = [("lora@10", "lora", "checkpoint-10"), ("other", "lora", "checkpoint-20")]
         for name, *folder in names:
-            truth_N = scored_fresh(made / "base", made.joinpath(*folder), text_ids(made / "base"))
+            truth_N = scored_fresh(made / "base", made.joinpath(*folder), text_ids(made / "base", TEXTS))
             np.testing.assert_allclose(loglik[name], truth_N, atol=1e-4)
     capsys.readouterr()
     assert main(["--batch", str(job), "--json"]) == 0
@@ -114,7 +106,7 @@ def _check_exact(made: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -
     """Exact KL of an adapter to its base, and to the next one, is that of merged weights in a float64 loop."""
     monkeypatch.setattr(local, "LocalExecutor", InThisProcess)
     truths = {
-        name: logp(made / "base", folder, text_ids(made / "base"))
+        name: logp(made / "base", folder, text_ids(made / "base", TEXTS))
         for name, folder in (
             ("base", None),
             ("lora@10", made / "lora" / "checkpoint-10"),
@@ -220,7 +212,7 @@ def test_adapters_on_the_hub_are_a_run_with_the_base_that_they_name(
         loglik = dict(zip(ws.map().names, np.nan_to_num(ws.map().loglik_KN), strict=True))
         for step in (10, 20):
             folder = made / "lora" / f"checkpoint-{step}"
-            truth_N = scored_fresh(made / "base", folder, text_ids(made / "base"))
+            truth_N = scored_fresh(made / "base", folder, text_ids(made / "base", TEXTS))
             np.testing.assert_allclose(loglik[f"lora@{step}"], truth_N, atol=1e-4)
     assert main(["--export", str(tmp_path / "out"), str(tmp_path / "ws")]) == 0
     assert (tmp_path / "out" / "weights.csv").read_text().count(

@@ -124,4 +124,6 @@ def test_a_wrong_argument_is_named(name: str, wrong: torch.Tensor) -> None:
 
 
 def test_what_is_good_is_taken() -> None:
-    native.causal_attention(*GOOD.values(), 1.0)
+    out = torch.full_like(GOOD["out"], float("nan"))
+    native.causal_attention(*(GOOD | {"out": out, "value": torch.ones_like(GOOD["value"])}).values(), 1.0)
+    assert torch.equal(out, torch.ones_like(out)), "equal scores of values of 1"

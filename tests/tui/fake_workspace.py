@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
 from kltui.errors import StoreError
@@ -286,3 +288,11 @@ def default_items(all_checkpoints: list[Checkpoint]) -> list[JobItemRow]:
         made.append(JobItemRow(c.name, state, "score", done, 500, done * 240, 120_000, started, ended,
                                0 if state == "queued" else 1, error, hint, {"seconds_score": 9.5}, now))  # fmt: skip
     return made
+
+
+async def fake_embedded(
+    found: Map, method: str, dims: int, *, first: bool
+) -> AsyncIterator[tuple[Picture, bool]]:
+    """Stands in for the process that computes t-SNE and MDS."""
+    await asyncio.sleep(0)
+    yield Picture(method, found.coordinates("pca", dims) * 3), True

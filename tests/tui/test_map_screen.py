@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from fake_workspace import FakeWorkspace
+from fake_workspace import FakeWorkspace, fake_embedded
 from screen_text import lines_of, opened, text_of
 
 from kltui.analysis.embed import Picture
@@ -13,14 +13,6 @@ from kltui.analysis.map import Map
 from kltui.tui.app import KltuiApp
 
 MakeApp = Callable[..., KltuiApp]
-
-
-async def fake_embedded(
-    found: Map, method: str, dims: int, *, first: bool
-) -> AsyncIterator[tuple[Picture, bool]]:
-    """Stands in for the process that computes t-SNE and MDS."""
-    await asyncio.sleep(0)
-    yield Picture(method, found.coordinates("pca", dims) * 3), True
 
 
 async def test_map_walks_zooms_and_hides(make_app: MakeApp, until, monkeypatch) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_workspace import FakeWorkspace, checkpoints
+from fake_workspace import FakeWorkspace, checkpoints, fake_embedded
 from screen_text import lines_of, opened, text_of
 
-from kltui.analysis.embed import Picture
-from kltui.analysis.map import Map
 from kltui.errors import NoWorkspaceError
 from kltui.tui.actions import ACTIONS, SCREENS
 from kltui.tui.app import KltuiApp
@@ -22,14 +19,6 @@ from kltui.tui.ui_state import Memory
 from kltui.tui.widgets.plot import PlotPane
 
 MakeApp = Callable[..., KltuiApp]
-
-
-async def fake_embedded(
-    found: Map, method: str, dims: int, *, first: bool
-) -> AsyncIterator[tuple[Picture, bool]]:
-    """Stands in for the process that computes t-SNE and MDS."""
-    await asyncio.sleep(0)
-    yield Picture(method, found.coordinates("pca", dims) * 3), True
 
 
 async def test_diffusion_shows_exponents_and_the_window_of_a_start(make_app: MakeApp, until) -> None:
