@@ -7,10 +7,11 @@ import re
 from rich.cells import cell_len
 
 CSI = re.compile(r"\x1b\[([\d;]*)([A-DGHm])")
+CONTROLS = {"\b": "D", "\v": "B", "\r": "\r"}  # the same as these sequences
 
 
 class Replay:
-    """Cells as (character, style codes), moved by CUP, CHA, CUU, CUD, CUF, CUB and SGR."""
+    """Cells as (character, style codes), moved by CUP, CHA, CUU, CUD, CUF, CUB, backspace, carriage return and vertical tab; SGR."""
 
     def __init__(self, width: int, height: int) -> None:
         self.cells = [[(" ", "")] * width for _ in range(height)]
@@ -25,6 +26,10 @@ class Replay:
                 pen = sgr(match[1], pen)
             elif match:
                 y, x = moved(y, x, match[1], match[2], len(self.cells[0]))
+            elif data[at] in CONTROLS:
+                how = CONTROLS[data[at]]
+                y, x = (y, 0) if how == "\r" else moved(y, x, "", how, len(self.cells[0]))
+                assert y < len(self.cells), "a vertical tab in the last row would scroll"
             else:
                 assert data[at] != "\x1b"
                 x += self.put(y, x, data[at], pen)

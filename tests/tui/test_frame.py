@@ -244,6 +244,24 @@ def test_a_few_letters_that_change_in_many_places_are_reached_by_short_moves() -
     assert sizes(screen("a"), screen("b"))[1] <= 60 * 16 + 20
 
 
+def test_two_columns_of_a_table_that_scrolls_are_written_one_after_the_other() -> None:
+    """As the tree beside a plot: steps and losses change in every row, the state between them does not."""
+
+    def screen(first: int) -> list[list[tuple[str, Style]]]:
+        steps = range(first, first + 55)
+        return [
+            [
+                (f"{k:<20}", INKS[0]),
+                (f"{'scored':<10}", INKS[1]),
+                (f"{3 + (7 * k) % 10 / 10:.1f}{k}", INKS[0]),
+            ]
+            for k in steps
+        ]
+
+    # a row: the letters of a step and of a loss that differ, and to each a move of a byte down and some back
+    assert sizes(screen(100), screen(211))[1] <= 55 * 15
+
+
 @each_of_sixty
 def test_marks_over_letters_and_wide_characters_stay_together(rng: random.Random) -> None:
     letters = ["a", "e\u0301", "日", " ", "❤\ufe0f", "⣿"]

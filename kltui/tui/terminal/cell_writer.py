@@ -6,14 +6,15 @@ are written before those of the next one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from kltui.tui.terminal.style_codes import PLAIN, StyleTable
 
-FEW_PARTS = 250  # so many are written in two orders, of which the shorter one is taken
+FEW_PARTS = 250  # so many are written in three orders, of which the shortest one is taken
 STYLE, MOVE = 11, 4  # bytes of a change of colour and of a move within a row, about
+APART = 8  # cells between the starts of parts in two columns, at least
 
 Part = tuple[int, int, str]  # the first cell, the one after the last, the style that all are written in
 
@@ -39,9 +40,12 @@ def written(rows: Sequence[Changed], table: StyleTable, width: int) -> str:
     text = writer.text()
     if len(rows) < 3 or sum(len(row.parts) for row in rows) > FEW_PARTS or any(row.odd for row in rows):
         return text
-    writer = _Writer(table, width)
-    writer.by_style(rows)
-    return min(text, writer.text(), key=_size)
+    ways = [text]
+    for down_columns in (False, True):
+        writer = _Writer(table, width)
+        writer.by_style(rows, down_columns)
+        ways.append(writer.text())
+    return min(ways, key=_size)
 
 
 def _size(text: str) -> int:
@@ -85,16 +89,19 @@ class _Writer:
         for group in _groups(parts).values():
             self._parts(row, group, waiting)
 
-    def by_style(self, rows: Sequence[Changed]) -> None:
-        """Writes all parts of one style before those of the next."""
+    def by_style(self, rows: Sequence[Changed], down_columns: bool) -> None:
+        """Writes all parts of one style before those of the next; row by row, or down one column after the other."""
         waiting = [_waiting(row, self._width) for row in rows]
-        groups: dict[str, dict[int, list[Part]]] = {}
+        groups: dict[str, list[tuple[int, Part]]] = {}
         for i, row in enumerate(rows):
             for part in row.parts:
-                groups.setdefault(part[2], {}).setdefault(i, []).append(part)
+                groups.setdefault(part[2], []).append((i, part))
         for group in groups.values():
-            for i, parts in group.items():
-                self._parts(rows[i], parts, waiting[i])
+            if down_columns:
+                column = _columns(part[0] for _, part in group)
+                group.sort(key=lambda placed: column[placed[1][0]])
+            for i, part in group:
+                self._parts(rows[i], (part,), waiting[i])
 
     def _parts(self, row: Changed, parts: Sequence[Part], waiting: bytearray) -> None:
         """Writes some parts of a row; `waiting` is 1 for each cell that is yet to be written, or empty."""
@@ -142,6 +149,16 @@ class _Writer:
         return text
 
 
+def _columns(starts: Iterable[int]) -> dict[int, int]:
+    """{first cell of a part: number of the column that it belongs to}; parts with starts close together form a column."""
+    found: dict[int, int] = {}
+    number, before = -1, -APART
+    for start in sorted(set(starts)):
+        number += start - before >= APART
+        found[start], before = number, start
+    return found
+
+
 def _waiting(row: Changed, width: int) -> bytearray:
     waiting = bytearray(width)
     for start, end, _ in row.parts:
@@ -155,14 +172,34 @@ def _move(y: int, x: int, to_y: int, to_x: int) -> str:
     if y == to_y:
         ways = [f"\x1b[{to_x + 1}G" if to_x else "\x1b[G"]
         if x >= 0:
-            ways.append(_by(to_x - x, "C", "D"))
+            ways.append(_across(x, to_x))
         return min(ways, key=len)
     ways = [f"\x1b[{to_y + 1};{to_x + 1}H" if to_x else f"\x1b[{to_y + 1}H"]
     if y >= 0 and x >= 0:
-        ways.append(_by(to_y - y, "B", "A") + (_by(to_x - x, "C", "D") if x != to_x else ""))
+        down = _down(to_y - y)
+        ways.append(down + _across(x, to_x))
+        if to_y > y:
+            ways.append("\r" + down + _by(to_x, "C", "D"))
+    return min(ways, key=len)
+
+
+def _down(rows: int) -> str:
+    """The shortest sequence that moves so many rows down, or up if negative, in the same column.
+
+    Terminals treat a vertical tab as a line feed, but the driver puts no carriage return before it.
+    """
+    return "\v" * rows if 0 < rows <= 3 else _by(rows, "B", "A")
+
+
+def _across(x: int, to_x: int) -> str:
+    """The shortest sequence from a column to another one in the row."""
+    ways = [_by(to_x - x, "C", "D")]
+    if to_x < x:
+        ways += ["\b" * (x - to_x), "\r" + _by(to_x, "C", "D")]
     return min(ways, key=len)
 
 
 def _by(cells: int, forward: str, back: str) -> str:
+    """The sequence that moves so many cells forward, or back if negative; "" for none."""
     count = abs(cells)
-    return f"\x1b[{count if count > 1 else ''}{forward if cells > 0 else back}"
+    return f"\x1b[{count if count > 1 else ''}{forward if cells > 0 else back}" if count else ""
