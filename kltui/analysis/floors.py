@@ -12,6 +12,7 @@ from kltui.analysis.kl import LN2
 # Bits/byte at l = -2300 nats per text, B = 972, as measured: logits in the dtype, log-softmax in float32, sum in
 # float64; "float16 throughout" sums in float16 too, as the reference does.
 MEASURED = {"float16": 1e-6, "bfloat16": 5e-5, "float16 throughout": 6.6e-4}
+FLOAT32_FLOOR = 1e-9  # of float32, for texts of some hundred bytes, where nothing is known
 BATCH_NATS = 1e-4  # batch composition may move a float32 value by this much per text
 
 

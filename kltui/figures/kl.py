@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui.analysis.floors import FLOAT32_FLOOR
 from kltui.analysis.map import Map
 from kltui.analysis.neighbours import Clustering
 from kltui.analysis.scale import ScaleRow
@@ -36,7 +37,6 @@ NAMED_MAX = 40  # number of rows of a matrix that are named; if there are more, 
 KL_AXIS = "KL, bits/byte"
 ON_BRIGHT = "#202020"  # of marks on the brightest cells, whatever the ground of the figure
 CELLS_ACROSS = 130.0  # width in points of a matrix drawn by its script
-FLOAT32_FLOOR = 1e-9  # rounding of float32 in bits/byte, for texts of some hundred bytes
 
 
 def scale(ctx: Context) -> PaperFigure:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from kltui.analysis import embed
 from kltui.analysis.benchmark import SUSPICIOUS, Leakage, scores_by_task
-from kltui.analysis.floors import coarsest_floor, rounding_floor, storage_dtype
 from kltui.analysis.placement import Drawn, Expected, expected_scores, position, suspected_leakage
 from kltui.analysis.point import Point
 from kltui.analysis.scale import Location, locate
@@ -23,6 +22,7 @@ from kltui.jobs.place import run_job, withdraw, write_job
 from kltui.store import comparable
 from kltui.workspace import subsample
 from kltui.workspace.map_device import nothing_scored
+from kltui.workspace.noise import map_floor
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -160,7 +160,7 @@ def placed(
         known = _on_drawn(ws, whole, rest, name, drawn)
         near = _near_by_drawn(known, rest.names)
         record = _joined_record(ws, whole, rest, _key_on_drawn(ws, drawn, name))
-    floor = _floor(whole, record)
+    floor = map_floor(record, whole.loglik_KN, whole.mean_bytes)
     ellipse = position(known, embed.pca(embed.scaled_coordinates(rest.loglik_KN, rest.text_bytes_N), 2))
     scores = _scores(ws, rest, name)
     types = [p.type or p.name for p in rest.points]
@@ -275,13 +275,3 @@ def _text_notes(whole: Map, known: Drawn, drawn: subsample.TextDraw | None) -> l
     return [
         f"{lacking} texts that some vector lacks are left out of the PCA plot and of the predictions"
     ] * bool(lacking)
-
-
-def _floor(whole: Map, record: Mapping[str, object]) -> float:
-    """KL in bits/byte that rounding alone causes; NaN if unknown."""
-    floor = coarsest_floor(comparable.dtypes_of(record), whole.mean_bytes)
-    if not math.isnan(floor):
-        return floor
-    some = whole.loglik_KN[:64]
-    stored = storage_dtype(some)
-    return rounding_floor(some, whole.mean_bytes, stored) if stored != "float64" else math.nan

@@ -14,7 +14,8 @@ from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
 from kltui.analysis.number_text import aligned, with_error
 from kltui.tui.theme import Theme
 from kltui.tui.views.scale import axis_lines
-from kltui.tui.widgets.matrix_overview import KLKinds, Overview, blocks, found_in
+from kltui.tui.widgets.matrix_overview import Overview, blocks
+from kltui.tui.widgets.matrix_scale import KLScale, scale_of
 from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import HEAT, LIGHT
 
@@ -99,8 +100,8 @@ def test_equal_models_look_like_the_nearest_and_unlike_what_is_undefined(look: T
     kl = np.full((n, n), others)
     kl[2, 8], kl[4, 8], kl[6, 8] = 0.0, math.nan, 0.01
     np.fill_diagonal(kl, 0.0)
-    kinds = found_in(kl)
-    assert kinds == KLKinds((0.01, others), zero=True, undefined=True)
+    scale = scale_of(kl)
+    assert (scale.ends, scale.zero, scale.undefined, scale.noise) == ((0.01, others), True, True, False)
     made = Overview(blocks(kl, list(range(n))), n, n, n)
     rows = [made.line(y, look, (0.01, 2.0), (0, 0, 1, 1), (0, 0)) for y in range(n // 2)]
     zero, undefined, smallest, largest = (rows[y][8] for y in (1, 2, 3, 5))
@@ -121,13 +122,89 @@ async def test_an_undefined_kl_and_one_of_0_are_explained_above_the_matrix(make_
     async with app.run_test(size=(120, 40)) as pilot:
         heat = await shown_matrix(app, pilot, until)
         assert "undefined" not in text_of(app) and "0, log" not in text_of(app)
-        heat.kinds = replace(heat.kinds, zero=True, undefined=True)
+        heat.scale = replace(heat.scale, zero=True, undefined=True)
         app.view.overview.has_undefined = True
         heat.refresh()
         app.view.overview.refresh()
         await pilot.pause()
         assert "0, log" in text_of(app) and "·: undefined" in text_of(app)
         assert "grey: undefined" in text_of(app)
+
+
+def matrix_with(*changed: tuple[int, int, float], n: int = 8) -> np.ndarray:
+    """A matrix of KLs between 0.01 and 1 bits/byte, with some changed."""
+    kl = np.exp(np.random.default_rng(2).uniform(math.log(0.01), 0.0, (n, n)))
+    for i, j, value in changed:
+        kl[i, j] = value
+    kl = np.triu(kl, 1)
+    return kl + kl.T
+
+
+def test_the_colours_of_a_matrix_start_at_the_smallest_kl_above_the_noise_floor() -> None:
+    kl = matrix_with((0, 1, 3e-10), (2, 3, 1e-12), (4, 5, 0.0), (6, 7, 0.002))
+    scale = scale_of(kl, 1e-9)
+    assert scale.ends == (0.002, kl.max()) and scale.noise and scale.zero and math.isnan(scale.largest)
+    assert [scale.place(v) for v in (0.0, 1e-12, 3e-10, 0.002)] == [0.0] * 4
+    assert scale.place(float(kl.max())) == 1.0
+    assert scale.place(math.sqrt(0.002 * kl.max())) == pytest.approx(0.5)
+    said = "".join(text for text, _ in scale.legend(Theme(), ""))
+    assert said.startswith("0, noise, log 0.0020 ")
+    # a copy in 8 bits differs by much more than float32 rounds
+    assert scale_of(matrix_with((0, 1, 2.2e-5)), 1e-9).ends == (2.2e-5, matrix_with((0, 1, 2.2e-5)).max())
+
+
+@pytest.mark.parametrize("far", [1e6, 1e30])
+def test_one_enormous_kl_does_not_take_the_colours_of_the_others(far: float) -> None:
+    """A checkpoint that diverged, far from every other one."""
+    n = 12
+    kl = matrix_with(*((i, n - 1, far * (1 + i)) for i in range(n - 1)), n=n)
+    scale = scale_of(kl, 1e-9)
+    others = kl[: n - 1, : n - 1]
+    assert scale.ends == (others[others > 0].min(), others.max()) and scale.largest == kl.max()
+    assert scale.place(far) == scale.place(float(kl.max())) == 1.0
+    assert "and more, to " in "".join(text for text, _ in scale.legend(Theme(), ""))
+    # no outlier where its colours are needed: half of all pairs, or a range that the others need too
+    assert scale_of(matrix_with((0, 2, far), (1, 2, far), n=3), 1e-9).ends[1] == far
+    wide = np.geomspace(1e-8, 10, 66)
+    assert scale_of(np.diag(wide, 1), 1e-9).ends == (1e-8, 10)
+
+
+def test_one_pair_is_as_bright_as_can_be_and_its_kl_stands_in_words() -> None:
+    for kl, words in (
+        (0.13, "every KL is 0.13"),
+        (0.0, "every KL is 0"),
+        (1e-12, "every KL is below the noise floor of 1.0e-09"),
+        (math.nan, "every KL is undefined"),
+    ):
+        scale = scale_of(np.array([[0.0, kl], [kl, 0.0]]), 1e-9)
+        assert not scale.has_colours and (math.isnan(kl) or scale.place(kl) == 0.0)
+        assert [text for text, _ in scale.legend(Theme(), "")] == [words]
+    two = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.5, 0.5, 0.0]])
+    assert scale_of(two).legend(Theme(), "")[0][0] == "every KL is 0 or 0.50"
+
+
+class Rescored(FakeWorkspace):
+    """Two checkpoints that differ by the rounding of float32 alone."""
+
+    def map(self, *given, **chosen):
+        made = super().map(*given, **chosen)
+        values = made.loglik_KN.copy()
+        values[1] = values[0] + 3e-6 * np.random.default_rng(0).normal(size=values.shape[1])
+        return replace(made, loglik_KN=values, record={**made.record, "dtype": "float32"})
+
+
+async def test_a_kl_below_the_noise_floor_is_said_to_be_so(make_app, until) -> None:
+    app = make_app(Rescored(names=checkpoints((0, 100, 200))[:6]))
+    async with app.run_test(size=(120, 40)) as pilot:
+        heat = await shown_matrix(app, pilot, until)
+        await pilot.press("g", "l")
+        await pilot.pause()
+        assert "below the noise floor of" in text_of(app) and " noise, log" in text_of(app)
+        assert heat.scale.ends[0] > 1e-4
+        assert heat.cells(0, 0, 8)[1][1].bgcolor.number == HEAT[-1]
+        await pilot.press("l")
+        await pilot.pause()
+        assert "below the noise floor" not in text_of(app)
 
 
 def test_the_scale_has_an_axis_whose_labels_stand_below_their_ticks() -> None:

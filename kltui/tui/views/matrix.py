@@ -28,13 +28,12 @@ from kltui.tui.widgets.canvas import (
     width_of,
 )
 from kltui.tui.widgets.matrix_overview import (
-    KLKinds,
     Overview,
     OverviewPane,
     blocks,
-    found_in,
     undefined_hint,
 )
+from kltui.tui.widgets.matrix_scale import KLScale, scale_of, shade
 from kltui.view.palette import HEAT, heat, ink_on
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ class HeatMap(Pane):
         self.kl_KK: Array | None = None
         self.n_chosen = 0  # number of checkpoints to show before sampling
         self.row = self.column = 0
-        self.low, self.high = 0.01, 1.0
-        self.kinds = KLKinds(None, zero=False, undefined=False)
+        self.scale = KLScale(None)
         self.whole = False  # whether the overview of the whole matrix is shown
         self._overview: Overview | None = None
         self._ln_mm: Array | None = None
@@ -79,19 +77,17 @@ class HeatMap(Pane):
         self._cells_for: tuple[Theme, int] | None = None
         self._plain_cells: dict[int, Span] = {}
 
-    def show_matrix(self, found: Map, kl_KK: Array, order: list[int], kinds: KLKinds, ln_mm: Array) -> None:
+    def show_matrix(self, found: Map, kl_KK: Array, order: list[int], scale: KLScale, ln_mm: Array) -> None:
         """Shows the rows and columns `order` of a matrix; the cursor stays on its pair if that is among them.
 
-        `kinds`: of the KLs shown, with their ends; `ln_mm`: means of ln KL over blocks, for the overview.
+        `scale`: of the KLs shown; `ln_mm`: means of ln KL over blocks, for the overview.
         """
         before = self.pair
         self.map, self.kl_KK, self.order = found, kl_KK, order
         self._ln_mm, self._overview = ln_mm, None
         self.__dict__.pop("_tells_apart", None)
         self._plain_cells = {}
-        self.kinds = kinds
-        if kinds.ends is not None:
-            self.low, self.high = kinds.ends
+        self.scale = scale
         names = [found.names[k] for k in order]
         if before is not None and before[0] in names and before[1] in names:
             self.row, self.column = names.index(before[0]), names.index(before[1])
@@ -115,25 +111,12 @@ class HeatMap(Pane):
         look = self.look
         count = counted_of(len(self.order), self.n_chosen)
         said: Span = (f"{count}, {SAID[self.order_name]}  ", look("muted"))
-        if self.kinds.ends is None:
-            return [said, (self._without_scale(), look("faint"))]
-        scale: list[Span] = [(f"{'0, ' * self.kinds.zero}log {figure(self.low, 2)} ", look("faint"))]
-        scale += [
-            (" ", look("text", color)) if look.color else (shade(1 - i / 9), look())
-            for i, color in enumerate(reversed(HEAT))
-        ]
+        if len(self.order) < 2:
+            return [said, ("one alone has no KL", look("faint"))]
         hint = undefined_hint(look) if self.whole else f"{look.glyph('·', '.')}: undefined"
-        scale.append((f" {figure(self.high, 2)}" + f"  {hint}" * self.kinds.undefined, look("faint")))
+        scale = self.scale.legend(look, hint)
         fits = width_of([*self.header_left(), said, *scale]) < self.body_width
         return [said, *scale] if fits else scale
-
-    def _without_scale(self) -> str:
-        """Words in place of the colour scale if no KL is larger than 0."""
-        if len(self.order) < 2:
-            return "one alone has no KL"
-        if not self.kinds.zero:
-            return "every KL is undefined"
-        return "every defined KL is 0" if self.kinds.undefined else "every KL is 0"
 
     @property
     def view_rows(self) -> int:
@@ -241,7 +224,7 @@ class HeatMap(Pane):
             kept = self._overview = Overview(self._ln_mm, count, width, height)
         top, left = self._corner()
         frame = (top, left, min(count, top + self.view_rows), min(count, left + self.view_columns))
-        return kept.line(y, self.look, (self.low, self.high), frame, (self.row, self.column))
+        return kept.line(y, self.look, self.scale.drawn, frame, (self.row, self.column))
 
     def cells(self, at: int, left: int, width: int) -> list[Span]:
         """The visible cells of row number `at`, from column `left` on, each `width` wide."""
@@ -283,20 +266,12 @@ class HeatMap(Pane):
             return _filled(look.glyph("╲", "\\"), cursor, width), look("text" if cursor else "rule")
         if not math.isfinite(value):
             return _filled("?" if cursor else look.glyph("·", "."), cursor, width), look("bad")
-        near = 1 - self.place(value)
+        near = 1 - self.scale.place(value)
         said = figure(value, 2) if width == NUMBERED else ""
         if not look.color:
             return _filled(said or shade(near) * 2, cursor, width), look(bold=cursor)
         color = heat(near)
         return _filled(said, cursor, width), look(INKS[color], color, bold=cursor)
-
-    def place(self, value: float) -> float:
-        """The position of a KL between the smallest positive and the largest, 0 to 1, on a logarithmic scale; 0 for 0."""
-        if value <= 0:
-            return 0.0
-        if self.high <= self.low:
-            return 0.5
-        return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
 
     def _readout(self) -> list[Span]:
         look, pair = self.look, self.pair
@@ -305,6 +280,8 @@ class HeatMap(Pane):
         kl = self.map.pair(*pair)
         said = "itself" if pair[0] == pair[1] else with_error(kl.value, kl.se)
         said += ": too few texts in common" * math.isnan(kl.value)
+        if self.scale.is_noise(kl.value):
+            said += f", below the noise floor of {figure(self.scale.floor, 2)}"
         hint = "   enter goes there" if self.whole else "   enter compares"
         room = self.body_width - width_of(spelled([(f" → {said}", look())], look)) - 5
         if room - len(hint) < min(NAMES_FIRST, sum(map(cell_len, pair))):
@@ -446,11 +423,6 @@ def _filled(text: str, cursor: bool, width: int) -> str:
     return f"[{text}]".center(width)[:width] if cursor else text.center(width)
 
 
-def shade(place: float) -> str:
-    """A character whose darkness corresponds to `place` (0 to 1), for terminals without colour."""
-    return " .:-=+*#%@"[max(0, min(9, int(place * 10)))]
-
-
 class MatrixView(View):
     """The heat map; beside it the nearest checkpoints to the row, and the overview of a large matrix."""
 
@@ -483,15 +455,15 @@ class MatrixView(View):
             whole = await self.kl.map_cache.map()
             rows = await self.kl.reader.compute(lambda: self._chosen(whole))
             found, kept = await self.kl.reader.compute(lambda: self._bounded(whole, rows))
-            order, kinds, ln_mm = await self.kl.reader.compute(lambda: self._arranged(found, kept))
+            order, scale, ln_mm = await self.kl.reader.compute(lambda: self._arranged(found, kept))
         except KltuiError as error:
             self.heat.note = error.in_one_line
             self.heat.refresh()
             return
         self.heat.n_chosen = len(rows)
-        self.heat.show_matrix(found, found.kl(), order, kinds, ln_mm)
+        self.heat.show_matrix(found, found.kl(), order, scale, ln_mm)
         self.overview.display = not self.heat.fits
-        self.overview.has_undefined = kinds.undefined
+        self.overview.has_undefined = scale.undefined
         self.overview.refresh()
         self.near.update_data()
 
@@ -505,13 +477,18 @@ class MatrixView(View):
             self._part = before = whole, drawn, whole.select(drawn)
         return before[2], list(range(len(drawn)))
 
-    def _arranged(self, found: Map, rows: list[int]) -> tuple[list[int], KLKinds, Array]:
-        """(ordered rows, the kinds of KL between them, blocks of the overview)."""
+    def _arranged(self, found: Map, rows: list[int]) -> tuple[list[int], KLScale, Array]:
+        """(ordered rows, the scale of the KLs between them, blocks of the overview)."""
         import numpy as np
+
+        from kltui.analysis.floors import FLOAT32_FLOOR
+        from kltui.workspace.noise import map_floor
 
         kl_KK = found.kl()
         order = self._ordered(found, rows)
-        return order, found_in(kl_KK[np.ix_(order, order)]), blocks(kl_KK, order)
+        floor = map_floor(found.record, found.loglik_KN, found.mean_bytes)
+        scale = scale_of(kl_KK[np.ix_(order, order)], FLOAT32_FLOOR if math.isnan(floor) else floor)
+        return order, scale, blocks(kl_KK, order)
 
     def _ordered(self, found: Map, rows: list[int]) -> list[int]:
         if self.heat.order_name == "cluster" and len(rows) > 2:

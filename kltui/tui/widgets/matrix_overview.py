@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kltui.tui.widgets.canvas import Pane, Span
@@ -23,25 +22,6 @@ MAXIMUM = 320  # blocks along each side, more than a pane can show
 DARKNESS_AND_SIGNS = " .:-=+*#%@\\?_|X"
 DIAGONAL, UNDEFINED, ACROSS, DOWN, CURSOR = range(10, 15)
 Frame = tuple[int, int, int, int]  # first row, first column, end of rows, end of columns (exclusive)
-
-
-@dataclass(frozen=True)
-class KLKinds:
-    """The KLs of a matrix off its diagonal: the smallest and the largest positive one, or None, and whether some are 0 or undefined."""
-
-    ends: tuple[float, float] | None
-    zero: bool
-    undefined: bool
-
-
-def found_in(kl_KK: Array) -> KLKinds:
-    """What kinds of KL a square matrix has off its diagonal."""
-    import numpy as np
-
-    off = ~np.eye(len(kl_KK), dtype=bool)
-    positive = kl_KK[off & np.isfinite(kl_KK) & (kl_KK > 0)]
-    ends = (float(positive.min()), float(positive.max())) if len(positive) else None
-    return KLKinds(ends, bool((kl_KK == 0)[off].any()), bool(np.isnan(kl_KK)[off].any()))
 
 
 def blocks(kl_KK: Array, order: list[int], maximum: int = MAXIMUM) -> Array:
@@ -139,7 +119,7 @@ class Overview:
         at = np.arange(self.side) * len(self.ln_mm) // self.side
         ln = self.ln_mm[np.ix_(at, at)]
         low, high = np.log(ends[0]), np.log(ends[1])
-        near = (high - ln) / (high - low) if high > low else np.full_like(ln, 0.5)
+        near = (high - ln) / (high - low) if high > low else np.ones_like(ln)
         near = np.where(np.isneginf(ln), 1.0, near)
         inks = np.array(HEAT) if look.color else np.arange(DIAGONAL)
         with np.errstate(invalid="ignore"):

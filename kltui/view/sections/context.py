@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
+from kltui.analysis.floors import noise_floor, storage_dtype
 from kltui.analysis.point import Point, grid_of, label_of, line_label, numbered, trajectory_of
 from kltui.analysis.products import blocks
 from kltui.analysis.trajectory import saved_steps
@@ -25,6 +25,7 @@ from kltui.view.off_map import off_map
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
 from kltui.workspace.map_device import gram_on
+from kltui.workspace.noise import LOOKED_AT, map_floor
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
@@ -41,7 +42,6 @@ PERPLEXITY = 30
 SECONDS_BETWEEN = 2.0
 LEAVES = 100  # maximum models of a tree
 _ROUNDING = 1e-9  # relative error of KLs that are computed by products of all pairs
-_LOOKED_AT = 64  # vectors by whose values the stored precision is determined
 
 
 def silent(_message: str) -> None:
@@ -370,14 +370,12 @@ class Context:
     @cached_property
     def floor(self) -> float:
         """KL in bits/byte below which rounding dominates: of the dtype or, if unknown, of the stored values; NaN if unknown."""
-        if not self.dtype and self._stored_as in ("float16", "float32"):
-            return rounding_floor(self.raw.loglik_KN[:_LOOKED_AT], self.raw.mean_bytes, self._stored_as)
-        return noise_floor(self.dtype, self.raw.mean_bytes)
+        return map_floor(self.raw.record, self.raw.loglik_KN, self.raw.mean_bytes)
 
     @cached_property
     def _stored_as(self) -> str:
         """The narrowest dtype that represents the values exactly, for vectors whose dtype is unknown."""
-        return storage_dtype(self.raw.loglik_KN[:_LOOKED_AT])
+        return storage_dtype(self.raw.loglik_KN[:LOOKED_AT])
 
     @property
     def basis(self) -> str:
