@@ -65,6 +65,26 @@ def loss_of(found: Map, row: int) -> str:
     return number_text.with_error(*loss, 4)
 
 
+def noise_floor_of(found: Map) -> float:
+    """The noise floor of a map in bits/byte; if it is not known, that of float32."""
+    from kltui.analysis.floors import FLOAT32_FLOOR
+    from kltui.workspace.noise import map_floor
+
+    floor = map_floor(found.record, found.loglik_KN, found.mean_bytes)
+    return FLOAT32_FLOOR if math.isnan(floor) else floor
+
+
+def position(found: Map, kl: float) -> str:
+    """The position of a KL in bits/byte of a map among the published settings, or that it is below the noise floor."""
+    from kltui.analysis.scale import locate
+
+    floor = noise_floor_of(found)
+    if kl < floor:
+        return f"below the noise floor of {number_text.figure(floor, 2)}: rounding alone may cause it"
+    place = locate(kl)
+    return among_published(place.below, place.above)
+
+
 def among_published(below: str, above: str) -> str:
     """The position of a KL among the published settings; `below` is the next lower one ("": none), `above` the next higher one.
 

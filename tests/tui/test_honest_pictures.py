@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from screen_text import text_of
 
 from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
 from kltui.analysis.number_text import aligned, with_error
+from kltui.analysis.scale import ScaleRow
 from kltui.tui.theme import Theme
-from kltui.tui.views.scale import axis_lines
+from kltui.tui.views.scale import ScaleTable, axis_lines, strip
 from kltui.tui.widgets.matrix_overview import Overview, blocks
-from kltui.tui.widgets.matrix_scale import KLScale, scale_of
+from kltui.tui.widgets.matrix_scale import scale_of
 from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import HEAT, LIGHT
 
@@ -205,6 +207,42 @@ async def test_a_kl_below_the_noise_floor_is_said_to_be_so(make_app, until) -> N
         await pilot.press("l")
         await pilot.pause()
         assert "below the noise floor" not in text_of(app)
+
+
+async def test_compare_and_scale_say_that_a_kl_is_below_the_noise_floor(make_app, until) -> None:
+    made = Rescored(names=checkpoints((0, 100, 200))[:6])
+    app = make_app(made)
+    async with app.run_test(size=(160, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = [c.name for c in made.all[:2]]
+        await pilot.press("7")
+        await until(pilot, lambda: "rounding alone may cause it" in text_of(app))
+        await pilot.press("9")
+        await until(pilot, lambda: "Below the noise floor" in text_of(app))
+
+
+def test_noise_does_not_extend_the_scale_and_what_is_smaller_has_an_arrow() -> None:
+    table = ScaleTable()
+    row = partial(ScaleRow, published=math.nan, note="")
+    values = {
+        "near": (1e-12, 1e-12, 1e-11, 1e-11, 1e-10),
+        "equal": (0.0,) * 5,
+        "far": (0.1, 0.2, 0.3, 0.4, 9.0),
+    }
+    table.rows = [
+        row(name, low=v[0], q25=v[1], median=v[2], q75=v[3], high=v[4], n=5) for name, v in values.items()
+    ]
+    table.floor = 1e-9
+    span = table._span()
+    assert span == pytest.approx((-1.05, math.log10(9) + 0.05))
+    near, equal, far = (strip(r, span, 21) for r in table.rows)
+    assert near.strip() == equal.strip() == "◂" and near[0] == equal[0] == "◂"
+    assert far[0] != "◂" and "┃" in far and far.rstrip()[-1] == "─"
+    # a range that begins at noise and ends within
+    wide = replace(table.rows[2], low=1e-12)
+    assert strip(wide, span, 21)[0] == "◂" and strip(wide, span, 21, ascii_only=True)[0] == "<"
+    table.floor = 0.0
+    assert table._span()[0] < -12
 
 
 def test_the_scale_has_an_axis_whose_labels_stand_below_their_ticks() -> None:

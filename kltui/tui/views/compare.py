@@ -19,7 +19,7 @@ from kltui.store.pair_values import CONDITIONAL
 from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
 from kltui.tui.compared import TextComparison
 from kltui.tui.dialogs import jobs_start
-from kltui.tui.number_format import among_published, briefly, mean_gap, mean_of, with_error
+from kltui.tui.number_format import briefly, mean_gap, mean_of, position, with_error
 from kltui.tui.off_map import marks_off_map
 from kltui.tui.views.base import WIDE, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
@@ -261,14 +261,11 @@ class CompareView(View):
         ]
         if found is None or self.found is None:
             return lines
-        from kltui.analysis.scale import locate
-
         kl = found.kl
         if not kl.value > 0:
             return [*lines, [(self.texts.note, look("warning"))]]
-        place = locate(kl.value)
         lines.append([("KL ", look("muted")), (with_error(kl.value, kl.se), look("text", bold=True))])
-        lines.append([(among_published(place.below, place.above), look("muted"))])
+        lines.append([(position(self.found, kl.value), look("muted"))])
         lines += self._exact_line()
         half = found.texts_for_share(0.5)
         dropped = f", {kl.n_dropped} left out, B {kl.mean_bytes:.1f} bytes" if kl.n_dropped else ""

@@ -13,7 +13,7 @@ from textual import events
 from kltui.analysis.number_text import aligned, figure
 from kltui.errors import KltuiError
 from kltui.sanitize import in_ascii, safe_text, short_name
-from kltui.tui.number_format import briefly, with_error
+from kltui.tui.number_format import briefly, noise_floor_of, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import (
@@ -481,13 +481,9 @@ class MatrixView(View):
         """(ordered rows, the scale of the KLs between them, blocks of the overview)."""
         import numpy as np
 
-        from kltui.analysis.floors import FLOAT32_FLOOR
-        from kltui.workspace.noise import map_floor
-
         kl_KK = found.kl()
         order = self._ordered(found, rows)
-        floor = map_floor(found.record, found.loglik_KN, found.mean_bytes)
-        scale = scale_of(kl_KK[np.ix_(order, order)], FLOAT32_FLOOR if math.isnan(floor) else floor)
+        scale = scale_of(kl_KK[np.ix_(order, order)], noise_floor_of(found))
         return order, scale, blocks(kl_KK, order)
 
     def _ordered(self, found: Map, rows: list[int]) -> list[int]:

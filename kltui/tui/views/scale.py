@@ -12,7 +12,7 @@ from textual.strip import Strip
 from kltui.analysis.number_text import aligned, figure, spread
 from kltui.errors import KltuiError
 from kltui.sanitize import short_name
-from kltui.tui.number_format import briefly, with_error
+from kltui.tui.number_format import briefly, noise_floor_of, with_error
 from kltui.tui.off_map import marks_off_map
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
@@ -55,6 +55,7 @@ class ScaleTable(Table):
         self._said: list[tuple[str, str]] = []  # median, and quartiles in brackets
         self._published: list[str] = []
         self.note = ""
+        self.floor = 0.0  # noise floor, bits/byte
 
     def header_right(self) -> list[Span]:
         """The meaning of the signs."""
@@ -63,7 +64,11 @@ class ScaleTable(Table):
             return []
         roomy = self.body_width >= WITH_RANGE
         dot, line, box = look.glyph("◆", "o"), look.glyph("─", "-"), look.glyph("━", "=")
+        start, below = 10 ** self._span()[0], look.glyph("◂", "<")
+        is_beyond = any(r.n and r.low < start for r in self.rows)
+        beyond = [(below, look("accent")), (" smaller   " if roomy else " less  ", look("muted"))]
         return [
+            *(beyond if is_beyond else []),
             (dot, look("warning")),
             (" published   ", look("muted")),
             (f"{line}{box}{look.glyph('┃', '|')}{box}{line}", look("accent")),
@@ -130,7 +135,9 @@ class ScaleTable(Table):
         return (head, "accent"), (dot, "warning"), (tail, "accent")
 
     def _span(self) -> tuple[float, float]:
-        values = [v for r in self.rows for v in (r.published, r.low, r.high) if math.isfinite(v) and v > 0]
+        """The decimal logarithms of the ends of the axis; what is below the noise floor does not extend it."""
+        known = [v for r in self.rows for v in (r.published, r.low, r.high) if math.isfinite(v) and v > 0]
+        values = [v for v in known if v >= self.floor] or known
         return math.log10(min(values)) - 0.05, math.log10(max(values)) + 0.05
 
     def moved(self) -> None:
@@ -163,14 +170,17 @@ def axis_lines(span: tuple[float, float], width: int, *, ascii_only: bool = Fals
 
 
 def strip(row: ScaleRow, span: tuple[float, float], width: int, *, ascii_only: bool = False) -> str:
-    """Range, quartiles, median and published median of a row as characters on a logarithmic line."""
+    """Range, quartiles, median and published median of a row as characters on a logarithmic line.
+
+    A range that begins before the line has an arrow in its first cell, and so has a median that lies there.
+    """
     if width < 1:
         return ""
-    line, box, middle, dot = "-=|o" if ascii_only else "─━┃◆"
+    line, box, middle, dot, below = "-=|o<" if ascii_only else "─━┃◆◂"
     cells = [" "] * width
 
     def at(value: float) -> int:
-        share = (math.log10(max(value, 1e-12)) - span[0]) / (span[1] - span[0])
+        share = (math.log10(value) - span[0]) / (span[1] - span[0]) if value > 0 else 0.0
         return max(0, min(width - 1, round(share * (width - 1))))
 
     if row.n:
@@ -178,6 +188,8 @@ def strip(row: ScaleRow, span: tuple[float, float], width: int, *, ascii_only: b
             for i in range(at(low), at(high) + 1):
                 cells[i] = sign
         cells[at(row.median)] = middle
+        if row.low < 10 ** span[0]:
+            cells[0] = below
     if math.isfinite(row.published):
         cells[at(row.published)] = dot
     return "".join(cells)
@@ -262,11 +274,13 @@ class ScaleView(View):
             asks = basis.separate or basis.saved
             apart = await self.kl.reader.draw(lambda ws: prepared_apart(ws, basis)) if asks else None
             rows = apart.rows if apart else await self.kl.map_cache.ask("scale", found.scale)
+            floor = await self.kl.reader.compute(lambda: noise_floor_of(found))
         except KltuiError as error:
             self.map, self.table.rows, self.table.note = None, [], error.in_one_line
         else:
             # Set together with the rows, whose pairs must be names on this map.
             self.map, self.apart = found, apart
+            self.table.floor = floor
             self.table.show_rows(rows)
         self.update_data()
         self.cursor_moved()
@@ -321,11 +335,13 @@ class ScaleView(View):
             said = wrapped(f"A and B {why}.", max(10, width))
             return [*([(part, look("warning"))] for part in said), [], *rule]
         found = locate(kl.value, self.table.rows)
+        noise = "Below the noise floor: rounding alone may cause it." if kl.value < self.table.floor else ""
         lines: list[list[Span]] = [
             [("A  ", look("accent", bold=True)), (short_name(chosen.a, width - 3), look("text"))],
             [("B  ", look("accent", bold=True)), (short_name(chosen.b, width - 3), look("text"))],
             [],
             [(with_error(kl.value, kl.se), look("text", bold=True))],
+            *([(part, look("warning"))] for part in wrapped(noise, max(10, width)) if noise),
             [("above  ", look("muted")), (found.below or "nothing published", look("text"))],
             [("below  ", look("muted")), (found.above or "nothing published", look("text"))],
         ]
