@@ -57,6 +57,15 @@ def mean_gap(found: Map, a: int, b: int) -> str:
     return f"{higher} higher by {briefly(abs(gap) * LN2, se * LN2)}" if gap == gap and gap else ""
 
 
+def means_said(found: Map, a: int, b: int, width: int) -> str:
+    """The mean log-likelihoods of two rows and their difference, or the difference alone if both do not fit in `width`."""
+    mean_a, mean_b = (number_text.fixed(mean_of(found, row), 1) for row in (a, b))
+    means = f"mean A {mean_a}, B {mean_b} nats/text"
+    gap = mean_gap(found, a, b)
+    both = f"{means}; {gap}" if gap else means
+    return both if len(both) <= width or not gap else f"mean: {gap} nats/text"
+
+
 def loss_of(found: Map, row: int) -> str:
     """The loss of one vector in bits/byte with its standard error, without the unit."""
     from kltui.analysis.loss import bits_per_byte

@@ -51,6 +51,9 @@ class Scene:
         return np.column_stack([x, Axis.forward(self.xy_n2[:, 1], self.y_scale)])
 
 
+FLAT = 0.02  # length of an axis without spread, relative to the other in the same unit
+
+
 @dataclass(frozen=True)
 class Window:
     """The part of a scene that is shown: a horizontal and a vertical axis, on their own scales."""
@@ -112,10 +115,18 @@ def fit_window(scene: Scene, margin: float = 0.04) -> Window:
         x, y = x[finite], y[finite]
     if not len(x):
         x = y = np.array([0.0, 1.0])
-    return Window(
-        _with_margin(fit_axis(x, scene.x_scale, None), margin),
-        _with_margin(fit_axis(y, scene.y_scale, None), margin),
-    )
+    across, up = fit_axis(x, scene.x_scale, None), fit_axis(y, scene.y_scale, None)
+    if scene.equal:
+        across, up = _short_if_flat(across, x, up, y), _short_if_flat(up, y, across, x)
+    return Window(_with_margin(across, margin), _with_margin(up, margin))
+
+
+def _short_if_flat(axis: Axis, values: Floats, other: Axis, of_other: Floats) -> Axis:
+    """The axis, much shorter than the other in the same unit if all its values are the same and those of the other are not."""
+    if np.ptp(values) > 0 or not np.ptp(of_other) > 0:
+        return axis
+    middle, half = (axis.low + axis.high) / 2, FLAT * other.span / 2
+    return replace(axis, low=middle - half, high=middle + half)
 
 
 def _with_margin(axis: Axis, margin: float) -> Axis:

@@ -96,6 +96,16 @@ def test_empty_and_flat_scenes_have_a_window() -> None:
     assert sum(c != " " for line in draw(flat, fit_window(flat), 10, 4, "dots").lines() for c in line) == 1
 
 
+@pytest.mark.parametrize("far", [1e-6, 0.3, 50.0])
+def test_two_points_are_apart_in_equal_units_however_near_they_are(far: float) -> None:
+    for xy in ([[-far, 0.0], [far, 0.0]], [[0.0, far], [0.0, -far]]):
+        scene = Scene(np.array(xy), np.zeros(2, dtype=np.int16), np.empty((0, 2), dtype=np.int64), equal=True)
+        window = fit_window(scene)
+        spans = sorted((window.x.span, window.y.span))
+        assert spans[0] < 0.1 * far and spans[1] == pytest.approx(2.16 * far)
+        assert window.x.low + window.x.high == window.y.low + window.y.high == 0.0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(72, 19), (111, 8), (20, 50), (3, 2)])
 def test_equal_units_are_equally_long_to_the_eye_however_zoomed(kind: Kind, size: tuple[int, int]) -> None:

@@ -12,7 +12,7 @@ from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import text_of
 
 from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
-from kltui.analysis.number_text import aligned, with_error
+from kltui.analysis.number_text import aligned, figure, with_error
 from kltui.analysis.scale import ScaleRow
 from kltui.tui.theme import Theme
 from kltui.tui.views.scale import ScaleTable, axis_lines, strip
@@ -145,14 +145,14 @@ def matrix_with(*changed: tuple[int, int, float], n: int = 8) -> np.ndarray:
 def test_the_colours_of_a_matrix_start_at_the_smallest_kl_above_the_noise_floor() -> None:
     kl = matrix_with((0, 1, 3e-10), (2, 3, 1e-12), (4, 5, 0.0), (6, 7, 0.002))
     scale = scale_of(kl, 1e-9)
-    assert scale.ends == (0.002, kl.max()) and scale.noise and scale.zero and math.isnan(scale.largest)
+    assert scale.ends == (0.002, kl.max()) and scale.noise and scale.zero
     assert [scale.place(v) for v in (0.0, 1e-12, 3e-10, 0.002)] == [0.0] * 4
     assert scale.place(float(kl.max())) == 1.0
     assert scale.place(math.sqrt(0.002 * kl.max())) == pytest.approx(0.5)
     said = "".join(text for text, _ in scale.legend(Theme(), ""))
     assert said.startswith("0, noise, log 0.0020 ")
     # a copy in 8 bits differs by much more than float32 rounds
-    assert scale_of(matrix_with((0, 1, 2.2e-5)), 1e-9).ends == (2.2e-5, matrix_with((0, 1, 2.2e-5)).max())
+    assert scale_of(np.diag([2.2e-5, *np.geomspace(1e-3, 10, 20)], 1), 1e-9).ends == (2.2e-5, 10)
 
 
 @pytest.mark.parametrize("far", [1e6, 1e30])
@@ -164,9 +164,14 @@ def test_one_enormous_kl_does_not_take_the_colours_of_the_others(far: float) -> 
     others = kl[: n - 1, : n - 1]
     assert scale.ends == (others[others > 0].min(), others.max()) and scale.largest == kl.max()
     assert scale.place(far) == scale.place(float(kl.max())) == 1.0
-    assert "and more, to " in "".join(text for text, _ in scale.legend(Theme(), ""))
+    said = "".join(text for text, _ in scale.legend(Theme(), ""))
+    assert said.endswith(f" {figure(others.max(), 2)} to {figure(kl.max(), 2)}")
     # no outlier where its colours are needed: half of all pairs, or a range that the others need too
     assert scale_of(matrix_with((0, 2, far), (1, 2, far), n=3), 1e-9).ends[1] == far
+    # the same at the other end: near copies
+    near = scale_of(matrix_with((0, 1, 1e-8), (2, 3, 3e-8), n=n), 1e-9)
+    assert near.ends[0] >= 0.01 and near.smallest == 1e-8 and near.place(1e-8) == 0.0
+    assert "".join(text for text, _ in near.legend(Theme(), "")).startswith("log 1.0e-08 to 0.01")
     wide = np.geomspace(1e-8, 10, 66)
     assert scale_of(np.diag(wide, 1), 1e-9).ends == (1e-8, 10)
 

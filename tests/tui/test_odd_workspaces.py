@@ -14,12 +14,13 @@ from rich.cells import cell_len
 from screen_text import lines_of, text_of
 
 from kltui.analysis.curves import seed_family
-from kltui.analysis.embed import METHODS, picture
+from kltui.analysis.embed import METHODS, Picture, picture
 from kltui.analysis.map import Map
 from kltui.analysis.number_text import with_error
 from kltui.analysis.point import Point
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.app import KltuiApp
+from kltui.tui.views import map_text
 from kltui.tui.views.matrix import NUMBERED
 from kltui.view import curve_panels
 from kltui.view.axis import Axis
@@ -113,6 +114,32 @@ def test_equal_vectors_are_one_point_and_not_a_picture_of_rounding(K: int) -> No
     barely[0, 0] += 1e-6  # as small a difference as float32 has
     made = picture(barely, text_bytes, "pca", 2)
     assert made.xyz_Kd.any() and made.axis_share[0] > 0.99
+
+
+async def test_checkpoints_with_the_weights_of_another_step_are_counted_beside_the_map(
+    make_app: MakeApp, until
+) -> None:
+    app = make_app(OddWorkspace(5, 60, same))
+    async with app.run_test(size=(160, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.picture is not None)
+        said = " ".join(text for line in map_text.facts(app.view.plot, 60, None) for text, _ in line)
+        assert "with the weights of another step not drawn" in said
+
+
+@pytest.mark.parametrize(
+    ("n", "words"), [(200, ["perplexity 30"]), (31, ["perplexity 30, high for 31 points: far ones"])]
+)
+def test_the_perplexity_is_said_and_whether_it_is_high_for_so_few_points(n: int, words: list[str]) -> None:
+    made = Picture("tsne", np.zeros((n, 2)), perplexity=30.0, perplexity_asked=30.0)
+    assert [
+        said[: len(word)] for said, word in zip(map_text._perplexity_said(made), words, strict=True)
+    ] == words
+    assert made.words() == []
+    lowered = replace(made, perplexity=10.0)
+    assert map_text._perplexity_said(lowered) == [] and lowered.words() == ["perplexity 10 of 30"]
+    assert map_text._perplexity_said(Picture("pca", np.zeros((n, 2)))) == []
 
 
 # -- matrix ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from kltui.analysis.point import label_of
 from kltui.tui.app import KltuiApp
 from kltui.tui.data import Snapshot
 from kltui.tui.dialogs.forms import Form
-from kltui.tui.number_format import among_published, mean_gap
+from kltui.tui.number_format import among_published, mean_gap, means_said
 from kltui.tui.theme import Theme
 from kltui.tui.views import map_text
 from kltui.tui.views.compare import CompareView, flowed
@@ -476,6 +476,12 @@ def test_the_gap_between_two_models_has_its_error_text_by_text() -> None:
     said = number_text.with_error(gap_N.mean(), gap_N.std(ddof=1) / np.sqrt(50))
     assert mean_gap(found, 3, 9) == f"B higher by {said}" and mean_gap(found, 9, 3) == f"A higher by {said}"
     assert mean_gap(found, 3, 3) == ""
+    whole = means_said(found, 3, 9, 100)
+    assert whole.startswith("mean A -") and whole.endswith(f" nats/text; B higher by {said}")
+    assert means_said(found, 3, 9, len(whole)) == whole
+    # a number is never cut
+    assert means_said(found, 3, 9, len(whole) - 1) == f"mean: B higher by {said} nats/text"
+    assert means_said(found, 3, 3, 10).endswith("nats/text")
 
 
 async def test_what_compare_says_of_a_pair_is_not_cut(make_app: MakeApp, until) -> None:

@@ -19,7 +19,7 @@ from kltui.store.pair_values import CONDITIONAL
 from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
 from kltui.tui.compared import TextComparison
 from kltui.tui.dialogs import jobs_start
-from kltui.tui.number_format import briefly, mean_gap, mean_of, position, with_error
+from kltui.tui.number_format import briefly, means_said, position, with_error
 from kltui.tui.off_map import marks_off_map
 from kltui.tui.views.base import WIDE, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
@@ -272,12 +272,8 @@ class CompareView(View):
         lines.append([(f"half of it lies in {half} of {kl.n_texts} texts{dropped}", look("muted"))])
         rows = self.found.rows_of((chosen.a, chosen.b))
         if len(rows) == 2:  # else the map has been read again without one of them
-            mean_a, mean_b = (mean_of(self.found, row) for row in rows)
-            gap = mean_gap(self.found, *rows)
-            said_of_gap = f"; {gap}" if gap else ""
-            lines.append(
-                [(f"mean A {fixed(mean_a, 1)}, B {fixed(mean_b, 1)} nats/text{said_of_gap}", look("muted"))]
-            )
+            room = width - look.ascii_only  # ± takes two letters there
+            lines.append([(means_said(self.found, rows[0], rows[1], room), look("muted"))])
         if found.domains:
             said = [f"  {safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5]]
             while len(said) > 1 and cell_len("domains" + "".join(said)) > width:

@@ -13,11 +13,12 @@ from kltui.store.comparable import standing_note
 from kltui.tui.data import label_of_row
 from kltui.tui.number_format import briefly
 from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, UNSCORED, VARIANT
-from kltui.tui.views.map_plot import UNIT, MapPlot
+from kltui.tui.views.map_plot import SHARE, UNIT, MapPlot
 from kltui.tui.widgets.canvas import Span, fitted, fitted_name, wrapped
 from kltui.tui.widgets.run_tree import counted
 
 if TYPE_CHECKING:
+    from kltui.analysis.embed import Picture
     from kltui.analysis.kl import KL
     from kltui.analysis.shape import AgainstNull
 
@@ -141,18 +142,28 @@ def facts(plot: MapPlot, width: int, shape: AgainstNull | None) -> Lines:
     if plot.map is None or plot.picture is None:
         return []
     look = plot.look
-    said = [f"{plot.method_said}: {plot.counted()}", *plot.picture.words(), *_errors_said(plot)]
+    said = [f"{plot.method_said}: {plot.counted()}", *plot.picture.words(), *_perplexity_said(plot.picture)]
+    said += _errors_said(plot)
     lines = [[(part, look("muted"))] for text in said for part in wrapped(text, max(8, width))]
     return (
         lines + _descent(plot) + _left_out(plot, width) + _standing(plot, width) + _against_null(plot, shape)
     )
 
 
+def _perplexity_said(picture: Picture) -> list[str]:
+    """The perplexity of t-SNE, and whether nearly every point counts as a neighbour with it; [] if the title says it."""
+    used, n = picture.perplexity, len(picture.xyz_Kd)
+    if not used >= picture.perplexity_asked:
+        return []
+    few = f", high for {n} points: far ones count as neighbours too" if 2 * used > n else ""
+    return [f"perplexity {used:g}{few}"]
+
+
 def _errors_said(plot: MapPlot) -> list[str]:
     if plot.errors and plot.n_ellipses:
-        what = "one standard error" if plot.errors == 1 else "95% of where a point may lie"
+        what = "one standard error, 39%" if plot.errors == 1 else f"{SHARE:.0%}"
         return [
-            f"ellipses: {what}; texts are the sample",
+            f"ellipses: {what} of where a point may lie; texts are the sample",
             f"largest half axis {figure(plot.largest_error, 2)} {UNIT}",
         ]
     return ["E draws errors"] if plot.drawn_method == "pca" else []
@@ -175,11 +186,15 @@ def _descent(plot: MapPlot) -> Lines:
 
 
 def _left_out(plot: MapPlot, width: int) -> Lines:
-    """The vectors left out of the map, with reasons."""
+    """The vectors left out of the map, with reasons, and the number of those left out of their runs."""
     look, lines = plot.look, list[list[Span]]()
     for name, why in plot.left_out.items():
         lines.append([(fitted(f"left out: {safe_text(name)}", width), look("warning"))])
         lines.append([(fitted(f"  {why}", width), look("muted"))])
+    repeats = plot.map.repeats.left_out if plot.map is not None else ()
+    if repeats:
+        said = f"{counted(len(repeats), 'checkpoint')} with the weights of another step not drawn"
+        lines += [[(part, look("muted"))] for part in wrapped(said, max(8, width))]
     return lines
 
 

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 WIDE = 1e4  # ratio of the ends above which outliers are looked for
-FENCE = 3.0  # quartile distances of ln KL above the third quartile from which a KL is far out (Tukey 1977, section 2E)
+FENCE = (
+    3.0  # quartile distances of ln KL beyond a quartile from which a KL is far out (Tukey 1977, section 2E)
+)
 
 
 @dataclass(frozen=True)
 class KLScale:
     """The KLs of a matrix off its diagonal, in bits/byte: the ends of the colours, and what is beyond them.
 
-    `ends`: the smallest KL not below the noise floor, which is the brightest, and the largest that is not far out; None if
-    no KL is above the floor. `zero`, `undefined`: whether some are 0 or undefined; `noise`: whether some are positive and
-    below `floor`. `largest`: the largest KL if it is beyond the ends, otherwise NaN.
+    `ends`: the smallest KL not below the noise floor, which is the brightest, and the largest, both without those far out
+    that would take most of the colours; None if no KL is above the floor. `zero`, `undefined`: whether some are 0 or
+    undefined; `noise`: whether some are positive and below `floor`. `smallest`, `largest`: the KLs of all above the floor.
     """
 
     ends: tuple[float, float] | None
@@ -37,6 +39,7 @@ class KLScale:
     undefined: bool = False
     noise: bool = False
     floor: float = 0.0
+    smallest: float = math.nan
     largest: float = math.nan
 
     @property
@@ -71,9 +74,14 @@ class KLScale:
             (" ", look("text", color)) if look.color else (shade(1 - i / 9), look())
             for i, color in enumerate(reversed(HEAT))
         ]
-        said = "".join(f"{word}, " for word in below) + f"log {figure(low, 2)} "
-        beyond = "" if math.isnan(self.largest) else f" and more, to {figure(self.largest, 2)}"
-        return [(said, look("faint")), *inks, (f" {figure(high, 2)}{beyond}{after}", look("faint"))]
+        said = "".join(f"{word}, " for word in below)
+        first = "" if self.smallest >= low else f"{figure(self.smallest, 2)} to "
+        last = "" if self.largest <= high else f" to {figure(self.largest, 2)}"
+        return [
+            (f"{said}log {first}{figure(low, 2)} ", look("faint")),
+            *inks,
+            (f" {figure(high, 2)}{last}{after}", look("faint")),
+        ]
 
     def _in_words(self, below: list[str]) -> str:
         """Words in place of the colours, where all KLs have the same."""
@@ -98,23 +106,26 @@ def scale_of(kl_KK: Array, floor: float = 0.0) -> KLScale:
     noise = len(clear) < len(positive)
     if not len(clear):
         return KLScale(None, zero, undefined, noise, floor)
-    low, high = float(clear.min()), float(clear.max())
-    within = _within_fence(clear, low, high)
-    return KLScale((low, within), zero, undefined, noise, floor, high if within < high else math.nan)
+    ends = float(clear.min()), float(clear.max())
+    return KLScale(_within_fences(clear, *ends), zero, undefined, noise, floor, *ends)
 
 
-def _within_fence(clear: Array, low: float, high: float) -> float:
-    """The largest KL, without those that are far out if these would take more than half of the colours."""
+def _within_fences(clear: Array, low: float, high: float) -> tuple[float, float]:
+    """The ends of these KLs; at either end without those far out, if these would take more than half of the colours."""
     import numpy as np
 
     if high <= WIDE * low:
-        return high
-    first, third = np.quantile(np.log(clear), (0.25, 0.75))
-    fence = float(third + FENCE * (third - first))
-    within = clear[np.log(clear) <= fence]
-    end = float(within.max())
-    takes_half = math.log(high) - math.log(end) > 0.5 * (math.log(high) - math.log(low))
-    return end if takes_half and end > low else high
+        return low, high
+    ln = np.log(clear)
+    first, third = np.quantile(ln, (0.25, 0.75))
+    reach = FENCE * (third - first)
+    within = clear[(ln >= first - reach) & (ln <= third + reach)]
+    ends, half = (float(within.min()), float(within.max())), 0.5 * math.log(high / low)
+    found = (
+        ends[0] if math.log(ends[0] / low) > half else low,
+        ends[1] if math.log(high / ends[1]) > half else high,
+    )
+    return found if found[0] < found[1] else (low, high)
 
 
 def shade(place: float) -> str:
