@@ -20,7 +20,7 @@ from kltui.analysis.number_text import with_error
 from kltui.tui.app import KltuiApp
 from kltui.tui.export import rows_of, write_csv
 from kltui.tui.ui_state import Memory
-from kltui.tui.widgets.curve_panel import CurvePanel
+from kltui.tui.widgets.curve_panel import PUBLISHED_LINE, SETTLED_LINE, CurvePanel
 from kltui.view.curve_content import KINDS
 from kltui.view.sections.context import Context
 from kltui.view.sections.diffusion import diffusion
@@ -341,6 +341,17 @@ async def test_it_follows_a_job(make_app: MakeApp, until) -> None:
         workspace.count, workspace.change = 35, 2
         await pilot.press("r")
         await until(pilot, lambda: sum(len(d.steps) for d in panel(app, "loss").drawn) == drawn + 5)
+
+
+async def test_without_colours_published_medians_do_not_look_like_a_run(make_app: MakeApp, until) -> None:
+    for color in (True, False):
+        app = make_app(color=color)
+        async with app.run_test(size=(160, 50)) as pilot:
+            await opened(app, pilot, until)
+            made = panel(app, "consecutive")
+            made._words = [(0, "seed 0.12", PUBLISHED_LINE), (0, "settled at 300", SETTLED_LINE)]
+            said = [text for _, text, _ in made.labels()][:2]
+            assert said == ["seed 0.12" if color else "[seed 0.12]", "settled at 300"]
 
 
 async def test_from_a_model_without_a_curve_words_are_about_the_longest_run(make_app: MakeApp, until) -> None:

@@ -403,11 +403,11 @@ class CurvePanel(PlotPane):
 
     def labels(self) -> list[tuple[int, str, Style]]:
         """Labels of the lines, then each run's marker and name at its end if there is room."""
-        plain = self.look.ascii_only
-        found = [
-            (at, in_ascii(said) if plain else said, self.ink(series * SHADES))
-            for at, said, series in self._words
-        ]
+        plain, found = self.look.ascii_only, []
+        for at, said, series in self._words:
+            # Without colours, a run's letter before the label would look like its mark.
+            said = said if self.look.color or series != PUBLISHED_LINE else f"[{said}]"
+            found.append((at, in_ascii(said) if plain else said, self.ink(series * SHADES)))
         roomy = self.plot_width >= NAMED_FROM[0] and self.plot_height >= NAMED_FROM[1]
         if self.names_runs and roomy and len(self.drawn) <= MAX_ENDS:
             look = self.look
