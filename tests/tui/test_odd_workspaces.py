@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,6 +127,18 @@ async def test_checkpoints_with_the_weights_of_another_step_are_counted_beside_t
         await until(pilot, lambda: app.view.plot.picture is not None)
         said = " ".join(text for line in map_text.facts(app.view.plot, 60, None) for text, _ in line)
         assert "with the weights of another step not drawn" in said
+
+
+def test_axes_that_another_sample_of_texts_would_turn_are_named() -> None:
+    xyz = np.array([[2.0, 1.0, 0.1], [-2.0, -1.0, -0.1], [0.0, 0.0, 0.0]])
+    covariances = np.zeros((3, 3, 3))
+    covariances[:, 1, 1], covariances[:, 2, 2] = 0.05, 0.002
+    plot = SimpleNamespace(covariances=covariances, picture=Picture("pca", xyz))
+    # sqrt(3 * 0.05 / 2) = 0.27 and sqrt(3 * 0.002 / 0.02) = 0.55
+    (said,) = map_text._uncertain_axes(plot)
+    assert said.startswith("axis 3 is uncertain (errors are 55% of its spread)")
+    plot.picture = Picture("pca", np.zeros((3, 3)))
+    assert map_text._uncertain_axes(plot) == []
 
 
 @pytest.mark.parametrize(
