@@ -215,8 +215,13 @@ async def test_errors_are_drawn_as_the_covariances_say(pca_app: MakeApp, until) 
         wider = math.sqrt(-2 * math.log(0.05))
         assert f"largest half axis {wider * major:.2g}" in text_of(app)
         assert "place (95%) ± {:.2g} by {:.2g}".format(*(wider * v for v in own)) in next(plot._more(row))
+        flat = plot.picture
         await settled(pilot, "d")
         await until(pilot, lambda: plot.dims == 3 and plot.n_ellipses)
+        assert plot.covariances.shape[1] == 3
+        plot.show_map(plot.map, flat)  # before its covariances are there
+        assert plot.covariances is None and not plot.n_ellipses
+        app.view.facts.update_data()
         await settled(pilot, "d", "E")
         await until(pilot, lambda: not plot.n_ellipses and plot.dims == 2)
         assert len(plot.scene.xy_n2) == n

@@ -291,8 +291,8 @@ class MapView(View):
         plot = self.plot
         if not plot.errors or plot.drawn_method != "pca" or plot.map is None:
             return
-        found, covariances = await self.kl.map_cache.covariances(plot.dims)
-        if len(found) == len(plot.map):
+        _, covariances = await self.kl.map_cache.covariances(plot.dims)
+        if covariances.shape[:2] == (len(plot.map), plot.dims):  # still those of what is drawn
             plot.covariances = covariances
             plot.redraw_runs(refit=True)
             self.facts.update_data()

@@ -184,7 +184,7 @@ class MapPlot(PlotPane):
         if lines is not None or found is not self.map:
             self.known_lines = lines or lines_of(found)
         self.map, self.picture = found, picture
-        if self.covariances is not None and len(self.covariances) != len(found):
+        if self.covariances is not None and self.covariances.shape[:2] != (len(found), picture.dims):
             self.covariances = None
         self._draw(keep_window=same)
         self.follow(self.kl.selection.cursor)
