@@ -110,6 +110,11 @@ def save(folder: Path, saved: SavedMap) -> None:
         store.close()
 
 
+def several_words(excluded: str) -> str:
+    """A sentence on how several names are excluded, if `excluded`, which matches nothing, looks like several; otherwise ""."""
+    return " Each name has an --exclude of its own." if "," in excluded else ""
+
+
 def follow(store: Store, lineage: Mapping[str, tuple[Checkpoint, Checkpoint]]) -> None:
     """Updates the saved maps of a workspace after renaming, {name: (old, new)}, within a transaction.
 

@@ -141,10 +141,12 @@ def left_out(
         passing = parse_filter(part).passing(columns)
         caught = [r.name for r, passes in zip(rows, passing, strict=True) if passes and r.name in held]
         if not caught or not part.strip():
+            from kltui.store.saved_maps import several_words
+
             runs = ", ".join(list(dict.fromkeys(r.checkpoint.run for r in rows))[:8])
             raise UsageError(
                 f"{safe_text(part, 60)!r} matches no run or checkpoint of the map",
-                f"Its runs: {runs}.",
+                f"Its runs: {runs}.{several_words(part)}",
             )
         found += caught
     return tuple(dict.fromkeys(found))

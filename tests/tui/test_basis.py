@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from screen_text import text_of
+from screen_text import lines_of, text_of
 
 from kltui.cli import main
 from kltui.corpus.corpus import Corpus
@@ -315,6 +315,34 @@ async def test_a_saved_map_is_replaced_only_after_a_question(folder: Path, until
         await until(pilot, lambda: "Replace the saved map" not in text_of(app) and not app.under_way)
         await until(pilot, lambda: key == "n" or "13 vectors" in text_of(app))
         assert len(ws_names(folder, "mine")) == n
+
+
+@pytest.mark.parametrize(("width", "shown"), [(60, False), (80, True), (140, True)])
+async def test_the_bar_cuts_no_word_that_would_mislead(folder: Path, until, width: int, shown: bool) -> None:
+    with Workspace.open(folder) as ws:
+        ws.save_map("long" * 12, Preparation("clip", ("two",)))
+    app = KltuiApp(folder, basis=Basis(saved="long" * 12))
+    async with app.run_test(size=(width, 24)) as pilot:
+        await until(pilot, lambda: started(app))
+        (line,) = (line for line in lines_of(app)[:3] if "map long" in line)
+        parts = [part.strip() for part in line.split("│")]
+        assert "6 of 13 excluded" in parts and ("float32" in parts) == shown
+        facts = app.facts
+        whole = (facts.corpus, facts.preparation, facts.excluded, facts.dtype)
+        assert all(part in whole or part.endswith("…") for part in parts)
+
+
+def test_several_names_in_one_exclusion_are_explained(folder: Path) -> None:
+    with Workspace.open(folder) as ws:
+        with pytest.raises(KltuiError) as refused:
+            left_out(("one,two",), ws.checkpoints(), ws.map().names)
+        assert "Each name has an --exclude of its own" in str(refused.value)
+        with pytest.raises(KltuiError) as refused:
+            _ = Context(ws, ReportChoice(Preparation("none", ("one,two",)))).excluded
+        assert "Each name has an --exclude of its own" in str(refused.value)
+        with pytest.raises(KltuiError) as refused:
+            left_out(("three",), ws.checkpoints(), ws.map().names)
+        assert "of its own" not in str(refused.value)
 
 
 def ws_names(folder: Path, name: str) -> list[str]:

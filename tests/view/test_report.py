@@ -387,3 +387,9 @@ def test_where_a_run_settled_is_a_step_with_its_range() -> None:
     assert of([9.0, 0.1, 0.01], [0.1, 0.1, 0.001], 0.2) == ("1", "1 to 2")
     assert of([9.0, 1.0, 1.0], [0.1, 0.1, 0.1], 0.2) == ("not yet", "not yet")
     assert of([9.0, 0.1, 0.01], [0.1, math.nan, 0.001], 0.2) == ("1", "-")
+
+
+def test_kl_is_spelled_so_where_there_is_none_too(builder: Builder) -> None:
+    with builder.open() as ws:
+        (section,) = report(ws, ["kl"]).sections
+    assert section.title == "KL" and section.status != "shown"

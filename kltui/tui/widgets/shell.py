@@ -16,7 +16,7 @@ from kltui.sanitize import safe_text, short_name
 from kltui.tui.actions import SCREENS, screen_key
 from kltui.tui.data import USUAL_VALUES
 from kltui.tui.terminal.textual_private import PaintedScreen
-from kltui.tui.widgets.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
+from kltui.tui.widgets.canvas import Box, Pane, Span, fitted, shortened, spelled, strip_of, width_of
 
 if TYPE_CHECKING:
     from textual.geometry import Region
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MIN_WIDTH, MIN_HEIGHT = 60, 15
 BESIDE_NAMES = 24  # cells that names leave to the count of the selected and to the filter
 MIN_NAME = 16  # least width of a name on the status line
+SHORTEST = 12  # least width of the corpus on the line of the map
 MIN_FILTER = 27  # least width of a filter on the status line before it is left out
 
 
@@ -84,7 +85,7 @@ class BasisBar(Bar):
         self.refresh()
 
     def spans(self) -> list[Span]:
-        """The four parts; if they do not fit, the corpus is shortened first, then the last parts are cut."""
+        """The four parts; if they do not fit, the corpus is shortened, then the dtype left out, then the map shortened."""
         facts, look, basis = self.kl.facts, self.look, self.kl.reader.basis
         if not facts.corpus:
             return []
@@ -92,8 +93,12 @@ class BasisBar(Bar):
         if self.kl.screen_name == "layers" and facts.preparation and "as scored" not in prepared:
             prepared = "layer vectors as scored"
         parts = [p for p in (prepared, facts.excluded, facts.dtype) if p]
-        rest = sum(cell_len(part) + 3 for part in parts)
-        room = max(12, self.size.width - rest - 2)
+        over = self._wider_by(parts)
+        if over > 0 and facts.dtype:
+            over = self._wider_by(parts := parts[:-1])
+        if over > 0 and parts:
+            parts[0] = fitted(parts[0], max(12, cell_len(parts[0]) - over))
+        room = max(SHORTEST, -self._wider_by(parts) + SHORTEST)
         corpus = facts.corpus if cell_len(facts.corpus) <= room else fitted(facts.corpus, room)
         inks = [
             "muted" if basis.is_whole else "warning",
@@ -105,7 +110,11 @@ class BasisBar(Bar):
         ]
         for part, ink in zip(parts, inks, strict=False):
             spans += [(f" {look.glyph('│', '|')} ", look("faint", "raised")), (part, look(ink, "raised"))]
-        return spans
+        return shortened(spans, self.size.width)
+
+    def _wider_by(self, parts: Sequence[str]) -> int:
+        """By how many cells the parts and the shortest corpus are wider than the bar."""
+        return sum(cell_len(part) + 3 for part in parts) + SHORTEST + 2 - self.size.width
 
 
 class StatusBar(Bar):

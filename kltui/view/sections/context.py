@@ -20,7 +20,7 @@ from kltui.errors import KltuiError, UsageError
 from kltui.store.comparable import dtypes_of, standing_note
 from kltui.store.pair_values import CONDITIONAL, WORDS
 from kltui.store.same_weights import left_out_words
-from kltui.store.saved_maps import Preparation, find
+from kltui.store.saved_maps import Preparation, find, several_words
 from kltui.view.off_map import off_map
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
@@ -110,7 +110,8 @@ class Context:
         if strangers:
             runs = ", ".join(list(dict.fromkeys(p.run for p in self.whole.points))[:8])
             raise UsageError(
-                f"--exclude {strangers[0]}: the map has no such run or checkpoint", f"Its runs: {runs}."
+                f"--exclude {strangers[0]}: the map has no such run or checkpoint",
+                f"Its runs: {runs}.{several_words(strangers[0])}",
             )
         return frozenset(name for name, names in labels if not names.isdisjoint(asked))
 
