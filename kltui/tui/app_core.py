@@ -212,6 +212,8 @@ class AppCore(AppSession, inherit_bindings=False):
         if self.snapshot.counts and action.needs_all_rows:
             self.say("the list is still loading: try again in a moment")
             return
+        if action.group != "screens":
+            self.arrives_now()  # otherwise it would act on what the view showed before
         for target in (self._pane(), self.view, self):
             if isinstance(target, ActionHandlers) and action.handler(target) is not False:
                 return
@@ -258,7 +260,7 @@ class AppCore(AppSession, inherit_bindings=False):
     def arrives_now(self) -> View | None:
         """The view that was just shown, after a call of its `arrived`; None if there is none or it has no size yet.
 
-        Called before painting, so that such a view is painted once and not twice.
+        Called before painting, so that such a view is painted once and not twice, and before an action on it.
         """
         view = self._arriving
         if view is None or not view.focus_pane.size:

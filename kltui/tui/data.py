@@ -169,15 +169,15 @@ class Snapshot:
         return found
 
     def rows_of_run(self, run: str, keep: Filter) -> list[CheckpointRow]:
-        """The rows of a run that pass, in order."""
-        if not keep.text:
-            return self.runs[run]
+        """The rows of a run that pass, in order; [] for a run that is there no more."""
+        if not keep.text or run not in self.runs:
+            return self.runs.get(run, [])
         passing = self.passing(keep)
         return [row for row, at in zip(self.runs[run], self._places[run], strict=True) if passing[at]]
 
     def names_of_run(self, run: str, keep: Filter) -> list[str]:
-        """The names of the rows of a run that pass, in order."""
-        names, places = self._names, self._places[run]
+        """The names of the rows of a run that pass, in order; [] for a run that is there no more."""
+        names, places = self._names, self._places.get(run, [])
         if not keep.text:
             return [names[at] for at in places]
         passing = self.passing(keep)

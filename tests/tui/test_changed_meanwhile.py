@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fake_workspace import FakeWorkspace
@@ -12,11 +13,26 @@ from textual.geometry import Region
 
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError
+from kltui.tui.actions import BY_NAME
 from kltui.tui.app import KltuiApp
 from kltui.tui.dialogs.forms import Field, Form
+from kltui.tui.filter import EVERY
 
 MakeApp = Callable[..., KltuiApp]
 KEPT = ("tiny", "small")
+NOT_PRESSED = (
+    "quit",
+    "suspend",
+    "weights",
+    "tokens",
+    "exact",
+    "pause",
+    "stop",
+    "retry",
+    "refresh",
+    "undo",
+    "pixels",
+)
 
 
 async def test_a_shorter_job_under_the_cursor_of_a_longer_one(make_app: MakeApp, until) -> None:
@@ -168,3 +184,24 @@ async def test_compare_sums_up_what_is_left_of_a_map_without_one_of_both(make_ap
         view.summary.update_data()
         await until(pilot, lambda: "nats/text" not in text_of(app))
         assert "half of it lies in" in text_of(app)
+
+
+async def test_keys_on_a_screen_just_shown_act_on_what_is_there_now(make_app: MakeApp, until) -> None:
+    """It is painted only after the key; a run that it showed when it was left may be there no more."""
+    app = make_app(FakeWorkspace())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        whole = app.snapshot
+        few = replace(whole, rows=tuple(r for r in whole.rows if r.checkpoint.run == "small"), generation=-2)
+        for name in ("start", "select", "edit", "remove", "enter", "left", "next_match"):
+            app._take(whole)
+            app.show_screen("registry")
+            await pilot.press("g")
+            assert app.view.runs.line.run == "tiny"
+            app.show_screen("jobs")
+            app._take(few)
+            app.show_screen("registry")
+            app.perform(BY_NAME[name])
+            assert {line.run for line in app.view.runs.lines} == {"small"}, name
+            await pilot.press("escape")
+    assert few.rows_of_run("tiny", EVERY) == few.names_of_run("tiny", EVERY) == []

@@ -421,6 +421,21 @@ def test_an_axis_has_two_numbers_where_they_fit() -> None:
     assert len(_ticks(Axis("linear", -0.55, 1.95), 2, 8)) > 1
 
 
+async def test_a_key_on_a_plot_that_is_not_there_yet_does_not_deny_it(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "4")
+        await until(pilot, lambda: app.view.panels[0].drawn)
+        panel = app.view.panels[0]
+        panel.show(None, [])
+        for note, said in (("", "the plot is still being computed"), ("no run", "there is no plot here")):
+            panel.note = note
+            for act in (panel.do_zoom_in, panel.do_zoom_reset, panel.do_pan_up):
+                app.say("")
+                act()
+                assert said in app.message
+
+
 async def test_a_key_that_changes_nothing_says_why(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:

@@ -12,7 +12,7 @@ from textual import events
 from textual.strip import Strip
 
 from kltui.sanitize import in_ascii
-from kltui.tui.views.welcome import empty_line
+from kltui.tui.views.welcome import empty_line, welcome
 from kltui.tui.widgets.axis_line import beside_name
 from kltui.tui.widgets.canvas import Pane, Span, fitted, shortened, strip_of
 from kltui.tui.widgets.label_room import NEAR_WAYS, UP_FIRST, LabelRoom, Way
@@ -444,9 +444,14 @@ class PlotPane(Pane):
     def do_down(self) -> None:
         self._towards("down")
 
+    def _say_no_plot(self) -> None:
+        lines = welcome(self.kl) or self.placeholder()
+        waits = bool(lines) and lines[0][1].endswith("…")
+        self.kl.say("the plot is still being computed" if waits else NO_PLOT, "warning")
+
     def _zoom(self, factor: float) -> None:
         if not self._prepare() or self.seen is None or self.scene is None:
-            self.kl.say(NO_PLOT, "warning")
+            self._say_no_plot()
             return
         at = (0.5, 0.5)
         if self.cursor >= 0:
@@ -463,7 +468,7 @@ class PlotPane(Pane):
 
     def do_zoom_reset(self) -> None:
         if self.scene is None:
-            self.kl.say(NO_PLOT, "warning")
+            self._say_no_plot()
         elif self.fits:
             self.kl.say("everything is in view")
         else:
@@ -472,7 +477,7 @@ class PlotPane(Pane):
 
     def _pan(self, right: float, up: float) -> None:
         if not self._prepare() or self.seen is None:
-            self.kl.say(NO_PLOT, "warning")
+            self._say_no_plot()
         else:
             self._look_through(self.seen.panned(right, up))
 
