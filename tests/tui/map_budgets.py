@@ -25,7 +25,7 @@ from kltui.jobs.launch import start_detached
 
 FIRST_S = 2.0
 _TITLE = re.compile(r"Map  (\S+)  (.*)")
-_SAMPLE = re.compile(r"\d+ of \d+ checkpoints")
+_SAMPLE = re.compile(r"[\d,]+ of [\d,]+ checkpoints")
 _UNDER_WAY = re.compile(r"\d+%; |is being computed|meanwhile")
 
 

@@ -184,6 +184,37 @@ async def test_three_dimensions_turn_by_keys_and_lengths_stay(
         assert again.view.plot.turn == turn and again.view.method == "pca"
 
 
+async def test_no_mark_is_read_as_a_digit_of_an_axis_name(
+    pca_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As "axis 2 (4o9%)" would be."""
+    app = pca_app(color=False)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        plot = app.view.plot
+        everywhere = [(k, "o", app.look("text")) for k in range(len(plot.names))]
+        monkeypatch.setattr(plot, "marks", lambda: everywhere)
+        inside = 0
+        for down in range(12):
+            plot._look_through(plot.seen.panned(-0.02, -0.05 * (down % 3) - 0.02))
+            plot.cursor = -1
+            assert plot._prepare()
+            name = plot._y_name()[1]
+            cells = [cell for k in range(len(plot.names)) if (cell := plot.cell(k))]
+            inside += any(y == 0 and x < len(name) for x, y in cells)
+            assert lines_of_patches(plot)[: len(name)] == name
+        assert inside
+
+
+def lines_of_patches(plot: PlotPane) -> str:
+    """The uppermost line of a plot with nothing but its patches."""
+    line = [" "] * plot.plot_width
+    for x, text, _ in plot._make_patches().get(0, []):
+        line[x : x + len(text)] = text
+    return "".join(line)
+
+
 async def test_errors_are_drawn_as_the_covariances_say(pca_app: MakeApp, until) -> None:
     app = pca_app()
     async with app.run_test(size=(120, 40)) as pilot:

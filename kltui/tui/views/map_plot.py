@@ -141,7 +141,7 @@ class MapPlot(PlotPane):
         assert self.map is not None
         layers = self.known_lines.n_layers if self.known_lines is not None else 0
         total = max(self.n_total, len(self.map)) - layers
-        of = "" if self.n_shown == total else f"{self.n_shown} of "
+        of = "" if self.n_shown == total else f"{self.n_shown:,} of "
         said = of + counted(total, "checkpoint") + (f" and {counted(layers, 'layer')}" if layers else "")
         return said + (f", {len(self.left_out)} left out" if self.left_out else "")
 

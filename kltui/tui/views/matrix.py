@@ -395,7 +395,7 @@ def counted_of(shown: int, chosen: int) -> str:
     """
     if shown < chosen:
         return f"{shown:,} drawn of {chosen:,} checkpoints"
-    return f"{shown} checkpoint" + "s" * (shown != 1)
+    return f"{shown:,} checkpoint" + "s" * (shown != 1)
 
 
 def undefined_last(kl: float) -> tuple[bool, float]:

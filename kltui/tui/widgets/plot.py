@@ -290,10 +290,15 @@ class PlotPane(Pane):
     # -- labels, marks and cross-hair -----------------------------------------------------------
 
     def _make_patches(self) -> dict[int, list[Patch]]:
-        """{row: its patches}: labels first, then marks, then the cross-hair, which covers the others."""
+        """{row: its patches}: labels first, then marks, then the cross-hair, which covers the others.
+
+        No mark is in the y axis' name, whose digits it could look like.
+        """
         name = self._y_name()
         patches: dict[int, list[Patch]] = {0: [name]} if name else {}
-        placed = [(cell, glyph, style) for point, glyph, style in self.marks() if (cell := self.cell(point))]
+        letters = {(x, 0) for x in range(len(name[1]))} if name else set()
+        marks = ((self.cell(point), glyph, style) for point, glyph, style in self.marks())
+        placed = [(cell, glyph, style) for cell, glyph, style in marks if cell and cell not in letters]
         shown = {cell: glyph for cell, glyph, _ in placed}
         if self.cursor >= 0 and (cell := self.cell(self.cursor)):
             placed.append((cell, self.look.glyph("◉", "@"), self.look("text", bold=True)))

@@ -234,7 +234,7 @@ class RunTree(Table):
             kept = sum(b.heading.n if b.heading else len(b) for b in self.lines.branches)
             return [
                 *spans,
-                (f"{kept} of {counted(len(snapshot.rows), 'checkpoint')} by the filter", look("warning")),
+                (f"{kept:,} of {counted(len(snapshot.rows), 'checkpoint')} by the filter", look("warning")),
             ]
         if counts := snapshot.counts:
             n, scored = (sum(column) for column in zip(*counts.values(), strict=True))
@@ -371,7 +371,7 @@ class RunTree(Table):
     def _put_in(self, order: Order) -> None:
         """Lists the checkpoints in another order; many are sorted in another thread first."""
         if order.column and len(self.kl.snapshot.rows) > MANY_ROWS:
-            self.kl.busy_with(f"sorting {len(self.kl.snapshot.rows)} checkpoints by {order.column}")
+            self.kl.busy_with(f"sorting {len(self.kl.snapshot.rows):,} checkpoints by {order.column}")
             self.kl.run_worker(self._sort(order), group="sort", exclusive=True)
             return
         self.order = order
@@ -482,13 +482,13 @@ def totals(runs: int, checkpoints: int, scored: int) -> str:
     >>> totals(2, 1, 0)
     '2 runs  1 checkpoint  0 scored'
     """
-    return f"{counted(runs, 'run')}  {counted(checkpoints, 'checkpoint')}  {scored} scored"
+    return f"{counted(runs, 'run')}  {counted(checkpoints, 'checkpoint')}  {scored:,} scored"
 
 
 def counted(count: int, what: str) -> str:
     """A number with a noun in the singular or plural.
 
-    >>> counted(1, "run"), counted(2, "run")
-    ('1 run', '2 runs')
+    >>> counted(1, "run"), counted(2000, "run")
+    ('1 run', '2,000 runs')
     """
-    return f"{count} {what}{'s' * (count != 1)}"
+    return f"{count:,} {what}{'s' * (count != 1)}"
