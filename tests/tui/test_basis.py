@@ -24,6 +24,7 @@ from kltui.tui.basis import Basis, basis_of, left_out
 from kltui.tui.curve_source import CurveSource
 from kltui.tui.data import SnapshotReader
 from kltui.tui.dialogs.basis_form import meant, offers_of
+from kltui.tui.dialogs.prompts import ChoiceDialog
 from kltui.tui.map_cache import MapCache
 from kltui.tui.number_format import loss_of
 from kltui.tui.ui_state import Memory
@@ -330,6 +331,20 @@ async def test_the_bar_cuts_no_word_that_would_mislead(folder: Path, until, widt
         facts = app.facts
         whole = (facts.corpus, facts.preparation, facts.excluded, facts.dtype)
         assert all(part in whole or part.endswith("…") for part in parts)
+
+
+@pytest.mark.parametrize(("basis", "offers"), [(Basis(), True), (Basis(exclude=("two",)), False)])
+async def test_no_pair_with_an_excluded_checkpoint_is_suggested(
+    folder: Path, until, basis: Basis, offers: bool
+) -> None:
+    app = KltuiApp(folder, basis=basis)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        await app.map_cache.map()
+        await pilot.press("c")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        words = [words for _, words in app.screen.list.options]
+        assert any("one@" in said for said in words) and any("two@" in said for said in words) == offers
 
 
 def test_several_names_in_one_exclusion_are_explained(folder: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kltui.sanitize import short_name
 from kltui.tui.dialogs.prompts import ChoiceDialog, aligned
+from kltui.tui.suggested_pairs import SuggestedPair, suggested_pairs
 
 if TYPE_CHECKING:
     from kltui.tui.session import Session
@@ -16,7 +17,7 @@ NAME_CELLS = 28
 def ask_pair(app: Session) -> None:
     """Lists the pairs suggested by lineage, those with the marked checkpoint first; the chosen one becomes A and B."""
     marked = app.selection.a or app.selection.b
-    pairs = sorted(app.snapshot.suggested_pairs, key=lambda p: marked not in (p.a, p.b))
+    pairs = sorted(_pairs_on_map(app), key=lambda p: marked not in (p.a, p.b))
     if not pairs:
         several = app.snapshot.n_scored > 1
         app.say(
@@ -36,3 +37,10 @@ def ask_pair(app: Session) -> None:
             app.show_screen("compare")
 
     app.push_screen(ChoiceDialog("Compare which pair? (a and b mark any other)", options), chosen)
+
+
+def _pairs_on_map(app: Session) -> list[SuggestedPair]:
+    """The suggested pairs of checkpoints that are not excluded from the map."""
+    if not (excluded := app.map_cache.excluded):
+        return app.snapshot.suggested_pairs
+    return suggested_pairs([row for row in app.snapshot.rows if row.name not in excluded])
