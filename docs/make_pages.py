@@ -310,6 +310,15 @@ def page(parts: Iterable[str]) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
+# Sections of the man page for the parts of the help after the options.
+MAN_SECTIONS = {
+    "examples": "EXAMPLES",
+    "a job file": "JOB FILE",
+    "environment": "ENVIRONMENT",
+    "exit codes": "EXIT STATUS",
+}
+
+
 def man_page() -> str:
     """docs/kltui.1, which the installation puts where `man kltui` finds it."""
     from argparse_manpage.manpage import Manpage
@@ -317,7 +326,19 @@ def man_page() -> str:
     parser = build_parser()
     parser.man_short_description = "explore language models in log-likelihood space"  # type: ignore[attr-defined]
     _, _, text = str(Manpage(parser)).partition("\n")  # its first line has the day it is made on
+    text, _, after = text.partition(".SH COMMENTS\n")
+    before, options, rest = text.partition(".SH OPTIONS\n")
+    # argparse-manpage leaves out --help
+    shown = next(a for a in parser._actions if "--help" in a.option_strings)
+    entry = f".TP\n\\fB-h\\fR, \\fB--help\\fR\n{shown.help}\n\n".replace("-", "\\-")
+    text = before + options + entry + rest + "".join(map(man_section, after.strip("\n").split("\n\n")))
     return f'.TH KLTUI "1" "" "kltui {__version__}" "User Commands"\n{text}'.rstrip("\n") + "\n"
+
+
+def man_section(part: str) -> str:
+    """A part of the help after the options as a section, whose lines are not filled."""
+    heading, _, lines = part.partition("\n")
+    return f".SH {MAN_SECTIONS[heading]}\n.nf\n{lines}\n.fi\n\n"
 
 
 PAGES = {

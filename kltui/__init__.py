@@ -24,13 +24,20 @@ __all__ = ["__version__", "open", "score"]
 def open(
     path: str | PathLike[str], over: str = "", values: str = "conditional"
 ) -> NotebookWorkspace:  # shadows the builtin: it reads as kltui.open
-    """Opens the workspace in folder `path` read-only, on the corpus whose hash begins with `over` ("": that of most checkpoints).
+    """Opens the workspace in folder `path` (~ is the home folder) read-only, on the corpus whose hash begins with `over` ("": that of most checkpoints).
 
     For pairs, `values` is "conditional", "unconditional" or "pmi", as in `map`. Raises KltuiError if there is no workspace or no such corpus.
     """
+    from kltui.errors import NoWorkspaceError
     from kltui.notebook.workspace import NotebookWorkspace
+    from kltui.sanitize import expanded
 
-    return NotebookWorkspace.open(path, over, values)
+    try:
+        return NotebookWorkspace.open(expanded(path), over, values)
+    except NoWorkspaceError as error:
+        from kltui.jobs.path_hint import no_workspace
+
+        raise no_workspace(str(path), error, python=True) from None
 
 
 def score(model_or_folder: Any, texts: Iterable[str], tokenizer: Any = None, **scoring: Any) -> ScoredTexts:

@@ -78,15 +78,14 @@ def _with_hint(error: KltuiError, arguments: argparse.Namespace) -> KltuiError:
     target = arguments.target
     if not isinstance(error, NoWorkspaceError) or not target:
         return error
-    from kltui.jobs.path_hint import is_workspace, path_hint
+    from kltui.jobs.path_hint import is_workspace, no_workspace
 
     option, value = COMMANDS[command_of(arguments)], getattr(arguments, command_of(arguments), None)
     (first,) = value if isinstance(value, list) and len(value) == 1 else (value,)
     if isinstance(first, str | Path) and is_workspace(Path(first)):
         hint = f"The workspace comes last: kltui {option} {shlex.join([target, str(first)])}"
         return NoWorkspaceError(error.message, hint)
-    message = f"{target} is an address, not a workspace" if "://" in target else error.message
-    return NoWorkspaceError(message, path_hint(target) or error.hint)
+    return no_workspace(target, error)
 
 
 def _reported(error: OSError) -> KltuiError | None:

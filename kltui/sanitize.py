@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import dropwhile, takewhile
+from os import PathLike
 from pathlib import Path
 
 # Unicode categories of characters that are not shown. Some of them control the terminal or reorder a whole line.
@@ -54,7 +55,7 @@ def _ascii_cell(char: str) -> str:
     return next((way for way in ways if way.isascii() and len(way) == cells), "?" * cells)
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | PathLike[str]) -> Path:
     """`path` with a leading ~ replaced by the home folder; unchanged if there is no such user.
 
     >>> expanded("~no-such-user/x").as_posix()

@@ -79,7 +79,9 @@ def _pretrained(folder: Path, suite: Suite, reporter: Reporter, n_workers: int) 
         gguf = pool.writes_gguf()
         adapters = pool.writes_adapters()
     if not eight_bit:
-        reporter.say("no 8-bit variants: bitsandbytes is not installed or does not work on this machine")
+        reporter.say(
+            "no 8-bit variants: bitsandbytes is not installed here (pip install '.[quant]') or does not work"
+        )
     if not gguf:
         reporter.say("no GGUF variant: gguf is not installed here (pip install '.[gguf]')")
     if not adapters:
@@ -98,7 +100,7 @@ def _prepared(folder: Path, suite: Suite, reporter: Reporter) -> Prepared:
     prepared = prepare(folder, suite)
     n = prepared.pretraining.size
     reporter.say(
-        f"{n / 1e6:.1f} M tokens, unigram entropy {prepared.unigram_nats:.2f} nats per token; so are training losses"
+        f"{n / 1e6:.1f} M tokens, unigram entropy {prepared.unigram_nats:.2f} nats per token (training losses too are per token)"
     )
     reporter.event("texts", tokens=int(n), unigram_nats_per_token=prepared.unigram_nats)
     return prepared

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from kltui.corpus.rows import READERS, kind_of
 from kltui.corpus.sources import HUB, IN_FOLDERS, TEXT
-from kltui.errors import KltuiError
+from kltui.errors import KltuiError, NoWorkspaceError
 from kltui.registry.discover import discover_runs
 from kltui.registry.gguf_entry import names_ggufs
+from kltui.registry.gguf_file import is_gguf
+from kltui.registry.layout import CONFIG
 from kltui.registry.names import hub_name
 from kltui.registry.presets import PRESETS
 from kltui.sanitize import expanded, safe_text
@@ -32,6 +34,58 @@ def path_hint(named: str) -> str:
         return _hint(named)
     except (OSError, ValueError):
         return ""
+
+
+def no_workspace(named: str, default: NoWorkspaceError, *, python: bool = False) -> NoWorkspaceError:
+    """The error for a path that is no workspace: what it is, and what to do, with `python` also what to call there.
+
+    Message and hint are those of `default` where nothing else is known.
+    """
+    path = expanded(named)
+    if "://" in named:
+        message = f"{safe_text(named, 200)} is an address, not a workspace"
+        return NoWorkspaceError(message, path_hint(named) or default.hint)
+    try:
+        message = default.message + _kind(path)
+        said = [_called(path) if python else "", path_hint(named), _containing(path, python)]
+    except (OSError, ValueError):
+        return default
+    return NoWorkspaceError(message, " ".join(filter(None, said)) or default.hint)
+
+
+def _kind(path: Path) -> str:
+    """What is at a path without a workspace, in words that follow its name; "" for a folder that is not empty."""
+    if path.is_dir():
+        return "" if any(path.iterdir()) else ", which is an empty folder"
+    return ", which is a file" if path.exists() else ", which does not exist"
+
+
+def _called(path: Path) -> str:
+    """What to call in Python: with the workspace of a job file or of a file in it, or with a model's folder or file."""
+    nearby = path.parent if path.name.startswith(FILE_NAME) else None
+    if path.suffix == ".toml" and path.is_file():
+        nearby = _results_of(path)
+    if nearby is not None:
+        return f"kltui.open({safe_text(repr(str(nearby)), 200)}) opens its workspace."
+    if (path / CONFIG).is_file() or (path.is_file() and is_gguf(path)):
+        return f"kltui.score({safe_text(repr(str(path)), 200)}, texts) scores this model alone, without a workspace."
+    return ""
+
+
+def _containing(path: Path, python: bool) -> str:
+    """The workspace that contains a file or folder, and how it is opened; "" if there is none."""
+    around = None if path.name.startswith(FILE_NAME) else _around(path)
+    if around is None:
+        return ""
+    shown = safe_text(repr(str(around)) if python else shlex.quote(str(around)), 200)
+    return f"The workspace around it is opened by {f'kltui.open({shown})' if python else f'kltui {shown}'}."
+
+
+def _around(path: Path) -> Path | None:
+    """The workspace that contains the existing `path`, at most three levels up."""
+    if not path.exists():
+        return None
+    return next((p for p in islice(path.absolute().parents, 3) if is_workspace(p)), None)
 
 
 def is_workspace(path: Path) -> bool:

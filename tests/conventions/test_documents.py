@@ -115,6 +115,15 @@ def test_pages_made_from_the_program_are_of_today(make_pages: ModuleType, name: 
     assert page == make_pages.PAGES[name](), "python docs/make_pages.py writes them anew"
 
 
+def test_the_man_page_has_every_option_and_the_exit_codes() -> None:
+    page = (ROOT / "docs" / "kltui.1").read_text(encoding="utf-8").replace("\\-", "-")
+    for action in build_parser()._actions:
+        for option in action.option_strings:
+            assert f"\\fB{option}\\fR" in page, option
+    for section in ("EXAMPLES", "JOB FILE", "ENVIRONMENT", "EXIT STATUS"):
+        assert f".SH {section}\n.nf\n" in page
+
+
 def test_every_key_of_a_job_file_is_described(make_pages: ModuleType) -> None:
     assert "None" not in make_pages.job_page()
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from opened_paths import write_paths
 
+import kltui
 from kltui.cli import main
-from kltui.errors import UsageError
+from kltui.errors import NoWorkspaceError, UsageError
 from kltui.jobs.jobfile import load_job, parse_job
 from kltui.jobs.path_hint import path_hint
 from kltui.jobs.place import entry_of
@@ -151,3 +152,43 @@ def test_a_key_in_another_table_is_named_with_its_own(extra: dict[str, object], 
     with pytest.raises(UsageError) as refused:
         parse_job(job, "job.toml")
     assert said in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("named", "is_what", "said"),
+    [
+        ("run", "", ("contains models: kltui run offers",)),
+        (
+            "run/step10",
+            "",
+            ("kltui.score('run/step10', texts) scores this model alone", 'path = "run/step10"'),
+        ),
+        ("texts.jsonl", ", which is a file", ("contains texts",)),
+        ("job.toml", ", which is a file", ("kltui.open('ws') opens its workspace", "kltui --batch job.toml")),
+        ("ws/kltui.sqlite", ", which is a file", ("kltui.open('ws') opens its workspace",)),
+        ("ws/jobs", "", ("The workspace around it is opened by kltui.open('{here}/ws')",)),
+        ("notes", ", which is an empty folder", ("To create a workspace, score something",)),
+        ("nowhere", ", which does not exist", ("To create a workspace, score something",)),
+        ("w", ", which does not exist", ("Did you mean ws?",)),
+        ("OWNER/NAME", ", which does not exist", ('repo = "OWNER/NAME"',)),
+    ],
+)
+def test_python_and_the_command_line_say_what_is_no_workspace(
+    named: str, is_what: str, said: tuple[str, ...], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NoWorkspaceError) as raised:
+        kltui.open(named)
+    assert raised.value.message == f"no kltui workspace in {named}{is_what}"
+    for words in said:
+        assert words.format(here=place) in raised.value.hint
+    assert main(["--report", named]) == 3
+    error = capsys.readouterr().err
+    assert f"no kltui workspace in {named}{is_what}\n" in error and "kltui.open" not in error
+
+
+def test_python_opens_a_workspace_in_the_home_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    with kltui.open("~/ws") as ws:
+        assert ws.path == place / "ws"
+    with pytest.raises(NoWorkspaceError, match="is an address"):
+        kltui.open("https://huggingface.co/OWNER/NAME")
