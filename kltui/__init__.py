@@ -28,16 +28,9 @@ def open(
 
     For pairs, `values` is "conditional", "unconditional" or "pmi", as in `map`. Raises KltuiError if there is no workspace or no such corpus.
     """
-    from kltui.errors import NoWorkspaceError
     from kltui.notebook.workspace import NotebookWorkspace
-    from kltui.sanitize import expanded
 
-    try:
-        return NotebookWorkspace.open(expanded(path), over, values)
-    except NoWorkspaceError as error:
-        from kltui.jobs.path_hint import no_workspace
-
-        raise no_workspace(str(path), error, python=True) from None
+    return NotebookWorkspace.open(path, over, values)
 
 
 def score(model_or_folder: Any, texts: Iterable[str], tokenizer: Any = None, **scoring: Any) -> ScoredTexts:

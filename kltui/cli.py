@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from kltui.command_options import build_parser
 from kltui.environment import check_environment, check_scoring, prepare_output
 from kltui.errors import KltuiError, NoWorkspaceError, UsageError
-from kltui.option_use import COMMANDS, INTERFACE, check_options, command_of
+from kltui.option_use import COMMANDS, INTERFACE, check_options, check_words, command_of
 from kltui.sanitize import safe_text
 from kltui.scoring.third_party_messages import silence_libraries
 from kltui.termination import EndedError, ending_undoes
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parsed(parser, argv)
     try:
         check_environment()
+        check_words(parser, sys.argv[1:] if argv is None else argv)
         check_options(parser, arguments)
         code = _run(arguments)
         sys.stdout.flush()

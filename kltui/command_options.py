@@ -37,9 +37,9 @@ def form_of(action: argparse.Action) -> str:
 
 
 def first_clause(text: str) -> str:
-    """A help text up to its first semicolon, colon or bracket, without the command that it begins with."""
+    """A help text up to its first semicolon, colon (outside braces) or bracket, without the command that it begins with."""
     own = re.sub(r"^with --[\w-]+( and --[\w-]+)*: ", "", text.replace("%%", "%"))
-    return re.split(r"[;(:]", own, maxsplit=1)[0].strip(" ,")
+    return re.split(r"[;(]|:(?![^{]*\})", own, maxsplit=1)[0].strip(" ,")
 
 
 def build_parser() -> argparse.ArgumentParser:

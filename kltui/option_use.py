@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from kltui.errors import UsageError
 
@@ -57,8 +58,45 @@ USERS: dict[str, tuple[str, ...]] = {
 
 def command_of(arguments: argparse.Namespace) -> str:
     """The key in COMMANDS of the requested command."""
-    asked = (name for name in COMMANDS if name != INTERFACE and getattr(arguments, name) not in (None, False))
-    return next(asked, INTERFACE)
+    given = ((name, getattr(arguments, name)) for name in COMMANDS if name != INTERFACE)
+    # not `in (None, False)`, because 0 == False, and --draw 0 is a command
+    return next((name for name, value in given if value is not None and value is not False), INTERFACE)
+
+
+def check_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Raises UsageError for an empty word: a variable of the shell that is not set would otherwise select a default silently."""
+    options = {option: action for action in parser._actions for option in action.option_strings}
+    before = ""  # the option that the next word belongs to
+    left = 0  # how many words it still takes
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option in options:
+            before, left = option, 0 if equals else _takes(options[option])
+            if equals and not value:
+                raise _empty(options[option], option)
+        elif not word:
+            raise _empty(options.get(before) if left else None, before)
+        else:
+            left = max(0, left - 1)
+
+
+def _takes(action: argparse.Action) -> int:
+    """The number of values of an option."""
+    return action.nargs if isinstance(action.nargs, int) else 1
+
+
+def _empty(action: argparse.Action | None, option: str) -> UsageError:
+    if action is None:
+        return UsageError(
+            "an empty argument was given instead of a WORKSPACE",
+            "Name a folder; if the argument is a variable of the shell, it is not set.",
+        )
+    names = action.metavar or action.dest.upper()
+    name = names if isinstance(names, str) else " ".join(names)
+    return UsageError(
+        f"{option} has an empty value",
+        f"Give {option} {name}; if the value is a variable of the shell, it is not set.",
+    )
 
 
 def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

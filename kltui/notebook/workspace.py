@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from kltui.analysis.embed import Method
 from kltui.analysis.map import Map
 from kltui.analysis.number_text import with_error
+from kltui.errors import NoWorkspaceError
 from kltui.html_table import html_table
 from kltui.notebook.frames import losses, map_frame, square_frame
+from kltui.sanitize import expanded
 from kltui.store.saved_maps import Preparation
 from kltui.view.report import check_choice, checked, report_on
 from kltui.view.sections.context import PERPLEXITY, Context, ReportChoice, silent
@@ -75,6 +77,16 @@ class NotebookMap(Map):
 
 class NotebookWorkspace(Workspace):
     """A workspace whose maps are NotebookMaps, with methods for placing a model and for single sections of the report."""
+
+    @classmethod
+    def open(cls, path: str | PathLike[str], over: str = "", values: str = "conditional") -> Self:
+        """As `Workspace.open`, with ~ for the home folder; the error for what is no workspace says what it is."""
+        try:
+            return super().open(expanded(path), over, values)
+        except NoWorkspaceError as error:
+            from kltui.jobs.path_hint import no_workspace
+
+            raise no_workspace(str(path), error, python=True) from None
 
     def map(
         self,

@@ -18,7 +18,7 @@ from kltui.command_options import build_parser
 from kltui.environment import check_environment, prepare_output, unknown_variables
 from kltui.errors import UsageError
 from kltui.kernels import native
-from kltui.option_use import COMMANDS, INTERFACE, USERS
+from kltui.option_use import COMMANDS, INTERFACE, USERS, check_words
 from kltui.threads import usable_cores
 
 OPTIONS = [o for a in build_parser()._actions for o in a.option_strings if o.startswith("--")]
@@ -275,5 +275,45 @@ def test_a_map_cannot_be_saved_without_a_name(
     filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(filled, tmp_path / "ws")
-    assert main(["--report", "--section", "overview", "--save-map", "", str(tmp_path / "ws")]) == 2
-    assert "'' is not a valid map name" in capsys.readouterr().err
+    assert main(["--report", "--section", "overview", "--save-map", " ", str(tmp_path / "ws")]) == 2
+    assert "' ' is not a valid map name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["--export", "", "WS"], "--export has an empty value"),
+        (["--export=", "WS"], "--export has an empty value"),
+        (["--batch", ""], "--batch has an empty value"),
+        (["--batch", "job.toml", "--shard", ""], "--shard has an empty value"),
+        (["--report", "--over", "", "WS"], "--over has an empty value"),
+        (["--report", "WS", "--map", ""], "--map has an empty value"),
+        (["--report", "WS", "--pair", "a", ""], "--pair has an empty value"),
+        (["--figure", "scale", "--out", "f.pdf", "--width", "", "WS"], "--width has an empty value"),
+        (["--report", ""], "an empty argument was given instead of a WORKSPACE"),
+        (["--demo", ""], "an empty argument was given instead of a WORKSPACE"),
+        ([""], "an empty argument was given instead of a WORKSPACE"),
+    ],
+)
+def test_an_empty_value_selects_no_default(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: list[str], said: str,
+) -> None:  # fmt: skip
+    """A variable of the shell that is not set: a job would score all shards, and an export write into the current folder."""
+    monkeypatch.chdir(tmp_path)
+    assert main([str(filled) if word == "WS" else word for word in command]) == 2
+    error = capsys.readouterr().err
+    assert f"kltui: {said}\n" in error and "variable of the shell" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_of_a_job_file_may_be_empty() -> None:
+    check_words(
+        build_parser(), ["--batch", "job.toml", "--set=models.0.parent=", "--set", "models.0.parent="]
+    )
+
+
+def test_zero_is_a_value(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--draw 0 is a mistake in that command, and no request for the interface."""
+    assert main(["--draw", "0", str(filled)]) == 2
+    assert "--draw 0 draws no text" in capsys.readouterr().err

@@ -105,6 +105,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "environment",
         "figures",
         "html_table",
+        "jobs.path_hint",
         "jobs.single_model",
         "jobs.place",
         "scoring.in_memory",
