@@ -25,6 +25,14 @@ def dump(path: Path, value: object, protocol: int = 4) -> Path:
 
 
 @pytest.mark.parametrize("protocol", range(6))
+def test_more_is_remembered_than_one_byte_counts(tmp_path: Path, protocol: int) -> None:
+    """Objects from the 257th on are remembered, and named again, by numbers of four bytes or of several digits."""
+    rows = [{f"k{i}": [i]} for i in range(400)]
+    value = {"rows": rows, "again": rows[::-1]}
+    assert load_pickle(dump(tmp_path / "x.pkl", value, protocol)) == value
+
+
+@pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4", "int64", "bool"])
 def test_arrays_come_out_equal(tmp_path: Path, protocol: int, dtype: str) -> None:
     x = (np.arange(24).reshape(4, 6) % 7).astype(dtype)

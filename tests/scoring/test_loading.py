@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -239,6 +240,16 @@ def test_fp16_on_a_cpu_is_upcast_and_said(folder):
 def test_context_length_of_scaled_rotary_positions(scaling, context):
     config = build_config("llama", max_position_embeddings=64, rope_scaling={**scaling, "rope_theta": 1e4})
     assert loading.context_length(config) == context
+
+
+@pytest.mark.parametrize("stated", [0, -1, None, "many"])
+def test_a_context_length_that_is_none_is_passed_over(stated):
+    """Some configurations say 0 or -1 where there is no limit, and some the true number under another name."""
+    config = SimpleNamespace(model_type="llama", max_position_embeddings=stated)
+    config.get_text_config = lambda: config
+    assert loading.context_length(config) is None
+    config.n_positions = 77
+    assert loading.context_length(config) == 77
 
 
 def test_context_length_knows_families_without_one():

@@ -12,6 +12,7 @@ from kltui.corpus import Corpus
 from kltui.registry import Checkpoint, LocalSource
 from kltui.scoring.settings import Progress
 from kltui.store import Store
+from kltui.store.rows import JobItemRow
 
 N = 3
 
@@ -52,6 +53,30 @@ def test_only_a_job_that_goes_on_keeps_checkpoints_queued(tmp_path: Path, end: s
     assert states(store) == ["scored", "failed", left]
     assert [row.error for row in store.checkpoints.all()] == ["", "broken", ""]
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("started", "ended", "status", "stats", "seconds", "rate"),
+    [
+        (None, None, "queued", {}, 0.0, 0.0),
+        (100.0, None, "running", {}, 20.0, 2.0),
+        (100.0, 108.0, "failed", {}, 8.0, 5.0),
+        (100.0, 108.0, "done", {"seconds_score": 4.0}, 8.0, 10.0),
+        (100.0, 108.0, "done", {}, 8.0, 0.0),
+        (130.0, None, "running", {}, 0.0, 0.0),
+    ],
+)
+def test_seconds_and_rates_of_a_jobs_item(
+    started: float | None,
+    ended: float | None,
+    status: str,
+    stats: dict[str, float],
+    seconds: float,
+    rate: float,
+) -> None:
+    """Of one that is done, rates are those of scoring alone; a clock that was set back gives no negative time."""
+    item = JobItemRow("run@0", status, "score", 20, 30, 40, 60, started, ended, 1, "", "", stats, 120.0)
+    assert (item.seconds, item.tokens_per_s, item.texts_per_s) == (seconds, rate, rate / 2)
 
 
 def test_what_a_lost_job_was_at_is_neither_running_nor_queued(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from small_workspace import Builder
 
 from kltui.analysis.point import Point
 from kltui.jobs.batch import BatchRun
 from kltui.jobs.progress_report import ProgressReporter
-from kltui.store.same_weights import KIND, in_store
+from kltui.store.same_weights import KIND, in_store, sentences
 from kltui.tui.screenshot import with_versions
 from kltui.view.export import export
 from kltui.view.provenance import version_words, versions
@@ -124,3 +125,23 @@ def test_copies_in_a_corpus_are_counted(tmp_path: Path) -> None:
     assert found.n_copies == copies == 15
     assert "35 texts (15 copies of others)" in text.getvalue()
     assert "15 copies of other texts: errors count each text once" in text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ([[("a", 1), ("a", 2)]], ["a at steps 1 and 2 have"]),
+        ([[("a", 1), ("a", 2), ("a", 3), ("b", 7)]], ["a at steps 1, 2 and 3 and b@7 have"]),
+        ([[("a", 5), ("b", 5)]], ["a@5 and b@5 have"]),
+        (
+            [[("a", 5), ("b", 5)], [("a", 6), ("b", 6)]],
+            ["a and b have the same weights at each of 2 steps, 5 and 6"],
+        ),
+        ([[("a", 5), ("b", 5)], [("a", 6), ("c", 6)]], ["a@5 and b@5 have", "a@6 and c@6 have"]),
+    ],
+)
+def test_a_group_is_said_by_its_runs_and_steps(groups: list[list[tuple[str, int]]], said: list[str]) -> None:
+    points = [[Point(f"{run}@{step}", run, step, weights="w") for run, step in group] for group in groups]
+    found = sentences(points)
+    assert len(found) == len(said)
+    assert all(text.startswith(start) for text, start in zip(found, said, strict=True)), found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -199,6 +200,20 @@ def test_clipping_known_cases() -> None:
     )
     expected = [[0, 0.5, 1, 0.5], [0.2, 0.2, 0.4, 0.4], [0.5, 0, 0.5, 0.5]]
     np.testing.assert_allclose(clip_segments(given_), expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rasterising_is_a_walk_along_the_longer_side_of_each_segment(seed: int) -> None:
+    across, up = 23, 17
+    segments = np.random.default_rng(seed).random((12, 4))
+    ends = np.floor(segments * [across - 1, up - 1, across - 1, up - 1] + 0.5)
+    wanted = np.zeros((up, across), bool)
+    for x0, y0, x1, y1 in ends.tolist():
+        steps = int(max(abs(x1 - x0), abs(y1 - y0)))
+        for k in range(steps + 1):
+            t = k / max(steps, 1)
+            wanted[math.floor(y0 * (1 - t) + y1 * t + 0.5), math.floor(x0 * (1 - t) + x1 * t + 0.5)] = True
+    assert np.array_equal(rasterise(segments, across, up), wanted)
 
 
 def test_rasterising_touches_every_column_of_a_slope_once() -> None:
