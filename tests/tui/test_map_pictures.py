@@ -184,6 +184,22 @@ async def test_three_dimensions_turn_by_keys_and_lengths_stay(
         assert again.view.plot.turn == turn and again.view.method == "pca"
 
 
+async def test_what_paler_colours_mean_is_said(pca_app: MakeApp, until) -> None:
+    for color in (True, False):
+        app = pca_app(Scored(), color=color)
+        async with app.run_test(size=(160, 50)) as pilot:
+            await until(pilot, lambda app=app: app.snapshot.loaded)
+            await settled(pilot, "3")
+            assert ("paler: earlier step" in text_of(app)) == color
+            await settled(pilot, "d")
+            await until(pilot, lambda app=app: app.view.plot.dims == 3)
+            assert ("paler: farther away" in text_of(app)) == color and "earlier step" not in text_of(app)
+            app.view.plot.scores = {app.view.plot.colours.by: {}}
+            app.view.facts.update_data()
+            await pilot.pause()
+            assert "paler" not in text_of(app)
+
+
 async def test_no_mark_is_read_as_a_digit_of_an_axis_name(
     pca_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
 ) -> None:

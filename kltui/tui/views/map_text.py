@@ -144,7 +144,7 @@ def facts(plot: MapPlot, width: int, shape: AgainstNull | None) -> Lines:
         return []
     look = plot.look
     said = [f"{plot.method_said}: {plot.counted()}", *plot.picture.words(), *_perplexity_said(plot.picture)]
-    said += _errors_said(plot)
+    said += _errors_said(plot) + _paler_said(plot)
     lines = [[(part, look("muted"))] for text in said for part in wrapped(text, max(8, width))]
     return (
         lines + _descent(plot) + _left_out(plot, width) + _standing(plot, width) + _against_null(plot, shape)
@@ -169,6 +169,15 @@ def _errors_said(plot: MapPlot) -> list[str]:
             *_uncertain_axes(plot),
         ]
     return ["E draws errors"] if plot.drawn_method == "pca" else []
+
+
+def _paler_said(plot: MapPlot) -> list[str]:
+    """What paler colours of a run mean; [] if there are none."""
+    if not plot.look.color or plot.colours.by in plot.scores or plot.known_lines is None:
+        return []
+    if plot.dims == 3:
+        return ["paler: farther away"]
+    return ["paler: earlier step"] if any(len(rows) > 1 for _, rows in plot.known_lines.lines) else []
 
 
 def _uncertain_axes(plot: MapPlot) -> list[str]:
