@@ -86,7 +86,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.read_only, self.ascii_only = read_only, ascii_only
         self.keymap = keymap or Keymap()
         self.memory = memory or Memory(None)
-        self.message, self.message_ink = "", "muted"
+        self.message, self.message_ink, self._is_long = "", "muted", False
         self.under_way = ""
         self.awaits_job = False
         self.screen_name = SCREENS[0]
@@ -169,8 +169,13 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             await asyncio.sleep(rest)
 
     def redraw_status(self) -> None:
-        """Draws the status line again."""
+        """Draws the status line again, and the line of keys if that has or had the rest of a message (`_is_long`)."""
+        from kltui.tui.widgets.shell import message_lines
+
         self.main.status.refresh()
+        before, self._is_long = self._is_long, len(message_lines(self.message, self.size.width)) > 1
+        if before or self._is_long:
+            self.main.keys_line.refresh()
 
     @property
     def is_asking(self) -> bool:

@@ -385,3 +385,19 @@ async def test_a_workspace_that_cannot_be_read_is_not_said_to_be_empty(
         await pilot.press(screen)
         await until(pilot, lambda: {"damaged:", "file", "not", "database"} <= set(text_of(app).split()))
         assert "kltui --check WORKSPACE" in text_of(app) and "is empty" not in text_of(app)
+
+
+async def test_a_message_longer_than_the_status_line_is_whole_until_the_next_key(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded and "q quit" in lines_of(app)[-1])
+        hint = "Rename the new one, or keep it, and press U again."
+        app.complain(KltuiError("tiny-seed3@416 is in the workspace again, so nothing was restored", hint))
+        await until(pilot, lambda: hint in " ".join(" ".join(lines_of(app)[-2:]).split()))
+        assert "nothing was restored." in lines_of(app)[-2]
+        await pilot.press("j")
+        await until(pilot, lambda: "q quit" in lines_of(app)[-1] and "restored" not in text_of(app))
+        app.say("模型" * 30)  # a wide character takes two cells
+        await until(pilot, lambda: sum(line.count("模") for line in lines_of(app)[-2:]) == 30)
+        app.say("word " * 90)
+        await until(pilot, lambda: lines_of(app)[-1].rstrip().endswith("…"))

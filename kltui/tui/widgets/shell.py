@@ -16,7 +16,7 @@ from kltui.sanitize import safe_text, short_name
 from kltui.tui.actions import SCREENS, screen_key
 from kltui.tui.data import USUAL_VALUES
 from kltui.tui.terminal.textual_private import PaintedScreen
-from kltui.tui.widgets.canvas import Box, Pane, Span, fitted, shortened, spelled, strip_of, width_of
+from kltui.tui.widgets.canvas import Box, Pane, Span, fitted, shortened, spelled, strip_of, width_of, wrapped
 
 if TYPE_CHECKING:
     from textual.geometry import Region
@@ -117,12 +117,25 @@ class BasisBar(Bar):
         return sum(cell_len(part) + 3 for part in parts) + SHORTEST + 2 - self.size.width
 
 
+def message_lines(message: str, width: int) -> list[str]:
+    """A message in one line of the screen, or in two if it is longer than one; if longer than two, it is cut."""
+    room = max(20, width - 4)
+    if cell_len(message) <= room:
+        return [message]
+    first, *others = wrapped(message, room)
+    rest = " ".join(others)
+    return [first, fitted(rest, min(cell_len(rest), room))] if rest else [first]
+
+
 class StatusBar(Bar):
-    """The selection at the left, and the last message or the running job at the right."""
+    """The selection at the left, and the last message, or its first line, or the running job at the right."""
 
     def spans(self) -> list[Span]:
         """Selection at the left; message, background work or job at the right."""
         look, kl = self.look, self.kl
+        first, *rest = message_lines(kl.message, self.size.width)
+        if rest:
+            return [(" ", look("text", "raised")), (first, look(kl.message_ink, "raised"))]
         right = self._right()
         room = self.size.width - width_of(right) - 2
         left = self._selection(max(12, room))
@@ -171,15 +184,15 @@ class StatusBar(Bar):
     def _right(self) -> list[Span]:
         look, kl = self.look, self.kl
         if kl.message:
-            room = max(20, self.size.width - 4)
-            return [(fitted(kl.message, min(len(kl.message), room)), look(kl.message_ink, "raised"))]
+            return [(kl.message, look(kl.message_ink, "raised"))]
         if kl.under_way:
             return [(kl.under_way, look("warning", "raised"))]
         job = next(iter(kl.snapshot.active_jobs), None)
         found: list[Span] = []
         if kl.snapshot.alert:
             alert = safe_text(kl.snapshot.alert)
-            found = [(fitted(alert, min(len(alert), max(20, self.size.width // 2))), look("bad", "raised"))]
+            room = min(cell_len(alert), max(20, self.size.width // 2))
+            found = [(fitted(alert, room), look("bad", "raised"))]
         if job is not None:
             text = f"{'  ' if found else ''}job {job.id} {job.status} {job.done + job.failed}/{job.total}"
             found.append((text, look("good" if job.status == "running" else "warning", "raised")))
@@ -187,11 +200,13 @@ class StatusBar(Bar):
 
 
 class KeyBar(Bar):
-    """The most useful keys of the present screen, as many as fit."""
+    """The most useful keys of the present screen, as many as fit; the second line of a long message until the next key."""
 
     def spans(self) -> list[Span]:
-        """Keys and labels; help and quit are always shown."""
+        """The rest of a message that is longer than the line above, or else keys and labels, always help and quit."""
         look = self.look
+        if rest := message_lines(self.kl.message, self.size.width)[1:]:
+            return [(" ", look("text", "raised")), (rest[0], look(self.kl.message_ink, "raised"))]
         kl, keymap, writing = self.kl, self.kl.keymap, not self.kl.read_only
         is_empty = kl.snapshot.loaded and not (kl.snapshot.rows or kl.snapshot.jobs or kl.snapshot.problem)
         if is_empty:
