@@ -368,13 +368,13 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         async def look() -> None:
             await self.reload()
             job = next((j for j in self.snapshot.jobs if j.id == job_id), None)
-            if job is not None and job.status in ("lost", "failed"):
+            if job is not None and job.status in ("lost", "failed", "stopped"):
                 failed = f"{job.failed} failed" if job.failed else "it failed"
-                how = "its process ended" if job.status == "lost" else failed
+                how = {"lost": "its process ended", "stopped": "it was stopped"}.get(job.status, failed)
                 keys = "R" if self.screen_name == "jobs" else "2, then R,"
                 self.say(
                     f"job {job.id}: {how}; {job.done} of {job.total} are stored; {keys} runs the rest",
-                    "bad",
+                    "warning" if job.status == "stopped" else "bad",
                 )
 
         self.run_worker(look(), group=f"job {job_id} ended")

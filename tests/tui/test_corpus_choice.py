@@ -213,6 +213,36 @@ async def test_a_mark_that_is_not_on_the_map_says_why(folder: Path, until, scree
             await until(pilot, lambda said=said, wanted=wanted: wanted in said())
 
 
+async def test_another_corpus_is_chosen_where_the_one_shown_has_no_usable_vector(
+    tmp_path: Path, until
+) -> None:
+    with Workspace.open(odd_workspace(tmp_path, ["here"])) as ws:
+        first, second = (row.sha256 for row in ws.corpora())
+    for keys in (["O"], ["f", "ctrl+u", *second[:8], "enter"]):
+        app = KltuiApp(tmp_path, basis=Basis(over=first))
+        async with app.run_test(size=(120, 40)) as pilot:
+            await until(pilot, lambda app=app: app.snapshot.loaded)
+            assert app.map_cache.is_empty
+            await pilot.press(keys[0])
+            await until(pilot, lambda app=app: len(app.screen_stack) > 1)
+            if keys == ["O"]:
+                at = next(i for i, (name, _) in enumerate(app.screen.list.options) if name == second[:12])
+                await pilot.press(*["down"] * at, "enter")
+            await pilot.press(*keys[1:])
+            await until(pilot, lambda app=app: app.reader.basis.over == second and not app.map_cache.is_empty)
+
+
+async def test_without_a_vector_the_keys_of_the_map_say_what_to_do(tmp_path: Path, until) -> None:
+    Store.write(tmp_path).close()
+    app = KltuiApp(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for key in "Of":
+            app.say("")
+            await pilot.press(key)
+            await until(pilot, lambda: "there is no map yet: score or import vectors first" in text_of(app))
+
+
 def row_of(ws: Workspace, name: str) -> CheckpointRow:
     return next(row for row in ws.checkpoints_on_corpus() if row.name == name)
 

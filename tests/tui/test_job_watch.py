@@ -32,7 +32,13 @@ def job(workspace: FakeWorkspace, **changes: object) -> JobRow:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no process descriptors")
-async def test_a_killed_job_shows_at_once(make_app, until, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "failed", "how"),
+    [("lost", 0, "its process ended"), ("stopped", 1, "it was stopped"), ("failed", 6, "6 failed")],
+)
+async def test_a_killed_job_shows_at_once(
+    make_app, until, monkeypatch, status: str, failed: int, how: str
+) -> None:
     monkeypatch.setattr(app_session, "BUSY_SECONDS", 3600.0)
     monkeypatch.setattr(app_session, "IDLE_SECONDS", 3600.0)
     workspace = FakeWorkspace()
@@ -42,16 +48,14 @@ async def test_a_killed_job_shows_at_once(make_app, until, monkeypatch) -> None:
         app = make_app(workspace)
         async with app.run_test(size=(140, 40)) as pilot:
             await until(pilot, lambda: app.snapshot.active_jobs)
-            workspace.job_rows = [replace(workspace.job_rows[0], status="lost")]
+            workspace.job_rows = [replace(workspace.job_rows[0], status=status, failed=failed)]
             os.kill(child, signal.SIGKILL)
-            await until(
-                pilot, lambda: "its process ended; 3 of 9 are stored; 2, then R, runs" in text_of(app)
-            )
+            await until(pilot, lambda: f"{how}; 3 of 9 are stored; 2, then R, runs" in text_of(app))
             with pytest.raises(ChildProcessError):
                 os.waitpid(child, 0)  # it has been waited for
             await pilot.press("2")
             await until(
-                pilot, lambda: "Press R to run the rest: 6 of 9" in text_of(app) and "lost" in text_of(app)
+                pilot, lambda: "Press R to run the rest: 6 of 9" in text_of(app) and status in text_of(app)
             )
     finally:
         with pytest.raises(ProcessLookupError):

@@ -11,9 +11,10 @@ from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.basis import MODES, Basis, left_out
 from kltui.tui.dialogs import prompts
-from kltui.tui.dialogs.corpus_choice import scored_corpora
+from kltui.tui.dialogs.corpus_choice import NO_MAP, corpora_to_choose, scored_corpora
 from kltui.tui.dialogs.forms import Answers, Field, Form
 from kltui.tui.filter import split_unquoted
+from kltui.tui.widgets.run_tree import counted
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, CorpusRow
@@ -83,8 +84,8 @@ def offers_of(ws: Workspace, rows: Sequence[CheckpointRow]) -> Offers:
 
 async def ask_basis(app: WorkspaceSession) -> None:
     """Asks for the map's settings, shows the new map on every screen, and saves it if a name is given."""
-    if app.map_cache.is_empty:
-        app.say("there is no map yet: score or import vectors first", "warning")
+    if app.map_cache.is_empty and len((await app.reader.read(corpora_to_choose))[1]) < 2:
+        app.say(NO_MAP, "warning")
         return
     rows = app.snapshot.rows
     offers = await app.reader.read(lambda ws: offers_of(ws, rows))
@@ -142,12 +143,12 @@ def _fields(now: Basis) -> list[Field]:
 
 def _hints(offers: Offers) -> list[str]:
     corpora = [
-        f"{row.sha256[:12]} {safe_text(PurePath(row.source).name or row.source, 24)} ({n} vectors)"
+        f"{row.sha256[:12]} {safe_text(PurePath(row.source).name or row.source, 24)} ({counted(n, 'vector')})"
         for row, n in offers.corpora
     ]
     several = len(offers.settings) > 1
     own = [(s, n) for sha256, s, n in offers.settings if sha256 == offers.shown]
-    settings = [f"{k}: {safe_text(s, 60)} ({n} vectors)" for k, (s, n) in enumerate(own, start=1)]
+    settings = [f"{k}: {safe_text(s, 60)} ({counted(n, 'vector')})" for k, (s, n) in enumerate(own, start=1)]
     found = [
         f"preprocessing: {', '.join(MODES)}; apart: yes (main and seed runs) or no",
         "exclude: tiny-seed2, step<100, quant:8bit - as for --exclude or the filter /",
@@ -205,4 +206,4 @@ async def _make(app: WorkspaceSession, basis: Basis, name: str) -> None:
 
 def _saved(ws: Workspace, basis: Basis, name: str) -> str:
     made = ws.save_map(name, basis.choice(ws).preparation)
-    return f"{len(made)} vectors over {len(made.text_bytes_N)} texts"
+    return f"{counted(len(made), 'vector')} over {counted(len(made.text_bytes_N), 'text')}"

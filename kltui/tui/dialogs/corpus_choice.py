@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from kltui.sanitize import safe_text
 from kltui.tui.basis import Basis
 from kltui.tui.dialogs import prompts
+from kltui.tui.widgets.run_tree import counted
 
 if TYPE_CHECKING:
     from kltui.store import CorpusRow
     from kltui.tui.session import WorkspaceSession
     from kltui.workspace import Workspace
+
+
+NO_MAP = "there is no map yet: score or import vectors first"
 
 
 def scored_corpora(ws: Workspace) -> tuple[str, list[tuple[CorpusRow, int]]]:
@@ -23,14 +27,22 @@ def scored_corpora(ws: Workspace) -> tuple[str, list[tuple[CorpusRow, int]]]:
     return ws.corpus().sha256, [(row, vectors[row.id]) for row in ws.corpora() if vectors[row.id]]
 
 
+def corpora_to_choose(ws: Workspace) -> tuple[str, list[tuple[CorpusRow, int]]]:
+    """As `scored_corpora`; ("", []) if nothing is scored on any corpus."""
+    return scored_corpora(ws) if ws.corpora() and ws.vector_groups() else ("", [])
+
+
 async def choose_corpus(app: WorkspaceSession) -> None:
     """Lists the corpora that have vectors; all screens then show the chosen one."""
-    shown, found = await app.reader.read(scored_corpora)
+    shown, found = await app.reader.read(corpora_to_choose)
+    if not found:
+        app.say(NO_MAP, "warning")
+        return
     if len(found) < 2:
         app.say("all vectors are on the same corpus")
         return
     names = [f"{row.sha256[:12]}{' (shown)' if row.sha256 == shown else ''}" for row, _ in found]
-    words = [(f"{row.n} texts", f"{n} vectors", safe_text(row.source, 60)) for row, n in found]
+    words = [(counted(row.n, "text"), counted(n, "vector"), safe_text(row.source, 60)) for row, n in found]
     options = list(zip(names, prompts.aligned(words, app.look), strict=True))
 
     def chosen(index: int | None) -> None:

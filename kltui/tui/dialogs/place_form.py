@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.dialogs import prompts
+from kltui.tui.dialogs.corpus_choice import NO_MAP
 from kltui.tui.dialogs.import_form import timed
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ TEXT_HINTS = (
 def place_model(app: WorkspaceSession, checkpoint: Checkpoint | None = None) -> None:
     """Asks which model (suggesting `checkpoint`) and on how many texts, and places it on the workspace's map."""
     if app.reader.path is None or app.map_cache.is_empty:
-        app.say("there is no map yet: score or import vectors first", "warning")
+        app.say(NO_MAP, "warning")
         return
     suggested = named(checkpoint) if checkpoint else ""
 
