@@ -158,8 +158,9 @@ One option selects the command; without one, `kltui WORKSPACE` opens the termina
 does not use is an error; options are never ignored. `kltui -h` prints the commands with examples,
 `kltui --report --help` the options of one command, `kltui --help` and `man kltui` everything.
 
-Exit codes: 0 success; 1 some checkpoints, files or sections failed; 2 invalid options or job file; 3 the workspace is in
-use, damaged or unusable; 75 temporary failure, try again later; 130, 143 or 129 ended by ctrl-C, TERM or HUP.
+Exit codes: 0 success; 1 failed, or some checkpoints, files or sections failed, or the workspace has no data for a figure
+or page; 2 invalid options or job file; 3 the workspace is in use, damaged or unusable; 75 temporary failure, try again
+later; 130, 143 or 129 ended by ctrl-C, TERM or HUP.
 
 ```sh
 kltui --demo

@@ -92,7 +92,8 @@ a job file
 
 EXIT_CODES = """\
 exit codes
-  0 done   1 some checkpoints failed   2 usage   3 workspace in use or unusable   75 try again later
+  0 done   1 failed, or some checkpoints, files, sections failed; no data for a figure or page
+  2 usage   3 workspace in use or unusable   75 try again later
   130 / 143 / 129 stopped by ctrl-C / TERM / HUP"""
 
 EPILOG = f"""\

@@ -14,7 +14,7 @@ from kltui.analysis.diffusion import Exponent
 from kltui.analysis.map import ConsecutiveKL
 from kltui.figures.picture import (
     GREY,
-    Dash,
+    REFERENCE_DASHES,
     FigureAxis,
     Layer,
     Panel,
@@ -38,6 +38,7 @@ STEP = "training step"
 KL_AXIS = "KL, bits/byte"
 SPIKE = "#d70000"
 RUNS_NOTED = 12
+MARKED_MAX = 60  # points of a run with a mark; if it has more, every second, third and so on
 Y_AXES = {"loss": "bits/byte", "exponents": "exponent c_q", "updates": "norm of the update"}
 Slots = Mapping[str, int]
 
@@ -82,6 +83,7 @@ def drawn(ctx: Context, shown: CurvesShown) -> PaperFigure:
         raise MissingError("no run has two steps on the map", "score a run of several checkpoints")
     settled, notes = _settled_steps(ctx, shown)
     panels = [replace(p, layers=(*p.layers, *settled)) if p.title == KINDS[0].title else p for p in panels]
+    panels = _dashed_apart(panels)
     absent = [
         f"without {kind.title}: {re.split('[:;]', contents[kind.key].missing)[0]}"
         for kind in KINDS
@@ -127,9 +129,9 @@ def _panel(ctx: Context, shown: CurvesShown, kind: PanelKind, content: Content) 
     layers += _spikes(found, content.spikes)
     at = [v for c in found for v in c.values if math.isfinite(v) and (scale != "log" or v > 0)]
     ends = values([min(c.steps[0] for c in found), max(c.steps[-1] for c in found)])
-    for place, (value, said) in enumerate(content.near_lines(min(at), max(at), scale) if at else ()):
-        dash: Dash = ("dashed", "dotted")[place % 2]
-        layers.append(Layer(f"published: {said}", ends, np.full(2, value), colour=GREY, dash=dash))
+    for value, said in content.near_lines(min(at), max(at), scale) if at else ():
+        label = f"published: {said}"
+        layers.append(Layer(label, ends, np.full(2, value), colour=GREY, dash="longdash", reference=True))
     towards = {c.against for c in found}
     one = kind.key in ("between", "marked") and len(towards) == 1
     title = f"{kind.title}, against {next(iter(towards))}" if one else kind.title
@@ -142,6 +144,25 @@ def _panel(ctx: Context, shown: CurvesShown, kind: PanelKind, content: Content) 
     )
 
 
+def _dashed_apart(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels with lines at published values that differ by their dashes, and if there are many, also by their widths."""
+    labels = dict.fromkeys(layer.label for p in panels for layer in p.layers if layer.dash == "longdash")
+    many = len(REFERENCE_DASHES)
+    looks = {label: (REFERENCE_DASHES[k % many], 0.8 + 0.8 * (k // many)) for k, label in enumerate(labels)}
+    return [
+        replace(
+            panel,
+            layers=tuple(
+                replace(layer, dash=looks[layer.label][0], width=looks[layer.label][1])
+                if layer.label in looks
+                else layer
+                for layer in panel.layers
+            ),
+        )
+        for panel in panels
+    ]
+
+
 def _spikes(found: Sequence[Curve], spikes: frozenset[tuple[str, int]]) -> list[Layer]:
     """Crosses on the points at which --watch would raise an alert."""
     at = [(c, k) for c in found for k, step in enumerate(c.steps) if (c.run, step) in spikes]
@@ -149,7 +170,11 @@ def _spikes(found: Sequence[Curve], spikes: frozenset[tuple[str, int]]) -> list[
         return []
     x, y = values([c.steps[k] for c, k in at]), values([c.values[k] for c, k in at])
     names = tuple(c.names[k] for c, k in at)
-    return [Layer("spike", x, y, "points", names=names, colour=SPIKE, mark="x", size=5.0, width=1.2)]
+    return [
+        Layer(
+            "spike", x, y, "points", names=names, colour=SPIKE, mark="x", size=5.0, width=1.2, reference=True
+        )
+    ]
 
 
 def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[str]]:
@@ -184,6 +209,7 @@ def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[
                 colour=colour,
                 dash="dashed",
                 width=0.6,
+                reference=True,
             )
         )
     more = len(notes) - RUNS_NOTED
@@ -200,7 +226,6 @@ def steps(consecutive: Mapping[str, Sequence[ConsecutiveKL]], slots: Slots) -> t
 def _line(run: str, found: Sequence[tuple[float, float, float]], slots: Slots, **look: str) -> Layer:
     x, y, se = (values(v) for v in zip(*found, strict=True))
     slot = slots.get(run, len(slots))
-    mark = slot_mark(slot) if len(found) <= 60 else ""
     return Layer(
         run,
         x,
@@ -209,8 +234,9 @@ def _line(run: str, found: Sequence[tuple[float, float, float]], slots: Slots, *
         high=y + se,
         names=(run,) * len(found),
         colour=slot_colour(slot),
-        mark=mark,
-        size=2.0,
+        mark=slot_mark(slot),
+        every=-(-len(found) // MARKED_MAX),
+        size=2.2,
         **look,  # type: ignore[arg-type]
     )
 
@@ -261,15 +287,16 @@ def exponent_panel(
     layers = []
     for run in dict.fromkeys(e.run for e in exponents):
         own = [e for e in exponents if e.run == run]
-        colour = slot_colour(slots.get(run, len(slots)))
+        slot = slots.get(run, len(slots))
+        colour = slot_colour(slot)
         x, c, se = values([e.start for e in own]), values([e.c_q for e in own]), values([e.se_q for e in own])
         low, high = (c - se, c + se) if len(own) <= 30 else (None, None)
-        layers.append(Layer(run, x, c, low=low, high=high, colour=colour, mark="o", size=2))
+        layers.append(Layer(run, x, c, low=low, high=high, colour=colour, mark=slot_mark(slot), size=2))
         c_w = values([e.c_w for e in own])
         if np.isfinite(c_w).any():
             layers.append(Layer("", x, c_w, colour=colour, dash="dashed", mark="", size=2))
     ends = values([min(e.start for e in exponents), max(e.start for e in exponents)])
-    layers.append(Layer("c = 1", ends, np.ones(2), colour=GREY, dash="dotted"))
+    layers.append(Layer("c = 1", ends, np.ones(2), colour=GREY, dash="dotted", reference=True))
     return Panel(title, FigureAxis("start, training step"), FigureAxis("diffusion exponent c"), tuple(layers))
 
 

@@ -5,20 +5,31 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from kltui.errors import KltuiError, UsageError
-from kltui.figures.fonts import missing_fonts
-from kltui.figures.picture import Array, FigureAxis, Layer, Panel, PaperFigure, shades
+from kltui.figures.fonts import found_fonts, letters_of, missing_fonts, without_glyph
+from kltui.figures.legend import add_legend, legend_of
+from kltui.figures.page_layout import MARGIN, MM, PAGE, arranged, fewest_columns, has_cells, usual_width
+from kltui.figures.picture import (
+    Array,
+    FigureAxis,
+    Layer,
+    Panel,
+    PaperFigure,
+    matplotlib_dash,
+    on_ground,
+    shades,
+)
 from kltui.figures.solids import fit_solids, shape_solid
 from kltui.figures.words import (
-    add_legend,
+    add_line_above,
     fit_names,
     fit_titles,
     height_of_names,
@@ -34,15 +45,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("pdf", "svg", "png")
-MM = 1.0 / 25.4
 _UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
-_NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
-_MIN_HEIGHT = 48 * MM  # of panels side by side: the names of their axes need as much
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
 _OPEN = "_|x+"  # marks that are strokes
-_ABOVE_NAMES = 0.55  # height over width of what stands above such names, at least
-_MANY = 20  # names beside a panel, for which it is as wide as a page
-_FLAT, _STEEP = 0.42, 1.1  # heights over width that a map in equal units may have
 _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, embedded such that text can be searched and edited
     "ps.fonttype": 42,
@@ -63,6 +68,7 @@ _RC: dict[Any, Any] = {
     "axes.facecolor": "white",
     "savefig.facecolor": "white",
     "savefig.dpi": 300.0,
+    "text.hinting": "none",  # so that words are equally wide in every format, at every resolution
     "lines.solid_capstyle": "round",
     "axes.formatter.useoffset": False,
     "grid.color": "#dddddd",
@@ -72,10 +78,14 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class FigureStyle:
-    """How a figure is drawn: its width in inches (0: chosen by its panels), and a matplotlib style file."""
+    """How a figure is drawn: its width in inches (0: chosen by its panels), a matplotlib style file, and families of more fonts.
+
+    The fonts of `fallback` draw the letters that those of the style lack.
+    """
 
     width: float = 0.0
     style: Path | None = None
+    fallback: tuple[str, ...] = ()
 
 
 def check_matplotlib() -> None:
@@ -161,7 +171,26 @@ def settings_of(look: FigureStyle) -> dict[Any, Any]:
         name: _RC[name] * larger for name in _RC if name.endswith(("labelsize", "titlesize", "fontsize"))
     }
     found = _RC | sizes | style
+    if look.fallback:
+        found["font.family"] = [*_families(found.get("font.family", "sans-serif")), *look.fallback]
     return found | {name: _RC[name] for name in ("pdf.fonttype", "ps.fonttype")}
+
+
+def _families(setting: str | list[str]) -> list[str]:
+    return [setting] if isinstance(setting, str) else setting
+
+
+def prepared(
+    picture: PaperFigure, look: FigureStyle, notify: Callable[[str], None] = lambda said: None
+) -> tuple[PaperFigure, FigureStyle]:
+    """The figure and its style with colours for its ground and fonts for its letters; what no font has is said, also in the figure."""
+    with _settings(look):
+        fallback, lacking = found_fonts(letters_of(picture))
+    in_figure, message = without_glyph(lacking)
+    if message:
+        notify(message)
+        picture = replace(picture, above=in_figure, notes=(*picture.notes, in_figure))
+    return on_ground(picture, ground_of(look)), replace(look, fallback=fallback)
 
 
 def ground_of(look: FigureStyle) -> str:
@@ -201,35 +230,40 @@ def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
     return figure
 
 
-def _laid_out(picture: PaperFigure, look: FigureStyle) -> tuple[Figure, int]:
-    """(the figure, in which panels of three axes do not have their final sizes yet; its number of rows of panels)."""
+def _laid_out(picture: PaperFigure, look: FigureStyle, height: float = 0.0) -> tuple[Figure, int]:
+    """(the figure, in which panels of three axes do not have their final sizes yet; its number of rows of panels).
+
+    `height`: that of a place in inches which the figure will fill (0: it is part of a page).
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(picture.columns, len(picture.panels))
-    many = max((len(p.y.ticks) for p in picture.panels), default=0) > _MANY
-    width = look.width or (170 * MM if columns > 1 or many else 120 * MM)
+    width = look.width or usual_width(picture)
     larger = max(1.0, points("axes.labelsize") / _RC["axes.labelsize"])
-    columns = max(1, min(columns, int(width / (larger * _NARROWEST))))
-    n_rows = -(-len(picture.panels) // columns)
-    panel_height = max((width / columns) * _aspect(picture), larger * _MIN_HEIGHT if columns > 1 else 0.0)
-    cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)
-    handles: dict[str, Any] = {}
-    figure = Figure((width, panel_height), layout="compressed" if cells else "constrained")
+    cells = has_cells(picture)
+    figure = Figure((width, height or PAGE), layout="compressed" if cells else "constrained")
     FigureCanvasAgg(figure)
-    if not cells and (
-        names := height_of_names(figure, picture.panels, columns)
-    ):  # those of a matrix are fitted later
-        panel_height = max(panel_height, names + _ABOVE_NAMES * width / columns)
-    figure.set_size_inches(width, n_rows * panel_height + 8 * MM)
+    legend = legend_of(figure, picture, height or PAGE)
+    first = fewest_columns(picture, width, larger)
+    names = (
+        0.0 if cells else height_of_names(figure, picture.panels, first)
+    )  # those of a matrix are fitted later
+    room = math.inf if height else PAGE - MARGIN - legend.height
+    columns, panel_height = arranged(picture, width, room, larger, names)
+    n_rows = -(-len(picture.panels) // columns)
+    figure.set_size_inches(width, n_rows * panel_height + MARGIN)
+    handles: dict[str, Any] = {}
     panels = []
     for number, panel in enumerate(picture.panels):
         projection = {"projection": "3d"} if panel.z is not None else {}
         axes = figure.add_subplot(n_rows, columns, number + 1, **projection)
         _panel(figure, axes, panel, handles)
         panels.append((axes, panel))
-    if picture.panels and handles:
-        add_legend(figure, handles)
+    if legend.words:
+        figure.set_size_inches(width, n_rows * panel_height + MARGIN + legend.height)
+        add_legend(figure, legend, handles)
+    if picture.above:
+        add_line_above(figure, picture.above)
     fit_names(figure, panels)
     figure.draw_without_rendering()
     if fit_titles(figure, panels):
@@ -264,44 +298,27 @@ def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
         40.0, 5.5 * line_height
     )  # per inch; 8 points are then a little smaller than the terminal's letters
     width, height = (side / dots for side in size)
-    look = FigureStyle(width)
-    with missing_fonts(lambda said: None), _settings(look):
-        figure, _ = _laid_out(picture, look)
-        figure.set_size_inches(width, height)
-        fit_solids(figure)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=dots)
+    file = io.BytesIO()
+    from matplotlib import rcParams
+
+    with missing_fonts(lambda said: None):
+        picture, look = prepared(picture, FigureStyle(width))
+        with _settings(look):
+            rcParams.update({"figure.dpi": dots, "text.hinting": "force_autohint"})
+            figure, _ = _laid_out(picture, look, height)
+            figure.set_size_inches(width, height)
+            fit_solids(figure)
+            figure.savefig(file, format="png", dpi=dots)
     return file.getvalue()
 
 
 def figure_of(picture: PaperFigure) -> Figure:
     """The figure as a matplotlib figure. Raises KltuiError if matplotlib is not installed."""
     check_matplotlib()
-    with _settings(FigureStyle()):
-        return drawn(picture, FigureStyle())
-
-
-def _aspect(picture: PaperFigure) -> float:
-    """Height over width of a figure's panels."""
-    if any(layer.kind == "cells" for p in picture.panels for layer in p.layers):
-        return 0.95
-    if any(p.z is not None for p in picture.panels):
-        return 0.9
-    if picture.panels and all(p.equal and p.z is None for p in picture.panels):
-        return min(max(_FLAT, *(0.85 * _shape(p) + 0.15 for p in picture.panels)), _STEEP)
-    tall = max((len(p.y.ticks) for p in picture.panels), default=0)
-    square = any(p.equal or p.value_label for p in picture.panels)
-    return max(0.9 if square else 0.68, min(tall * 0.045, 3.0))
-
-
-def _shape(panel: Panel) -> float:
-    """Height over width of the ranges of a panel's points, in data units."""
-    spans = []
-    for which in ("y", "x"):
-        every = np.concatenate([getattr(layer, which) for layer in panel.layers] or [np.zeros(1)])
-        known = every[np.isfinite(every)]
-        spans.append(float(np.ptp(known)) if len(known) else 0.0)
-    return spans[0] / spans[1] if spans[1] else 1.0
+    with missing_fonts(lambda said: None):
+        picture, look = prepared(picture, FigureStyle())
+        with _settings(look):
+            return drawn(picture, look)
 
 
 def _without_margins(figure: Figure) -> None:
@@ -338,11 +355,20 @@ def _log_ticks(axis: Any, which: str, axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = getattr(axes, f"get_{which}lim")()
-    few = high / low < 80
+    few = high / low < 80 and (_has_room(axes, 3 * math.log10(high / low)) or high / low < 10)
     word = _plain if low > 0.9e-4 and high < 1.1e5 else _power
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: word(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _has_room(axes: Axes, n: float) -> bool:
+    """Whether n labels of ticks fit above each other in the share of a figure's height that a panel's data has."""
+    spec = axes.get_subplotspec()
+    if spec is None:
+        return True
+    height = axes.figure.get_figheight() / spec.get_gridspec().nrows  # type: ignore[union-attr]
+    return n * 1.4 * points("ytick.labelsize") / 72 < 0.5 * height
 
 
 def _plain(value: float) -> str:
@@ -414,7 +440,7 @@ def _layer(axes: Any, layer: Layer, panel: Panel) -> tuple[Any, Any]:
         return None, _cells(axes, layer, panel)
     xyz = [layer.x, layer.y] if panel.z is None or layer.z is None else [layer.x, layer.y, layer.z]
     look = {"linewidth": layer.width, "markersize": layer.size, "color": layer.colour}
-    dash = layer.dash if layer.kind == "line" else "none"
+    dash = matplotlib_dash(layer.dash) if layer.kind == "line" else "none"
     edge = layer.width if layer.mark in _OPEN else 0.0
     (handle,) = axes.plot(
         *([[]] * len(xyz)), linestyle=dash, marker=layer.mark or None, markeredgewidth=edge, **look
@@ -424,7 +450,10 @@ def _layer(axes: Any, layer: Layer, panel: Panel) -> tuple[Any, Any]:
     if layer.shaded and len(layer.x) > 1:
         _shaded(axes, xyz, layer)
     else:
-        axes.plot(*xyz, linestyle=dash, marker=layer.mark or None, markeredgewidth=edge, **look)
+        every = layer.every if layer.every > 1 else None
+        axes.plot(
+            *xyz, linestyle=dash, marker=layer.mark or None, markevery=every, markeredgewidth=edge, **look
+        )
     if layer.low is not None and layer.high is not None and panel.z is None:
         _bars(axes, layer)
     return handle, None

@@ -18,15 +18,17 @@ from kltui.figures.draw import (
     FigureStyle,
     box_of,
     colour_bars_of,
-    ground_of,
     panels_of,
+    prepared,
     save,
     settings_of,
 )
 from kltui.figures.fonts import missing_fonts
-from kltui.figures.picture import COLUMNS, Panel, PaperFigure, on_ground, rows
+from kltui.figures.legend import LegendLayout
+from kltui.figures.page_layout import too_tall
+from kltui.figures.picture import COLUMNS, DASHES, Panel, PaperFigure, matplotlib_dash, rows
 from kltui.figures.solids import solid_box, zoom_of
-from kltui.figures.words import literal
+from kltui.figures.words import SMALLEST, literal
 from kltui.sanitize import csv_text, safe_text
 from kltui.view.export import csv_field
 
@@ -40,16 +42,16 @@ here, panels = pathlib.Path(__file__), {panels}
 figure = matplotlib.figure.Figure({size})
 axes = {{panel: figure.add_axes(box, **look) for panel, (box, look) in panels.items()}}
 [(getattr(axes[p], f"set_{{w}}ticks")(at, words, **look), getattr(axes[p], f"{{w}}axis").set_minor_formatter("")) for p, w, at, words, look in {ticks}]
-for (panel, _, label, line, mark, size, width), part in itertools.groupby(csv.DictReader(here.with_suffix(".csv").read_text(encoding="utf-8").splitlines()), operator.itemgetter("panel", "layer", "series", "line", "mark", "size", "width")):
-    colour, {names} = zip(*([r["colour"]] + [float(r[c] or "nan") for c in {read}] for r in part))
+for (panel, _, label, line, size, width), part in itertools.groupby(csv.DictReader(here.with_suffix(".csv").read_text(encoding="utf-8").splitlines()), operator.itemgetter("panel", "layer", "series", "line", "size", "width")):
+    colour, mark, {names} = zip(*([r["colour"], r["mark"]] + [float(r[c] or "nan") for c in {read}] for r in part))
     {draw}
 {finish}
 figure.savefig(here.with_suffix(".redrawn.pdf"))
 """
 # The points of a layer in one colour at once, otherwise each with the line to it.
 _PLOT = (
-    "[axes[panel].plot({xyz}, ls=line, marker=mark, color=colour[s][-1], label=label, ms=float(size), mew=float(width) * (mark in '_|x+'),"
-    " lw=float(width), markevery=None if s == slice(None) else [-1]{solid})"
+    "[axes[panel].plot({xyz}, ls={dash}, marker=max(mark), color=colour[s][-1], label=label, ms=float(size), mew=float(width) * (max(mark) in '_|x+'),"
+    " lw=float(width), markevery=[k for k, m in enumerate(mark[s]) if m and (s == slice(None) or k == len(mark[s]) - 1)]{solid})"
     " for s in ([slice(None)] if len({{*colour}}) == 1 else [slice(max(0, i - 1), i + 1) for i in range(len(x))])]"
 )
 _BARS = "({plot}, axes[panel].vlines(x, low, high, color=colour, lw=0.6, alpha=0.7))"
@@ -58,12 +60,12 @@ _BANDS = (
     " axes[panel].vlines(x, low, high, color=colour, lw=0.6, alpha=0.7))"
 )
 _VALUES = (
-    'axes[panel].scatter({xyz}, c=value, marker=mark, s=float(size)**2, lw=0, zorder=2.2, plotnonfinite=True, cmap=matplotlib.colormaps["viridis_r"].with_extremes(bad="#c8c8c8"), norm="{norm}", vmin={low:.6g}, vmax={high:.6g})'
+    'axes[panel].scatter({xyz}, c=value, marker=max(mark), s=float(size)**2, lw=0, zorder=2.2, plotnonfinite=True, cmap=matplotlib.colormaps["viridis_r"].with_extremes(bad="#c8c8c8"), norm="{norm}", vmin={low:.6g}, vmax={high:.6g})'
     " if any(v == v for v in value) else "
 )
 _CELLS = (
     'axes[panel].add_collection(matplotlib.collections.PolyCollection([[(i - 0.5, j - 0.5), (i + 0.5, j - 0.5), (i + 0.5, j + 0.5), (i - 0.5, j + 0.5)] for i, j in zip(x, y)], array=[v or {zero:.6g} for v in value], edgecolor="face", lw=0.1, cmap="viridis_r", norm="{norm}", clim=({low:.6g}, {high:.6g})))'
-    ' if mark == "s" and any(v == v for v in value) else '
+    ' if max(mark) == "s" and any(v == v for v in value) else '
 )
 _SOLID = (
     '[axes[p].set_box_aspect(look["box_aspect"], zoom=zoom) for p, (_, look), zoom in zip(panels, panels.values(), {zooms})]; '
@@ -74,10 +76,11 @@ _COLOUR_BARS = (
     " bar.set_ticks(at, labels=said), bar.ax.yaxis.set_minor_formatter(''))"
     " for p, box, words, at, said in {bars}]"
 )
+_ABOVE = "figure.suptitle({words}, x={x}, y={y}, fontsize={size}, fontweight='normal', ha='center', va='top')"
 _LEGEND = (
     "found = {{text: handle for a in [*axes.values()][::-1] for handle, text in [*zip(*a.get_legend_handles_labels())][::-1]}}; "
-    'figure.legend(*zip(*[(found[t], w) for t, w in {labels} if t in found]), loc="lower center", bbox_to_anchor={place},'
-    " ncols={ncols}, frameon=False, handlelength=1.6, columnspacing=1.2, markerscale=1.2, borderaxespad=0)"
+    'figure.legend(*zip(*[(found.get(t, matplotlib.lines.Line2D([], [], ls="")), w) for t, w in {labels}]), loc="lower center", bbox_to_anchor={place},'
+    " ncols={ncols}, frameon=False, handlelength={handle}, columnspacing=1.2, markerscale={mark}, borderaxespad=0)"
 )
 
 
@@ -120,13 +123,16 @@ def write(
 
     `notify` gets what is to be said of missing fonts.
     """
-    picture = on_ground(picture, ground_of(look))
     table, script = path.with_suffix(".csv"), path.with_suffix(".py")
     with missing_fonts(notify), replacing_together(path.parent) as aside:
+        picture, look = prepared(picture, look, notify)
         with (aside / path.name).open("wb") as file:
             figure = save(picture, path, look, file)
         write_table(aside / table.name, COLUMNS, rows(picture))
         (aside / script.name).write_bytes(script_text(picture, path, look, figure).encode())
+    tall = too_tall(figure.get_figheight())
+    if tall:
+        notify(tall)
     return [path, table, script]
 
 
@@ -140,7 +146,9 @@ def script_text(picture: PaperFigure, path: Path, look: FigureStyle, figure: Fig
     value = any(layer.value is not None for layer in layers)
     read = xyz + ["low", "high"] * bars + ["value"] * value
     solid = ", clip_on=False" if len(xyz) > 2 else ""
-    draw = _PLOT.format(xyz=", ".join(f"{v}[s]" for v in xyz), solid=solid)
+    dashes = {layer.dash: matplotlib_dash(layer.dash) for layer in layers if layer.dash in DASHES}
+    dash = f"{dashes}.get(line, line)" if dashes else "line"
+    draw = _PLOT.format(xyz=", ".join(f"{v}[s]" for v in xyz), solid=solid, dash=dash)
     draw = (_BANDS if any(layer.band for layer in layers) else _BARS).format(plot=draw) if bars else draw
     shown = _CELLS if any(layer.kind == "cells" for layer in layers) else _VALUES
     draw = shown.format(xyz=", ".join(xyz), **_value_scale(picture)) * value + draw
@@ -149,9 +157,9 @@ def script_text(picture: PaperFigure, path: Path, look: FigureStyle, figure: Fig
         picture=ascii(safe_text(path.name)),
         table=ascii(safe_text(path.with_suffix(".csv").name)),
         settings=ascii(_plain(settings_of(look))),
-        panels=ascii({csv_text(p.title): (box_of(axes), _axes(p, axes)) for p, axes in drawn}),
+        panels=ascii({csv_text(safe_text(p.title)): (box_of(axes), _axes(p, axes)) for p, axes in drawn}),
         size=tuple(round(float(side), 4) for side in figure.get_size_inches()),
-        ticks=ascii([found for p, axes in drawn for found in _ticks(csv_text(p.title), axes)]),
+        ticks=ascii([found for p, axes in drawn for found in _ticks(csv_text(safe_text(p.title)), axes)]),
         names=", ".join(read),
         read=tuple(read),
         draw=draw,
@@ -171,41 +179,36 @@ def _plain(settings: Mapping[str, object]) -> dict[str, object]:
 
 def _finish(picture: PaperFigure, drawn: Sequence[tuple[Panel, Any]], figure: Figure) -> str:
     """Statements on boxes of three axes, colour bars and the legend, once everything is drawn."""
-    said = []
+    said = [_ABOVE.format(**found) for found in _lines_above(figure)]
     if any(p.z is not None for p in picture.panels):
         said.append(_SOLID.format(zooms=[round(zoom_of(axes), 5) for _, axes in drawn]))
     bars = [
-        (csv_text(p.title), box_of(bar.ax), literal(safe_text(p.value_label)), *found[2:4])
+        (csv_text(safe_text(p.title)), box_of(bar.ax), literal(safe_text(p.value_label)), *found[2:4])
         for p, axes in drawn
         for bar in colour_bars_of(axes)
         for found in _ticks("", bar.ax)
         if found[1] == "y"
     ]
     said += [_COLOUR_BARS.format(bars=ascii(bars))] if bars else []
-    raw = dict.fromkeys(layer.label for p in picture.panels for layer in p.layers if layer.label)
     for legend in figure.legends:
-        words = [text.get_text() for text in legend.get_texts()]
+        layout: LegendLayout = legend.drawn_as  # type: ignore[attr-defined]
         box = legend.get_window_extent().transformed(figure.transFigure.inverted())
         place = (round(float(box.x0 + box.x1) / 2, 4), round(float(box.y0), 4))
-        labels = [
-            (csv_text(safe_text(label)), text)
-            for label, text in zip(_in_legend(picture, raw), words, strict=False)
-        ]
+        labels = ascii([(csv_text(safe_text(label)), literal(words)) for label, words in layout.words])
         said.append(
-            _LEGEND.format(labels=ascii(labels), place=place, ncols=getattr(legend, "drawn_columns", 1))
+            _LEGEND.format(
+                labels=labels, place=place, ncols=layout.columns, handle=layout.handle, mark=layout.mark
+            )
         )
     return "; ".join(said) or "pass"
 
 
-def _in_legend(picture: PaperFigure, labels: Iterable[str]) -> list[str]:
-    """Those of `labels` that are in the legend: of layers that are not coloured by a value."""
-    plain = {
-        layer.label
-        for p in picture.panels
-        for layer in p.layers
-        if layer.kind != "cells" and layer.value is None
-    }
-    return [label for label in labels if label in plain]
+def _lines_above(figure: Figure) -> Iterator[dict[str, object]]:
+    """The line above the panels, if there is one: its words, place and size."""
+    if figure.get_suptitle():
+        x, y = figure._suptitle.get_position()  # type: ignore[attr-defined]
+        words = ascii(figure.get_suptitle())
+        yield {"words": words, "x": round(x, 4), "y": round(y, 4), "size": SMALLEST}
 
 
 def _ticks(panel: str, axes: Any) -> Iterator[tuple[str, str, list[float], list[str], dict[str, object]]]:

@@ -16,7 +16,17 @@ from kltui.view.palette import LIGHT, rgb
 Array = NDArray[np.float64]
 Scale = Literal["linear", "log", "symlog"]
 Kind = Literal["line", "points", "cells"]
-Dash = Literal["solid", "dashed", "dotted"]
+Dash = Literal["solid", "dashed", "dotted", "dashdot", "longdash", "longdashdot", "dashdotdot", "twodash"]
+
+# Lengths in line widths of strokes and gaps of the dashes that matplotlib has no name for.
+DASHES: dict[str, tuple[float, ...]] = {
+    "longdash": (11.0, 2.5),
+    "longdashdot": (9.0, 2.0, 1.2, 2.0),
+    "dashdotdot": (5.0, 1.6, 1.2, 1.6, 1.2, 1.6),
+    "twodash": (5.0, 1.4, 2.4, 1.4),
+}
+# Of the lines at published values, in the order in which they are given; "dashed" and "dotted" have other uses.
+REFERENCE_DASHES: tuple[Dash, ...] = ("longdash", "dashdot", "dashdotdot", "twodash", "longdashdot")
 
 # Seven markers and eight colours have no common divisor, so that 56 series differ.
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
@@ -66,7 +76,8 @@ class Layer:
 
     `low` and `high` are the ends of error bars in y, or the edges of a `band`; `shaded` draws the points from light (first)
     to the full colour (last); `value` colours them by a colour scale. A non-finite x or y is a gap. A layer with an empty
-    `label` is not in the legend. `names` and `steps` are those of the points, for the CSV.
+    `label` is not in the legend, in which a `reference` (a layer that is not of the data's series) comes after all others.
+    `names` and `steps` are those of the points, for the CSV. `mark` is drawn on each `every`-th point.
     """
 
     label: str
@@ -81,11 +92,13 @@ class Layer:
     names: tuple[str, ...] = ()
     colour: str = DARK
     mark: str = ""
+    every: int = 1
     dash: Dash = "solid"
     size: float = 3.0
     width: float = 0.8
     shaded: bool = False
     band: bool = False
+    reference: bool = False
     ground: str = "#ffffff"
 
     def __post_init__(self) -> None:
@@ -125,7 +138,7 @@ def _any_positive(arrays: Iterable[Array]) -> bool:
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure: panels in rows of `columns`, and notes on the basis of the numbers."""
+    """A figure: panels in rows of `columns`, and notes on the basis of the numbers; `above`: a line above the panels."""
 
     name: str
     title: str
@@ -133,6 +146,7 @@ class PaperFigure:
     notes: tuple[str, ...] = ()
     columns: int = 2
     record: dict[str, object] = field(default_factory=dict)
+    above: str = ""
 
     def __post_init__(self) -> None:
         titles = [p.title for p in self.panels]
@@ -192,7 +206,23 @@ def segments(pairs: Sequence[tuple[int, int]], xyz_Kd: Array, label: str, names:
     xyz = np.array(flat).reshape(-1, dims)
     of = tuple(n for a, b in pairs for n in (names[a], names[b], ""))
     z = xyz[:, 2] if dims > 2 else None
-    return Layer(label, xyz[:, 0], xyz[:, 1], z=z, names=of, colour=GREY, width=0.5)
+    return Layer(label, xyz[:, 0], xyz[:, 1], z=z, names=of, colour=GREY, width=0.5, reference=True)
+
+
+def legend_labels(picture: PaperFigure) -> list[str]:
+    """The labels in a figure's legend in their order: those of series, then those of references."""
+    shown = [
+        layer
+        for panel in picture.panels
+        for layer in panel.layers
+        if layer.label and layer.kind != "cells" and layer.value is None
+    ]
+    return list(dict.fromkeys(layer.label for layer in sorted(shown, key=lambda layer: layer.reference)))
+
+
+def matplotlib_dash(dash: str) -> Any:
+    """A dash as matplotlib takes it: a name, or offset and lengths."""
+    return (0.0, DASHES[dash]) if dash in DASHES else dash
 
 
 def rows(picture: PaperFigure) -> Iterator[tuple[object, ...]]:
@@ -213,5 +243,5 @@ def _layer_rows(title: str, number: int, layer: Layer) -> Iterator[tuple[object,
         name = layer.names[k] if layer.names else ""
         step = layer.steps[k] if layer.steps else None
         place = (float(layer.x[k]), float(layer.y[k]), z[k], low[k], high[k], value[k])
-        look = (line, mark, colours[k], layer.size, layer.width)
-        yield (title, number, safe_text(layer.label), safe_text(name), step, *place, *look)
+        look = (line, "" if k % layer.every else mark, colours[k], layer.size, layer.width)
+        yield (safe_text(title), number, safe_text(layer.label), safe_text(name), step, *place, *look)

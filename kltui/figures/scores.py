@@ -86,7 +86,13 @@ def leakage_panel(
     line = sorted((float(str(row["score"])), float(str(row["expected"]))) for row in rows)
     ends = [line[0], line[-1]]
     layers.append(
-        Layer("robust trend", values([p[0] for p in ends]), values([p[1] for p in ends]), colour=DARK)
+        Layer(
+            "robust trend",
+            values([p[0] for p in ends]),
+            values([p[1] for p in ends]),
+            colour=DARK,
+            reference=True,
+        )
     )
     name = "mean log-likelihood, nats per text"
     return Panel(

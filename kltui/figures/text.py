@@ -22,7 +22,16 @@ def _panel(panel: Panel) -> str:
     for layer in panel.layers:
         slot = slots.setdefault(layer.label or layer.colour, len(slots))
         line = layer.kind == "line"
-        series.append(Series(layer.label, layer.x, layer.y, line=line, markers=bool(layer.mark), slot=slot))
+        series.append(
+            Series(
+                layer.label,
+                layer.x,
+                layer.y,
+                line=line,
+                markers=bool(layer.mark) and layer.every == 1,
+                slot=slot,
+            )
+        )
     places = [f"{at:g}: {word}" for axis in (panel.x, panel.y) for at, word in axis.ticks]
     frame = PlotFrame(
         panel.title,

@@ -1,4 +1,4 @@
-"""Words of a figure: titles, names at ticks and legends, measured in their font and cut to the room that they have."""
+"""Words of a figure: titles and names at ticks, measured in their font and cut to the room that they have."""
 
 from __future__ import annotations
 
@@ -9,23 +9,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kltui.figures.picture import Panel
-from kltui.sanitize import short_names
+from kltui.sanitize import safe_text, short_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEGEND_MAX = 40
 SMALLEST = 6.0  # points, of any word, unless a style file asks for less
 _NAME_LINE = 1.2  # lines of names stand at least so many times their size apart
 _NAME_SHARE = 0.4  # of a panel's width that names beside it may take, at most
+# What LaTeX writes for characters that are commands in it, or that its fonts lack in words.
+_TEX = {
+    **{char: f"\\{char}" for char in "$&%#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    "\u00a0": "~",
+    "…": r"\dots{}",
+}
 _SHORTEST = 9  # characters of a name that are kept even where there is no room
-_HANDLE, _GAP = 1.6, 1.2  # width of a sign in a legend, and between its columns, in sizes of its font
-_AROUND = 0.8  # between sign and words, and at both ends of a legend, in sizes of its font
-_LINE = 1.5  # height of a line of a legend, in sizes of its font
 
 
 def literal(text: str) -> str:
-    """`text` such that matplotlib does not read what is between dollar signs as a formula."""
+    """`text` such that neither matplotlib nor, with text.usetex, LaTeX reads any of its characters as a command."""
+    from matplotlib import rcParams
+
+    if rcParams["text.usetex"]:
+        return "".join(_TEX.get(char, char) for char in text)
     return text.replace("$", r"\$")
 
 
@@ -77,18 +89,18 @@ def fit_titles(figure: Figure, panels: Sequence[tuple[Any, Panel]], *, first: bo
             room = 2 * max(0.3 * side, min(middle - left, left + side - middle)) - 0.04
             high = max(1.0, figure.get_figheight() * place.height)
             for which, axis, length in (("x", panel.x, room), ("y", panel.y, high)):
-                label = _broken(figure, axis.label, "axes.labelsize", length)
+                label = broken(figure, axis.label, "axes.labelsize", length)
                 changed |= label != getattr(axes, f"get_{which}label")()
                 getattr(axes, f"set_{which}label")(label)
-        title = _broken(figure, panel.title, "axes.titlesize", room)
+        title = broken(figure, panel.title, "axes.titlesize", room)
         changed |= title != axes.get_title()
         axes.set_title(title)
     return changed
 
 
-def _broken(figure: Figure, text: str, setting: str, room: float) -> str:
+def broken(figure: Figure, text: str, setting: str, room: float) -> str:
     """The text in lines of at most `room` inches; a name is never broken, but cut in its middle if it is wider."""
-    together = text.replace(" = ", "\u00a0=\u00a0")
+    together = safe_text(text).replace(" = ", "\u00a0=\u00a0")
     lines: list[str] = []
     for word in together.split(" "):
         longer = f"{lines[-1]} {word}" if lines else ""
@@ -99,6 +111,17 @@ def _broken(figure: Figure, text: str, setting: str, room: float) -> str:
     return literal("\n".join(lines))
 
 
+def add_line_above(figure: Figure, text: str) -> None:
+    """Writes small words above the panels, for which the figure grows."""
+    from matplotlib import rc_context, rcParams
+
+    width, height = figure.get_size_inches()
+    with rc_context({"legend.fontsize": SMALLEST}):
+        words = broken(figure, text, "legend.fontsize", width - 0.1)
+    figure.set_size_inches(width, height + 1.3 * (1 + words.count("\n")) * SMALLEST / 72)
+    figure.suptitle(words, fontsize=SMALLEST, fontweight="normal", color=rcParams["text.color"])
+
+
 def tick_names(axes: Any, which: str, words: Sequence[str]) -> list[str]:
     """Names at the ticks of a panel, cut to their share of its width."""
     side = axes.figure.get_figwidth() / axes.get_subplotspec().get_gridspec().ncols
@@ -107,7 +130,7 @@ def tick_names(axes: Any, which: str, words: Sequence[str]) -> list[str]:
 
 def height_of_names(figure: Figure, panels: Sequence[Panel], columns: int) -> float:
     """Inches that the longest name below a panel takes, turned by 45 degrees."""
-    words = [word for p in panels for _, word in p.x.ticks]
+    words = [safe_text(word) for p in panels for _, word in p.x.ticks]
     longest = max((width_of(figure, word, "xtick.labelsize") for word in words), default=0.0)
     return min(longest, _NAME_SHARE * figure.get_figwidth() / columns) * math.sqrt(0.5)
 
@@ -161,37 +184,3 @@ def _name_ticks(axes: Any, which: str, size: float, every: int) -> None:
     words = [name.get_text() for name in getattr(axes, f"get_{which}ticklabels")()][::every]
     turned = {"rotation": 90, "ha": "right", "va": "center", "rotation_mode": "anchor"}
     getattr(axes, f"set_{which}ticks")(at, words, fontsize=size, **(turned if which == "x" else {}))
-
-
-def add_legend(figure: Figure, handles: dict[str, Any]) -> None:
-    """Adds a legend below the panels, for which the figure grows."""
-    size, (width, height) = points("legend.fontsize") / 72, figure.get_size_inches()
-    shown = list(handles.items())[:LEGEND_MAX]
-    room = width - (_HANDLE + 3 * _AROUND) * size
-    labels = cut(figure, [label for label, _ in shown], "legend.fontsize", room)
-    if len(handles) > LEGEND_MAX:
-        labels[-1] = f"and {len(handles) - LEGEND_MAX + 1} more"
-    columns = _legend_columns([width_of(figure, label, "legend.fontsize") for label in labels], width, size)
-    figure.set_size_inches(width, height + -(-len(shown) // columns) * _LINE * size)
-    made = figure.legend(
-        [handle for _, handle in shown],
-        [literal(label) for label in labels],
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        handlelength=_HANDLE,
-        columnspacing=_GAP,
-        markerscale=1.2,
-    )
-    made.drawn_columns = columns  # type: ignore[attr-defined]  # for the script that draws it again
-
-
-def _legend_columns(widths: Sequence[float], room: float, size: float) -> int:
-    """The most columns, filled one after the other, in which labels of these widths fit into `room` inches."""
-    for columns in range(len(widths), 1, -1):
-        widest = [
-            float(part.max()) for part in np.array_split(np.array(widths), columns)
-        ]  # as matplotlib does
-        if sum(widest) + columns * (_HANDLE + _AROUND + _GAP) * size + 2 * _AROUND * size <= room:
-            return columns
-    return 1

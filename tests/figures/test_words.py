@@ -10,15 +10,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import rc_context
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
+from kltui.figures import fonts
 from kltui.figures.catalogue import picture
-from kltui.figures.draw import FigureStyle, _settings, drawn, parse_width, symlog_places
+from kltui.figures.curves import _dashed_apart, _line
+from kltui.figures.draw import FigureStyle, _settings, drawn, parse_width, prepared, symlog_places
 from kltui.figures.files import write
-from kltui.figures.picture import FigureAxis, Layer, Panel, PaperFigure, slot_colour
+from kltui.figures.page_layout import PAGE
+from kltui.figures.picture import (
+    FigureAxis,
+    Layer,
+    Panel,
+    PaperFigure,
+    _layer_rows,
+    legend_labels,
+    slot_colour,
+)
+from kltui.figures.share.traces import DASHES
+from kltui.figures.words import literal
 from kltui.sanitize import short_names
 from kltui.view import palette
 from kltui.view.palette import LIGHT, linear, rgb
@@ -144,17 +160,33 @@ def test_short_names_are_apart_and_no_longer_than_asked() -> None:
             assert len(set(found)) == len(set(names)) and max(map(len, found)) <= limit
 
 
-def test_dollar_signs_of_a_name_are_drawn_as_they_are(tmp_path: Path) -> None:
+ODD = r"a$b$c_d%{e}\frac{1}{2}~^&#<i>"
+
+
+def test_names_are_drawn_as_they_are_whatever_they_contain(tmp_path: Path) -> None:
     at = np.arange(2.0)
-    layer = Layer("a$b$c", at, at)
-    panel = Panel("a$b$c", FigureAxis(ticks=((0.0, "a$b$c"), (1.0, "d"))), FigureAxis("KL"), (layer,))
-    _, _, script = write(PaperFigure("p", "p", (panel,)), tmp_path / "fig.pdf", FigureStyle())
+    layer = Layer(ODD, at, at)
+    panel = Panel(f"{ODD}\nb", FigureAxis(ticks=((0.0, ODD), (1.0, "d"))), FigureAxis(ODD), (layer,))
+    _, _, script = write(PaperFigure("p", "p", (panel,)), tmp_path / "fig.pdf", FigureStyle(7.0))
     with rc_context():
         figure = runpy.run_path(str(script))["figure"]
         figure.draw_without_rendering()
         (axes,) = figure.axes
-        for text in (axes.title, axes.get_xticklabels()[0], figure.legends[0].get_texts()[0]):
-            assert text._preprocess_math(text.get_text()) == ("a$b$c", False)
+        for text in (
+            axes.xaxis.label,
+            axes.yaxis.label,
+            axes.get_xticklabels()[0],
+            *figure.legends[0].get_texts(),
+        ):
+            if text.get_text():
+                assert text._preprocess_math(text.get_text()) == (ODD, False)
+        assert axes.title._preprocess_math(axes.title.get_text()) == (f"{ODD}\u23ceb", False)
+
+
+def test_latex_gets_names_without_commands_of_its_own() -> None:
+    with rc_context({"text.usetex": True}):
+        assert literal("50%_{$x}#&") == r"50\%\_\{\$x\}\#\&"
+        assert literal(r"a\b") == r"a\textbackslash{}b"
 
 
 def styled(folder: Path, *lines: str) -> FigureStyle:
@@ -185,23 +217,74 @@ def test_a_size_that_a_style_sets_is_kept(tmp_path: Path) -> None:
     assert axes.title.get_fontsize() == 9 and axes.xaxis.label.get_fontsize() == 16
 
 
-def test_missing_fonts_and_letters_are_said_once(
+def font_of(path: Path, family: str, letters: str) -> None:
+    """Writes a TrueType font in which every letter is a triangle."""
+    names = [".notdef", *(f"g{ord(c):04X}" for c in letters)]
+    pen = TTGlyphPen(None)
+    for step, point in ((pen.moveTo, (100, 0)), (pen.lineTo, (500, 800)), (pen.lineTo, (900, 0))):
+        step(point)
+    pen.closePath()
+    triangle = pen.glyph()
+    made = FontBuilder(1000, isTTF=True)
+    made.setupGlyphOrder(names)
+    made.setupCharacterMap({ord(c): name for c, name in zip(letters, names[1:], strict=True)})
+    made.setupGlyf(dict.fromkeys(names, triangle))
+    made.setupHorizontalMetrics(dict.fromkeys(names, (1000, 100)))
+    made.setupHorizontalHeader(ascent=900, descent=-200)
+    made.setupNameTable({"familyName": family, "styleName": "Regular", "psName": family.replace(" ", "")})
+    made.setupOS2(sTypoAscender=900, usWinAscent=900, usWinDescent=200)
+    made.setupPost()
+    made.save(path)
+
+
+def with_odd_letters() -> PaperFigure:
+    """A figure with letters that matplotlib's own font lacks."""
+    at = np.arange(3.0)
+    panel = Panel("\u2d80\u2d81", FigureAxis("x"), FigureAxis("y"), (Layer("\u2d81\u2d82", at, at),))
+    return PaperFigure("p", "p", (panel, panel_named("b")))
+
+
+def test_letters_without_a_glyph_are_said_once_in_the_figure_and_in_the_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    at = np.arange(3.0)
-    panel = Panel("日本", FigureAxis("x"), FigureAxis("y"), (Layer("本語", at, at),))
     said: list[str] = []
     look = styled(tmp_path, "font.family: No Such Font")
-    write(PaperFigure("p", "p", (panel, panel_named("b"))), tmp_path / "fig.pdf", look, said.append)
-    assert [line.split(":")[0] for line in said] == [
-        "font No Such Font is not installed",
-        "DejaVu Sans lacks 3 letters, drawn as boxes",
-    ]
-    assert all(letter in said[1] for letter in "日本語")
+    _, _, script = write(with_odd_letters(), tmp_path / "fig.pdf", look, said.append)
+    assert len(said) == 2 and "font No Such Font is not installed: another one is used" in said
+    (message,) = (line for line in said if "glyph" in line)
+    assert message.startswith("3 letters drawn as boxes") and "\u2d80\u2d81\u2d82" in message
+    assert b"U+2D80 U+2D81 U+2D82" in (tmp_path / "fig.pdf").read_bytes(), "the notes of the file have it too"
     assert "findfont" not in capsys.readouterr().err and not [w for w in recwarn if "Glyph" in str(w.message)]
+    with rc_context():
+        again = runpy.run_path(str(script))["figure"]
+    assert "U+2D80 U+2D81 U+2D82" in again.get_suptitle()
     said.clear()
     write(PaperFigure("p", "p", (panel_named("a"),)), tmp_path / "fig.pdf", FigureStyle(), said.append)
     assert not said
+
+
+def test_letters_that_the_fonts_lack_are_drawn_in_an_installed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    font_of(tmp_path / "odd.ttf", "Odd Letters", "\u2d80\u2d81")
+    monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
+    fontManager.addfont(tmp_path / "odd.ttf")
+    fonts._installed.cache_clear()
+    said: list[str] = []
+    path, _, script = write(with_odd_letters(), tmp_path / "fig.pdf", FigureStyle(), said.append)
+    fonts._installed.cache_clear()
+    assert [line[:8] for line in said] == ["1 letter"] and "U+2D82" in said[0]
+    assert b"OddLetters" in path.read_bytes() and "'Odd Letters'" in script.read_text()
+
+
+def test_a_line_above_the_panels_takes_no_room_from_them() -> None:
+    look = FigureStyle(parse_width("85mm"))
+    with fonts.missing_fonts(lambda said: None), _settings(look):
+        plain = drawn(with_odd_letters(), look)
+        figure = drawn(*prepared(with_odd_letters(), look))
+        check(figure)
+        heights = [f.axes[0].get_window_extent().height for f in (plain, figure)]
+    assert figure.get_suptitle() and heights[1] == pytest.approx(heights[0], rel=0.05)
 
 
 def panel_named(title: str) -> Panel:
@@ -258,3 +341,98 @@ def test_lines_are_visible_on_the_ground_of_a_style(ground: str, tmp_path: Path)
         (axes,) = runpy.run_path(str(script))["axes"].values()
     assert {to_hex(line.get_color()) for line in axes.lines} >= set(last.values())
     assert to_hex(axes.get_facecolor()) == to_hex(ground)
+
+
+def many_panels(n: int, **look: object) -> PaperFigure:
+    """A figure of n panels with forty long names in its legend."""
+    at = np.arange(4.0)
+    layers = tuple(Layer(f"organisation/run-number-{k}", at, at + k) for k in range(40))
+    panels = tuple(
+        Panel(
+            f"Quantity number {k} over the steps", FigureAxis("step"), FigureAxis("KL", "log"), layers, **look
+        )  # type: ignore[arg-type]
+        for k in range(n)
+    )
+    return PaperFigure("m", "m", panels, columns=3)
+
+
+@pytest.mark.parametrize(("n", "width"), [(1, "85mm"), (6, "85mm"), (9, "85mm"), (9, "120mm"), (9, "180mm")])
+def test_a_figure_fits_on_a_page(n: int, width: str) -> None:
+    look = FigureStyle(parse_width(width))
+    with _settings(look):
+        figure = drawn(many_panels(n, equal=n == 6), look)
+    assert figure.get_figheight() <= PAGE + 0.04
+    check(figure)
+    assert all(axes.get_window_extent().height > 10 * figure.dpi / 25.4 for axes in figure.axes)
+
+
+@pytest.mark.parametrize("width", ["85mm", "180mm"])
+def test_trees_of_many_models_and_maps_of_three_axes_fit_on_a_page(width: str) -> None:
+    at, names = np.arange(90.0), ticks([f"run-{k}@1000" for k in range(90)])
+    leaves = Layer("", at, at, "points")
+    tree = [
+        Panel(title, FigureAxis("KL, bits/byte"), FigureAxis(ticks=names), (leaves,))
+        for title in ("One", "Two")
+    ]
+    run = Layer("run", at, at, z=at)
+    solid = [
+        Panel(t, FigureAxis("1"), FigureAxis("2"), (run,), FigureAxis("3"), equal=True)
+        for t in ("A", "B", "C")
+    ]
+    look = FigureStyle(parse_width(width))
+    with _settings(look):
+        assert drawn(PaperFigure("s", "s", tuple(solid)), look).get_figheight() <= PAGE + 0.04
+        figure = drawn(PaperFigure("t", "t", tuple(tree)), look)
+        assert figure.get_figheight() <= PAGE + 0.04
+        check(figure)
+
+
+def test_a_figure_that_cannot_fit_on_a_page_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    path = styled(tmp_path, "font.size: 24").style
+    write(many_panels(9), tmp_path / "fig.png", FigureStyle(parse_width("85mm"), path), said.append)
+    assert len(said) == 1 and "mm tall, more than the 240 mm of a page" in said[0]
+
+
+def test_lines_of_a_legend_differ_without_colour(suite_context: Context) -> None:
+    """In their dash or mark, because a paper may be printed in grey; there are seven marks for series."""
+    for name in ("trajectories", "curves", "diffusion", "layers"):
+        layers = [
+            layer for panel in picture(suite_context, name).panels for layer in panel.layers if layer.label
+        ]
+        assert all(layer.mark for layer in layers if not layer.reference), name
+        looks = {layer.label: (layer.dash, layer.mark, layer.width) for layer in layers if layer.reference}
+        assert len(set(looks.values())) == len(looks), name
+
+
+def test_every_published_line_has_its_own_dash_and_every_long_run_its_marks() -> None:
+    at = [(s, 1.0 + s, 0.1) for s in range(200)]
+    layers = [_line(f"run{k}", at, {f"run{k}": k}) for k in range(7)]
+    assert len({layer.mark for layer in layers}) == 7
+    assert all(sum(bool(row[12]) for row in _layer_rows("p", 1, layer)) <= 60 for layer in layers)
+    published = [
+        Layer(f"published: {k}", np.arange(2.0), np.ones(2), dash="longdash", reference=True)
+        for k in range(8)
+    ]
+    panel = Panel("p", FigureAxis("x"), FigureAxis("y"), (*layers, *published))
+    (apart,) = _dashed_apart([panel])
+    looks = {layer.label: (layer.dash, layer.width) for layer in apart.layers if layer.reference}
+    assert len(set(looks.values())) == 8 and not {"dashed", "dotted"} & {dash for dash, _ in looks.values()}
+    for layer in apart.layers:  # the page has the same dashes
+        assert DASHES.get(layer.dash), layer.dash
+
+
+def test_references_come_last_in_a_legend_and_what_has_no_room_is_counted() -> None:
+    at = np.arange(2.0)
+    published = Layer("published", at, at, reference=True)
+    panel = Panel("p", FigureAxis("x"), FigureAxis("y"), (published, *many_panels(1).panels[0].layers))
+    made = PaperFigure("p", "p", (panel,), columns=1)
+    assert legend_labels(made)[-1] == "published" and len(legend_labels(made)) == 41
+    look = FigureStyle(parse_width("85mm"))
+    with _settings(look):
+        figure = drawn(made, look)
+        check(figure)
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words[-1] == f"and {41 - len(words) + 1} more"
+    assert legend.get_window_extent().height < 0.4 * PAGE * figure.dpi

@@ -20,7 +20,8 @@ SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v"
 SOLID = {"o": "circle", "s": "square", "^": "diamond-open", "D": "diamond", "v": "circle-open", "P": "cross",
          "X": "x", "x": "x"}  # fmt: skip
 STROKES = "_x"  # markers that consist of lines only
-DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
+DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot", "longdash": "longdash",
+          "longdashdot": "longdashdot", "dashdotdot": "6px,2px,1px,2px,1px,2px", "twodash": "6px,2px,3px,2px"}  # fmt: skip
 COLOURS = "Viridis"
 _SYMLOG = (0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
 
@@ -141,7 +142,9 @@ def _mode(layer: Layer) -> str:
 
 def _marker(layer: Layer, panel: Panel, colours: object, flat: bool) -> Json:
     symbols = SYMBOLS if flat else SOLID
-    size = round(2.0 + (1.6 if flat else 1.1) * layer.size, 2)
+    size: float | list[float] = round(2.0 + (1.6 if flat else 1.1) * layer.size, 2)
+    if layer.every > 1:
+        size = [0 if k % layer.every else size for k in range(len(layer.x))]  # type: ignore[misc]
     made: Json = {"symbol": symbols.get(layer.mark, "circle"), "size": size, "color": colours}
     if layer.mark in STROKES:
         made["line"] = {"color": layer.colour, "width": 2}
