@@ -89,7 +89,7 @@ def drawn(ctx: Context, shown: CurvesShown) -> PaperFigure:
         for kind in KINDS
         if contents[kind.key].missing and (kind.key != "marked" or shown.a)
     ]
-    bands = "bands: one standard error over texts, for exponents that of the fit; x: a spike by the rules of --watch"
+    bands = "bands and bars: one standard error over texts, for exponents that of the fit; x: a spike by the rules of --watch"
     return PaperFigure(
         "curves", "Curves", tuple(panels), (bands, *notes, *absent, ctx.basis), columns=min(3, len(panels))
     )

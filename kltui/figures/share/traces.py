@@ -84,10 +84,19 @@ def _axis(axis: FigureAxis, panel: Panel) -> Json:
     elif axis.scale == "log":
         made |= {"type": "log", "dtick": "D2", "exponentformat": "none"}
     elif axis.scale == "symlog":
-        made |= {"tickvals": [math.log10(1 + v) for v in _SYMLOG], "ticktext": [f"{v:,}" for v in _SYMLOG]}
+        at = _symlog_ticks(np.concatenate([layer.x for layer in panel.layers]))
+        made |= {"tickvals": [math.log10(1 + v) for v in at], "ticktext": [f"{v:,}" for v in at]}
     if axis.limits and axis.scale == "linear":
         made["range"] = list(axis.limits)
     return made
+
+
+def _symlog_ticks(x: Array) -> list[int]:
+    """Positions of ticks of an axis over the log of 1 + x: powers of ten, or if few of them are among the data, also 2 and 5 times these."""
+    known = x[np.isfinite(x)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    inside = sum(low <= v <= high for v in _SYMLOG)
+    return [m * v for v in _SYMLOG for m in ((1, 2, 5) if inside < 3 and v else (1,))]
 
 
 def _named(axis: FigureAxis) -> str:
@@ -127,6 +136,7 @@ def _points(layer: Layer, panel: Panel, seen: set[str]) -> Json:
     }
     if layer.label:
         made |= {"name": plain(layer.label, 60), "legendgroup": plain(layer.label, 60)}
+        made["legendrank"] = 1001 if layer.reference else 1000  # references come last
     if not flat and layer.z is not None:
         made["z"] = numbers(layer.z)
     if flat and layer.low is not None and layer.high is not None:
