@@ -21,18 +21,23 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 WAITED_S = 20  # for a plot that is still being computed
+SURE_S = 1  # so long a reason for an empty plot has to stand: it may be that of the plot before
 FORMATS = ("pdf", "svg", "png")
 WRITTEN = {"pdf": "vectors, fonts embedded", "svg": "vectors", "png": "300 dots an inch"}
+Notify = Callable[[str], None]
 INSTALL = "needs matplotlib: pip install '.[figures]'"
 
 
 @dataclass(frozen=True)
 class Export:
-    """An available export: its name, what it writes, and the function that writes it to a path without suffix."""
+    """An available export: its name, what it writes, and the function that writes it to a path without suffix.
+
+    The function gets what to call with anything that is to be said besides.
+    """
 
     name: str
     what: str
-    write: Callable[[Session, Path], Awaitable[Path]]
+    write: Callable[[Session, Path, Notify], Awaitable[Path]]
 
 
 def exports(app: Session) -> list[Export]:
@@ -93,32 +98,37 @@ async def export_view(app: Session, chosen: Export) -> None:
     stem = f"{app.screen_name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = await chosen.write(app, folder / stem)
+        said: list[str] = []
+        path = await chosen.write(app, folder / stem, said.append)
     except OSError as error:
         app.say(f"cannot write {safe_text(str(folder))}: {error.strerror}", "bad")
         return
     except KltuiError as error:
         app.complain(error)
         return
-    app.say(f"written: {path}", "good")
+    besides = "".join(f" ({safe_text(one)})" for one in said)
+    app.say(f"written: {path}{besides}", "warning" if said else "good")
 
 
-def _figure_writer(kind: str) -> Callable[[Session, Path], Awaitable[Path]]:
-    async def write(app: Session, path: Path) -> Path:
-        return await write_figure(app, path.with_name(f"{path.name}.{kind}"))
+def _figure_writer(kind: str) -> Callable[[Session, Path, Notify], Awaitable[Path]]:
+    async def write(app: Session, path: Path, notify: Notify) -> Path:
+        return await write_figure(app, path.with_name(f"{path.name}.{kind}"), notify)
 
     return write
 
 
-async def write_figure(app: Session, path: Path) -> Path:
-    """Writes the figure of the present view with its CSV and its script, in a thread; returns its path."""
+async def write_figure(app: Session, path: Path, notify: Notify = lambda said: None) -> Path:
+    """Writes the figure of the present view with its CSV and its script, in a thread; returns its path.
+
+    `notify` gets what is to be said of the finished figure, such as letters without a glyph.
+    """
     from kltui.figures.draw import FigureStyle, check_matplotlib
 
     check_matplotlib()
     shown, basis = await figure_of(app), app.reader.basis
     loop = asyncio.get_running_loop()
 
-    def notify(text: str) -> None:
+    def progress(text: str) -> None:
         loop.call_soon_threadsafe(app.busy_with, f"figure: {text}")
 
     def draw(ws: Workspace) -> Path:
@@ -126,8 +136,8 @@ async def write_figure(app: Session, path: Path) -> Path:
         from kltui.figures.shown import picture_of
         from kltui.view.sections.context import Context
 
-        ctx = Context(ws, shown.choice(basis.choice(ws, stored=True)), notify)
-        return write(picture_of(ctx, shown), path, FigureStyle())[0]
+        ctx = Context(ws, shown.choice(basis.choice(ws, stored=True)), progress)
+        return write(picture_of(ctx, shown), path, FigureStyle(), notify)[0]
 
     app.busy_with(f"figure: drawing {shown.figure} …")
     try:
@@ -137,39 +147,47 @@ async def write_figure(app: Session, path: Path) -> Path:
 
 
 async def figure_of(app: Session) -> ShownSubject:
-    """The figure of the present view; waits for the plot. Raises KltuiError if there is none after WAITED_S seconds."""
-    view = app.view
-    for _ in range(WAITED_S * 10):
+    """The figure of the present view; waits for the plot.
+
+    Raises KltuiError if the view has said for SURE_S seconds why there is nothing to draw, or after WAITED_S seconds.
+    """
+    view, why = app.view, ""
+    for waited in range(WAITED_S * 10):
         shown = view.shown_figure() if view is not None else None
         if shown is not None:
+            app.busy_with("")
             return shown
+        why = view.no_figure() if view is not None else ""
+        if why and waited >= SURE_S * 10:
+            break
         app.busy_with("figure: waiting for the plot on screen …")
         await asyncio.sleep(0.1)
     app.busy_with("")
     raise KltuiError(
-        "this screen has nothing to draw", "The screen says what is missing; other screens also have figures."
+        f"this screen has nothing to draw{': ' * bool(why)}{safe_text(why)}".rstrip("."),
+        "" if why else "The screen says what is missing; other screens also have figures.",
     )
 
 
-async def _write_rows(app: Session, path: Path) -> Path:
+async def _write_rows(app: Session, path: Path, notify: Notify) -> Path:
     target = path.with_name(f"{path.name}.csv")
     await asyncio.to_thread(write_csv, target, rows_of(app))
     return target
 
 
-async def _write_text(app: Session, path: Path) -> Path:
+async def _write_text(app: Session, path: Path, notify: Notify) -> Path:
     target = path.with_name(f"{path.name}.txt")
     target.write_text("\n".join(text_of(app)) + "\n", encoding="utf-8", errors="surrogatepass")
     return target
 
 
-async def _write_json(app: Session, path: Path) -> Path:
+async def _write_json(app: Session, path: Path, notify: Notify) -> Path:
     target = path.with_name(f"{path.name}.json")
     target.write_text(json.dumps(json_of(app), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return target
 
 
-async def _write_screenshot(app: Session, path: Path) -> Path:
+async def _write_screenshot(app: Session, path: Path, notify: Notify) -> Path:
     from kltui.tui.screenshot import placed, with_versions
 
     target = path.with_name(f"{path.name}.svg")
@@ -177,13 +195,13 @@ async def _write_screenshot(app: Session, path: Path) -> Path:
     return target
 
 
-async def _write_job(app: Session, path: Path) -> Path:
+async def _write_job(app: Session, path: Path, notify: Notify) -> Path:
     target = path.with_name(f"{path.name}.toml")
     target.write_text(await asyncio.to_thread(job_text, app), encoding="utf-8")
     return target
 
 
-async def _write_everything(app: Session, path: Path) -> Path:
+async def _write_everything(app: Session, path: Path, notify: Notify) -> Path:
     def write(ws: Workspace) -> Path:
         from kltui.view.export import export
 

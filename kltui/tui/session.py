@@ -60,6 +60,9 @@ class ShownView(Protocol):
     def shown_figure(self) -> ShownSubject | None:
         """The figure of what is shown; None while there is nothing to draw."""
 
+    def no_figure(self) -> str:
+        """Why there is nothing to draw; "" while that is not known."""
+
     def csv_rows(self) -> Iterable[list[object]]:
         """The rows of what is shown, titles first; empty if there are none."""
 

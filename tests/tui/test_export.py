@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from small_workspace import suite
 from kltui.figures.shown import ShownSubject, picture_of
 from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis
-from kltui.tui.export import exports, rows_of
+from kltui.tui.export import WAITED_S, exports, rows_of
 from kltui.tui.screenshot import placed
 from kltui.view.sections.context import Context, ReportChoice
 from kltui.workspace import Workspace
@@ -183,6 +184,31 @@ async def test_compare_writes_both_names_the_numbers_and_the_texts(folder: Path,
         assert r["content"]
         assert r["content"].split("\n")[0] in read
     assert f"A  {names[0]}\nB  {names[-1]}\nKL {drivers.kl.value:.3g}"[:-1] in read
+
+
+async def test_a_screen_that_says_why_it_is_empty_is_not_waited_for(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("7")
+        start = time.monotonic()
+        await pilot.press("e", "enter")
+        await until(pilot, lambda: "nothing to draw" in app.message)
+        assert "mark A and B with a and b" in app.message
+        assert time.monotonic() - start < WAITED_S / 2
+
+
+async def test_what_a_figure_lacks_is_said_where_it_is_written(folder: Path, until, monkeypatch) -> None:
+    def write(made, path, look, notify):
+        notify("3 letters drawn as boxes")
+        return [path]
+
+    monkeypatch.setattr("kltui.figures.files.write", write)
+    app = KltuiApp(folder)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("6", "e", "enter")
+        await until(pilot, lambda: app.message.endswith(".pdf (3 letters drawn as boxes)"))
 
 
 def test_a_picture_on_screen_is_the_figure(opened: Workspace) -> None:

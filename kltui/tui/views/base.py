@@ -45,6 +45,7 @@ class View(SessionWidget):
     screen_name: ClassVar[str] = ""
     job_id: int | None = None  # the job whose items it shows, if any
     has_figure: ClassVar[bool] = False  # whether there is a figure of it, for keys `e` and `I`
+    needs_pair: ClassVar[bool] = False  # whether that is of A and B
     DEFAULT_CSS = """
     View { layout: horizontal; width: 100%; height: 1fr; }
     View > Box { height: 100%; width: 1fr; }
@@ -165,6 +166,14 @@ class View(SessionWidget):
     def shown_figure(self) -> ShownSubject | None:
         """The figure of what is shown; None while there is nothing to draw."""
         return None
+
+    def no_figure(self) -> str:
+        """Why there is nothing to draw; "" while that is not known."""
+        chosen = self.kl.selection
+        if self.needs_pair and not (chosen.a and chosen.b):
+            return "mark A and B with a and b, here or on any screen"
+        why = str(getattr(self.focus_pane, "note", ""))
+        return "" if why.startswith("computing") else why
 
     def figure_panel(self) -> tuple[str, bool]:
         """(start of the title of the figure's panel that matters most, whether it alone is shown); "" if there is none."""

@@ -145,7 +145,7 @@ class CompareView(View):
     """The KL and its position on the scale, above a table of the texts; beside them the tokens of the text under the cursor."""
 
     screen_name = "compare"
-    has_figure = True
+    has_figure = needs_pair = True
     DEFAULT_CSS = "CompareView #compare-summary { height: 7; }"
 
     def __init__(self) -> None:
