@@ -251,7 +251,7 @@ def diffusion(ctx: Context) -> PaperFigure:
     panels.append(exponent_panel(exponents, ctx.slots))
     notes = (
         f"windows of {ctx.choice.window} saved checkpoints; each run from its start of median c_q; c = 1 is Brownian",
-        "bars: one standard error over texts, for exponents that of the fit",
+        "bars and bands: one standard error over texts, for exponents that of the fit",
         ctx.basis,
     )
     return PaperFigure("diffusion", "Diffusion", tuple(panels), notes, columns=3)
@@ -288,13 +288,23 @@ def exponent_panel(
     for run in dict.fromkeys(e.run for e in exponents):
         own = [e for e in exponents if e.run == run]
         slot = slots.get(run, len(slots))
-        colour = slot_colour(slot)
         x, c, se = values([e.start for e in own]), values([e.c_q for e in own]), values([e.se_q for e in own])
-        low, high = (c - se, c + se) if len(own) <= 30 else (None, None)
-        layers.append(Layer(run, x, c, low=low, high=high, colour=colour, mark=slot_mark(slot), size=2))
+        line = Layer(
+            run,
+            x,
+            c,
+            low=c - se,
+            high=c + se,
+            band=len(own) > 30,
+            colour=slot_colour(slot),
+            mark=slot_mark(slot),
+            every=-(-len(own) // MARKED_MAX),
+            size=2,
+        )
+        layers.append(line)
         c_w = values([e.c_w for e in own])
         if np.isfinite(c_w).any():
-            layers.append(Layer("", x, c_w, colour=colour, dash="dashed", mark="", size=2))
+            layers.append(replace(line, label="", y=c_w, low=None, high=None, dash="dashed"))
     ends = values([min(e.start for e in exponents), max(e.start for e in exponents)])
     layers.append(Layer("c = 1", ends, np.ones(2), colour=GREY, dash="dotted", reference=True))
     return Panel(title, FigureAxis("start, training step"), FigureAxis("diffusion exponent c"), tuple(layers))

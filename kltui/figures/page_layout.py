@@ -13,7 +13,7 @@ MM = 1.0 / 25.4
 PAGE = 240 * MM  # height of the text of a page, in inches: no figure is taller if its words have room
 MARGIN = 8 * MM  # of a figure above and below its panels
 _NARROWEST = 52 * MM  # panels are put below each other rather than be narrower,
-_NARROW = 39 * MM  # unless the figure is then taller than a page
+_NARROW = 37 * MM  # unless the figure is then taller than a page
 _MIN_HEIGHT = 48 * MM  # of panels side by side: the names of their axes need as much
 _LOWEST = 26 * MM  # of panels that have to share a page
 _ABOVE_NAMES = 0.55  # height over width of what stands above names below a panel
@@ -21,7 +21,7 @@ _MANY = 20  # names beside a panel, for which it is as wide as a page
 _FLAT, _STEEP = 0.42, 1.1  # heights over width that a map in equal units may have
 
 
-class Arrangement(NamedTuple):
+class PanelGrid(NamedTuple):
     """The number of columns of panels, and the height of a panel in inches."""
 
     columns: int
@@ -46,17 +46,17 @@ def fewest_columns(picture: PaperFigure, width: float, larger: float) -> int:
 
 def arranged(
     picture: PaperFigure, width: float, room: float, larger: float = 1.0, names: float = 0.0
-) -> Arrangement:
+) -> PanelGrid:
     """The arrangement of panels in `width` inches that is at most `room` inches tall.
 
     Panels get narrower, then lower, down to the size that their words need. `names`: height in inches of names below a panel.
     """
     first, count = fewest_columns(picture, width, larger), max(1, len(picture.panels))
     most = min(count, int(width / (larger * _NARROW))) if _may_be_narrow(picture) else first
-    found = Arrangement(first, 0.0)
+    found = PanelGrid(first, 0.0)
     for columns in range(first, max(first, most) + 1):
         height = _panel_height(picture, width / columns, columns, larger, names)
-        found = Arrangement(columns, height)
+        found = PanelGrid(columns, height)
         if -(-count // columns) * height <= room:
             return found
     rows = -(-count // found.columns)

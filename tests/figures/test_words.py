@@ -356,7 +356,7 @@ def many_panels(n: int, **look: object) -> PaperFigure:
     return PaperFigure("m", "m", panels, columns=3)
 
 
-@pytest.mark.parametrize(("n", "width"), [(1, "85mm"), (6, "85mm"), (9, "85mm"), (9, "120mm"), (9, "180mm")])
+@pytest.mark.parametrize(("n", "width"), [(6, "85mm"), (9, "85mm"), (9, "180mm")])
 def test_a_figure_fits_on_a_page(n: int, width: str) -> None:
     look = FigureStyle(parse_width(width))
     with _settings(look):
@@ -366,8 +366,7 @@ def test_a_figure_fits_on_a_page(n: int, width: str) -> None:
     assert all(axes.get_window_extent().height > 10 * figure.dpi / 25.4 for axes in figure.axes)
 
 
-@pytest.mark.parametrize("width", ["85mm", "180mm"])
-def test_trees_of_many_models_and_maps_of_three_axes_fit_on_a_page(width: str) -> None:
+def test_trees_of_many_models_and_maps_of_three_axes_fit_on_a_page() -> None:
     at, names = np.arange(90.0), ticks([f"run-{k}@1000" for k in range(90)])
     leaves = Layer("", at, at, "points")
     tree = [
@@ -379,7 +378,7 @@ def test_trees_of_many_models_and_maps_of_three_axes_fit_on_a_page(width: str) -
         Panel(t, FigureAxis("1"), FigureAxis("2"), (run,), FigureAxis("3"), equal=True)
         for t in ("A", "B", "C")
     ]
-    look = FigureStyle(parse_width(width))
+    look = FigureStyle(parse_width("85mm"))
     with _settings(look):
         assert drawn(PaperFigure("s", "s", tuple(solid)), look).get_figheight() <= PAGE + 0.04
         figure = drawn(PaperFigure("t", "t", tuple(tree)), look)
