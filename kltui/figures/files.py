@@ -206,9 +206,10 @@ def _finish(picture: PaperFigure, drawn: Sequence[tuple[Panel, Any]], figure: Fi
 def _lines_above(figure: Figure) -> Iterator[dict[str, object]]:
     """The line above the panels, if there is one: its words, place and size."""
     if figure.get_suptitle():
-        x, y = figure._suptitle.get_position()  # type: ignore[attr-defined]
-        words = ascii(figure.get_suptitle())
-        yield {"words": words, "x": round(x, 4), "y": round(y, 4), "size": SMALLEST}
+        drawn: Any = figure._suptitle  # type: ignore[attr-defined]
+        box = drawn.get_window_extent().transformed(figure.transFigure.inverted())
+        place = {"x": round(float(box.x0 + box.x1) / 2, 4), "y": round(float(box.y1), 4)}
+        yield {"words": ascii(drawn.get_text()), "size": SMALLEST, **place}
 
 
 def _ticks(panel: str, axes: Any) -> Iterator[tuple[str, str, list[float], list[str], dict[str, object]]]:

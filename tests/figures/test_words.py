@@ -435,3 +435,23 @@ def test_references_come_last_in_a_legend_and_what_has_no_room_is_counted() -> N
     words = [text.get_text() for text in legend.get_texts()]
     assert words[-1] == f"and {41 - len(words) + 1} more"
     assert legend.get_window_extent().height < 0.4 * PAGE * figure.dpi
+
+
+def test_the_script_writes_the_line_above_a_matrix_where_the_figure_has_it(tmp_path: Path) -> None:
+    x, y = (v.ravel().astype(float) for v in np.meshgrid(range(3), range(3)))
+    names = FigureAxis(ticks=ticks(["\u2d80", "b", "c"]))
+    cells = Panel("KL", names, names, (Layer("", x, y, "cells", value=1.0 + x),), value_label="KL")
+    places = []
+    with fonts.missing_fonts(lambda said: None):
+        look = FigureStyle(parse_width("85mm"))
+        _, _, script = write(PaperFigure("m", "m", (cells,), columns=1), tmp_path / "m.pdf", look)
+        picture, look = prepared(PaperFigure("m", "m", (cells,), columns=1), look)
+        with _settings(look):
+            figure = drawn(picture, look)
+        with rc_context():
+            again = runpy.run_path(str(script))["figure"]
+        for each in (figure, again):
+            each.draw_without_rendering()
+            box = each._suptitle.get_window_extent().transformed(each.transFigure.inverted())
+            places.append(box.extents)
+    assert places[0] == pytest.approx(places[1], abs=0.01)
