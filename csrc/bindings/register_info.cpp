@@ -9,8 +9,9 @@ namespace {
 
 // The exclusive or of an array's 64-bit words: the least that reading it once can cost, for benchmarks.
 uint64_t read_once(const py::array& a, int threads) {
-    require((a.flags() & py::array::c_style) != 0 && a.nbytes() % 8 == 0,
-            "array must be contiguous, of whole words");
+    require((a.flags() & py::array::c_style) != 0 && a.nbytes() % 8 == 0 &&
+                reinterpret_cast<uintptr_t>(a.data()) % alignof(uint64_t) == 0,
+            "array must be contiguous, of whole aligned words");
     const auto* word = static_cast<const uint64_t*>(a.data());
     const auto count = static_cast<int64_t>(a.nbytes() / 8);
     uint64_t all = 0;

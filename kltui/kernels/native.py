@@ -85,8 +85,8 @@ def info() -> dict[str, object]:
 
 def read_once(array: NDArray[np.generic]) -> int:
     """The exclusive or of a contiguous array's 64-bit words, whose time is that of reading it once, for benchmarks."""
-    if not array.flags.c_contiguous or array.nbytes % 8:
-        raise ValueError(f"array must be contiguous and of whole 64-bit words, not {array.nbytes} bytes")
+    if not array.flags.c_contiguous or array.nbytes % 8 or array.ctypes.data % 8:
+        raise ValueError(f"array must be contiguous, whole aligned 64-bit words, not {array.nbytes} bytes")
     if _core is None:
         return int(np.bitwise_xor.reduce(array.reshape(-1).view(np.uint64)))
     return int(_core.read_once(array, threads()))

@@ -159,6 +159,28 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
         native.set_threads(None)
 
 
+@pytest.mark.parametrize("words", [0, 1, 15, 16, 33, 5000])
+def test_reading_once_gives_the_exclusive_or_of_all_words(
+    words: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.random.default_rng(words).integers(0, 1 << 63, words, dtype=np.uint64)
+    wanted = 0
+    for word in array.tolist():
+        wanted ^= word
+    assert native.read_once(array) == native.read_once(array.view(np.uint8)) == wanted
+    monkeypatch.setattr(native, "_core", None)
+    assert native.read_once(array) == wanted
+
+
+def test_words_that_are_not_whole_aligned_or_contiguous_are_refused() -> None:
+    held = np.zeros(64, np.uint8)
+    start = -held.ctypes.data % 8
+    for wrong in (held[start : start + 12], held[start + 1 : start + 17], held[start : start + 32 : 2]):
+        with pytest.raises(ValueError, match="array must be"):
+            native.read_once(wrong)
+    assert native.read_once(held[start : start + 16]) == 0
+
+
 def test_it_works_without_the_extension() -> None:
     program = (
         "import sys; sys.modules['kltui.kernels._core'] = None\n"
