@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 
-SMI_QUERY = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
+SMI_QUERY = ("--query-gpu=name,driver_version", "--format=csv,noheader")
 SMI_PATIENCE_S = 10.0
 _DISPLAY, _NVIDIA = "0x03", "0x10de"  # PCI class of display controllers, and a vendor
 
@@ -18,13 +18,11 @@ _DISPLAY, _NVIDIA = "0x03", "0x10de"  # PCI class of display controllers, and a 
 class SystemGpus:
     """The GPUs that the system reports; falsy if there are none.
 
-    `seen_by` is how they were found, `driver` the driver's version ("" if unknown), `memory_mib` the first one's memory in
-    MiB (0 if unknown).
+    `seen_by` is how they were found, `driver` the driver's version ("" if unknown).
     """
 
     seen_by: str = ""
     names: tuple[str, ...] = ()
-    memory_mib: int = 0
     driver: str = ""
     maker: str = ""  # "NVIDIA", "AMD" or ""
 
@@ -43,9 +41,9 @@ def system_gpus(root: Path = Path("/")) -> SystemGpus:
         return reported
     for seen_by, names in _nvidia_places(root):
         if names:
-            return SystemGpus(seen_by, tuple(n for n in names if n), 0, driver, "NVIDIA")
+            return SystemGpus(seen_by, tuple(n for n in names if n), driver, "NVIDIA")
     nodes = _amd_nodes(root)
-    return SystemGpus("/dev/kfd", tuple(nodes), 0, "", "AMD") if nodes else SystemGpus()
+    return SystemGpus("/dev/kfd", tuple(nodes), "", "AMD") if nodes else SystemGpus()
 
 
 def _from_smi() -> SystemGpus:
@@ -60,19 +58,12 @@ def _from_smi() -> SystemGpus:
     except (OSError, subprocess.TimeoutExpired):
         return SystemGpus()
     lines = done.stdout.decode(errors="replace").splitlines()
-    rows = [[part.strip() for part in line.split(",")] for line in lines if line.count(",") == 2]
+    rows = [[part.strip() for part in line.split(",")] for line in lines if line.count(",") == 1]
     if done.returncode or not any(lines) or "No devices" in lines[0]:
         return SystemGpus()
     if not rows:
         return SystemGpus("nvidia-smi", maker="NVIDIA")
-    memory = rows[0][1]
-    return SystemGpus(
-        "nvidia-smi",
-        tuple(row[0] for row in rows),
-        int(memory) if memory.isdecimal() else 0,
-        rows[0][2],
-        "NVIDIA",
-    )
+    return SystemGpus("nvidia-smi", tuple(row[0] for row in rows), rows[0][1], "NVIDIA")
 
 
 def _kernel_driver(root: Path) -> str:
