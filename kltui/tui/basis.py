@@ -198,7 +198,7 @@ def facts_of(ws: Workspace, basis: Basis) -> Facts:
     of = f"map {safe_text(basis.saved, 24)}: " if basis.saved else ""
     prepared = ("as scored" if mode == "none" else mode) + (" apart" if separate else "")
     return Facts(
-        f"{safe_text(source, 40)} {row.sha256[:8]}, {row.n} texts",
+        f"{safe_text(source, 40)} {row.sha256[:8]}, {row.n} text{'s' * (row.n != 1)}",
         of + prepared,
         f"{gone} of {len(names)} excluded" if gone else "none excluded",
         ", ".join(d or "dtype unknown" for d in dtypes_of(dict(said))),

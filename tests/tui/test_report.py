@@ -337,3 +337,16 @@ async def test_kl_is_spelled_as_everywhere(folder: Path, until) -> None:
         await pilot.press("0", "j", "j")
         await until(pilot, lambda: app.view.shown == "kl")
         assert app.view.text.title == "KL"
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+async def test_an_empty_workspace_says_so_in_the_wider_pane(
+    tmp_path: Path, until, size: tuple[int, int]
+) -> None:
+    Store.write(tmp_path).close()
+    app = KltuiApp(tmp_path)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("0")
+        await until(pilot, lambda: "Report: every section of kltui --report appears here." in text_of(app))
+        assert text_of(app).count("This workspace is empty.") == 1

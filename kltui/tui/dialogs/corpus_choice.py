@@ -54,4 +54,4 @@ async def choose_corpus(app: WorkspaceSession) -> None:
 
 async def _show(app: WorkspaceSession, row: CorpusRow) -> None:
     await app.make_map_of(Basis(over=row.sha256))
-    app.say(f"corpus {row.sha256[:12]}: {row.n} texts", "good")
+    app.say(f"corpus {row.sha256[:12]}: {counted(row.n, 'text')}", "good")

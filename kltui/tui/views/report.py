@@ -17,7 +17,7 @@ from kltui.sanitize import safe_text
 from kltui.tui.dialogs.forms import Answers, Field, Form
 from kltui.tui.report_source import ReportProcess
 from kltui.tui.report_worker import Looked, Made, Paper, ReportRequest, Subject
-from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
+from kltui.tui.views.base import WIDE, WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line, welcome
 from kltui.tui.widgets.canvas import Span, TextPane, strip_of, wrapped
 from kltui.tui.widgets.table import Cell, Column, Table
@@ -60,7 +60,8 @@ class SectionList(Table):
         return [(f"{self.cursor + 1}/{count}", self.look("faint"))]
 
     def _empty_line(self, y: int) -> list[Span]:
-        return empty_line(self, y)
+        """What to do first, unless the wider pane beside the list says so."""
+        return [] if self.kl.size.width >= WIDE else empty_line(self, y)
 
     def cells(self, index: int) -> Sequence[Cell]:
         view, name = self.kl.view, self.names[index]
@@ -306,7 +307,13 @@ class ReportView(View):
 
     def _lines(self, width: int) -> list[list[Span]]:
         look = self.look
-        if not self.shown or not self.list.names:
+        if not self.list.names:
+            return [
+                [("  " + part, look(ink))]
+                for ink, text in welcome(self.kl)
+                for part in wrapped(text, max(10, width - 4)) or [""]
+            ]
+        if not self.shown:
             return []
         lines: list[list[Span]] = []
         self.call_after_refresh(self._lay_out_anew)
@@ -371,7 +378,7 @@ def _same(name: str, one: Subject, other: Subject) -> bool:
     unused = {f: getattr(other.looked, f) for f, users in USED_BY.items() if name not in users}
     if name == "where" and other.looked.where is not None:
         unused["pair"] = other.looked.pair
-    return replace(one, looked=replace(one.looked, **unused)) == other
+    return one == other or replace(one, looked=replace(one.looked, **unused)) == other
 
 
 def _text(value: float | None) -> str:
