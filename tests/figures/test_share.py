@@ -123,6 +123,26 @@ def test_a_panel_is_drawn_at_its_own_numbers() -> None:
     assert len(set(trace["marker"]["color"])) == 3 and trace["name"] == "run"
 
 
+def test_long_names_keep_what_tells_them_apart() -> None:
+    """In the legend, at the axes and beside the mouse; a name of the legend hides its own series only."""
+    long = [f"organisation/{'very-' * 30}long-seed{k}@143000" for k in range(3)]
+    at = values([0, 1])
+    runs = tuple(Layer(name, at, at + k, names=(name,) * 2) for k, name in enumerate(long))
+    ticks = tuple((float(k), name) for k, name in enumerate(long[:2]))
+    pairs = tuple(f"{a} | {b}" for a in long[:2] for b in long[:2])
+    cells = Layer(
+        "", values([0, 1, 0, 1]), values([0, 0, 1, 1]), "cells", value=values([1, 2, 3, 4]), names=pairs
+    )
+    curves = panel_json(Panel("p", FigureAxis("x"), FigureAxis("y"), runs))
+    matrix = panel_json(Panel("m", FigureAxis(ticks=ticks), FigureAxis(ticks=ticks), (cells,)))
+    traces = curves["traces"]
+    assert len({t["name"] for t in traces}) == len({t["legendgroup"] for t in traces}) == 3
+    assert all(len(t["name"]) <= 36 for t in traces)
+    assert len(set(matrix["layout"]["xaxis"]["ticktext"])) == 2
+    said = matrix["traces"][0]["hovertext"][0][1].split("<br>")[0]
+    assert [part[-13:] for part in said.split(" | ")] == ["-seed0@143000", "-seed1@143000"]
+
+
 def test_an_unknown_error_is_left_out_beside_the_mouse() -> None:
     x, y, none = values([1]), values([0.20612]), values([np.nan])
     layer = Layer("run", x, y, low=none, high=none, names=("a",))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from kltui.analysis.number_text import figure, with_error
 from kltui.figures.picture import Array, FigureAxis, Layer, Panel, shades
 from kltui.figures.solids import solid_box
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name, short_names
 
 Json = dict[str, object]
 
@@ -23,12 +23,18 @@ STROKES = "_x"  # markers that consist of lines only
 DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashdot", "longdash": "longdash",
           "longdashdot": "longdashdot", "dashdotdot": "6px,2px,1px,2px,1px,2px", "twodash": "6px,2px,3px,2px"}  # fmt: skip
 COLOURS = "Viridis"
+LABEL_MAX, TICK_MAX, NAME_MAX = 36, 28, 72  # characters of a name in a legend, at an axis, beside the mouse
 _SYMLOG = (0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
 
 
 def plain(text: str, maximum: int = 120) -> str:
     """Text escaped so that plotly, which interprets some tags and entities as markup, shows it unchanged."""
     return html.escape(safe_text(text, maximum), quote=False)
+
+
+def _name(name: str) -> str:
+    """The name of a point or of a pair of models beside the mouse: long ones lose their middles, and none its end."""
+    return " | ".join(plain(short_name(part, NAME_MAX)) for part in name.split(" | "))
 
 
 def numbers(values: Array) -> list[float | None]:
@@ -38,10 +44,12 @@ def numbers(values: Array) -> list[float | None]:
 
 def panel_json(panel: Panel) -> Json:
     """The traces and layout of one panel."""
+    labels = list(dict.fromkeys(layer.label for layer in panel.layers if layer.label))
+    words = dict(zip(labels, short_names(labels, LABEL_MAX), strict=True))
     seen: set[str] = set()
     traces: list[Json] = []
     for layer in panel.layers:
-        made = _cells(layer, panel) if layer.kind == "cells" else _points(layer, panel, seen)
+        made = _cells(layer, panel) if layer.kind == "cells" else _points(layer, panel, seen, words)
         traces.append(made)
     # Above the left end of the plot and below the buttons, which would cover the title of a narrow panel.
     layout: Json = {"title": {"text": plain(panel.title), "x": 0, "xref": "paper", "xanchor": "left",
@@ -78,7 +86,7 @@ def _axis(axis: FigureAxis, panel: Panel) -> Json:
         made |= {
             "zeroline": False,
             "tickvals": [at for at, _ in shown],
-            "ticktext": [plain(word, 40) for _, word in shown],
+            "ticktext": [plain(word) for word in short_names([word for _, word in shown], TICK_MAX)],
         }
         made["tickangle"] = "auto"
     elif axis.scale == "log":
@@ -113,7 +121,7 @@ def _on(axis: FigureAxis, values: Array) -> Array:
     return placed
 
 
-def _points(layer: Layer, panel: Panel, seen: set[str]) -> Json:
+def _points(layer: Layer, panel: Panel, seen: set[str], words: Mapping[str, str]) -> Json:
     flat = panel.z is None or layer.z is None
     first = bool(layer.label) and layer.label not in seen
     seen.add(layer.label)
@@ -135,7 +143,7 @@ def _points(layer: Layer, panel: Panel, seen: set[str]) -> Json:
         "showlegend": first,
     }
     if layer.label:
-        made |= {"name": plain(layer.label, 60), "legendgroup": plain(layer.label, 60)}
+        made |= {"name": plain(words[layer.label]), "legendgroup": plain(layer.label, 0)}
         made["legendrank"] = 1001 if layer.reference else 1000  # references come last
     if not flat and layer.z is not None:
         made["z"] = numbers(layer.z)
@@ -185,7 +193,7 @@ def _bars(layer: Layer) -> Json:
 
 def _said(layer: Layer, panel: Panel, k: int) -> str:
     """The text shown next to the mouse pointer: the name, then the values with their units."""
-    lines = [plain(layer.names[k], 80)]
+    lines = [_name(layer.names[k])]
     if panel.equal or panel.z is not None:
         return lines[0]
     if panel.x.label and not panel.x.ticks:
@@ -227,7 +235,7 @@ def _cells(layer: Layer, panel: Panel) -> Json:
 
 def _cell_words(layer: Layer, panel: Panel, k: int) -> str:
     assert layer.value is not None
-    name, value = plain(layer.names[k], 160) if layer.names else "", float(layer.value[k])
+    name, value = _name(layer.names[k]) if layer.names else "", float(layer.value[k])
     if not math.isfinite(value):
         return name if layer.x[k] == layer.y[k] else f"{name}<br>undefined"
     se = (
