@@ -189,6 +189,31 @@ def test_t_sne_of_very_many_has_the_leading_axes_and_says_their_share(
     assert np.median(np.abs(D.argmin(1) - np.arange(120))) <= 2
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("method", "limit", "steps"), [("pca", 50, 1), ("mds", 50, 2), ("tsne", 50, 3), ("tsne", 500, 2)]
+)
+def test_pictures_grow_better_until_the_last_which_is_the_one_that_is_asked_for(
+    method: embed.Method, limit: int, steps: int, first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of t-SNE with leading axes alone there is a draft before it, and PCA comes first unless it is left out."""
+    L, size = vectors(80, 100)
+    for name, value in (("ALL_AXES", limit), ("AXES", 20), ("DRAFT", 40)):
+        monkeypatch.setattr(embed, name, value)
+    settings = TSNESettings(perplexity=8)
+    found = list(embed.better_and_better(L, size, method, 2, settings, [range(80)], first=first))
+    assert [final for _, final in found] == [False] * (len(found) - 1) + [True]
+    assert len(found) == max(1, steps - (not first))
+    last = picture(L, size, method, 2, settings, runs=[range(80)])
+    np.testing.assert_array_equal(found[-1][0].xyz_Kd, last.xyz_Kd)
+    if first and steps > 1:
+        pca = picture(L, size, "pca", 2).xyz_Kd
+        assert found[0][0].method == "pca"
+        np.testing.assert_allclose(
+            np.abs(found[0][0].xyz_Kd), np.abs(pca), rtol=1e-6, atol=1e-8 * np.abs(pca).max()
+        )
+
+
 def test_points_that_were_not_drawn_stand_beside_their_neighbours() -> None:
     runs = [range(10), range(10, 20)]
     drawn = drawn_rows(25, runs, 13)

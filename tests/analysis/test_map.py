@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kltui.analysis.kl import kl_matrix, kl_pair, kl_standard_errors
-from kltui.analysis.map import Map
+from kltui.analysis.loss import losses
+from kltui.analysis.map import Map, shared_counts
 from kltui.analysis.point import Point
 from kltui.analysis.trajectory import even_interval, trajectories
 from kltui.errors import KltuiError
@@ -61,6 +63,32 @@ def test_the_mean_bytes_of_pairs_are_those_of_every_pair(seed: int) -> None:
     both = [np.isfinite(a) & np.isfinite(b) for a, b in combinations(L, 2)]
     B = [size[common].mean() for common in both if common.any()]
     assert len(B) < len(both) and m.pair_mean_bytes == pytest.approx((min(B), max(B)), rel=1e-12)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_counts_follow_their_vectors_and_texts(alike: bool) -> None:
+    m = small_map()
+    counts = np.random.default_rng(3).integers(1, 500, (7, 60)).astype(np.int32)
+    counts = counts[:1].repeat(7, axis=0) if alike else counts
+    m = replace(m, n_scored_KN=shared_counts(counts))
+    rows = [5, 0, 3]
+    assert np.array_equal(m.select(rows).n_scored_KN, counts[rows])
+    clipped = m.preprocessed("clip", exclude=["b@1"])
+    kept = [m.row(name) for name in clipped.names]
+    assert 2 not in kept and np.array_equal(clipped.n_scored_KN, counts[np.ix_(kept, clipped.text_index)])
+    cleaned = m.preprocessed("pretraining", remove_fraction=0.1, outlier_from_step=0)
+    kept = [m.row(name) for name in cleaned.names]
+    assert len(cleaned.text_index) < 60
+    assert np.array_equal(cleaned.n_scored_KN, counts[np.ix_(kept, cleaned.text_index)])
+
+
+def test_a_loss_is_that_of_a_trained_models_last_layer() -> None:
+    m = small_map()
+    m = replace(m, points=(*m.points[:6], Point("c", "c", tags=("interpolation", "of=a b"))))
+    size = m.text_bytes_N
+    assert [r.name for r in losses(m)] == ["a@2", "a@0", "b@1", "a@1", "a@2+bnb-8bit"]
+    bits = -m.loglik_KN[1].sum() / size.sum() / np.log(2)
+    assert losses(m)[1].bits_per_byte == pytest.approx(bits)
 
 
 def test_pairs_by_name() -> None:

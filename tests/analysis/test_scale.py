@@ -58,6 +58,13 @@ def test_pretraining_of_pythia_follows_the_paper() -> None:
     assert r["size"].note == "all pairs at step 143000"
 
 
+def test_a_type_of_one_size_has_no_part_in_the_pairs_of_sizes() -> None:
+    alone = [point("alone", step, size="1b", type="llama") for step in (5, 10)]
+    several = [point(f"run-{size}", 7, size=size, type="gpt_neox") for size in ("70m", "160m", "410m")]
+    r = rows([*alone, *several])["size"]
+    assert r.n == 3 and r.note == "all pairs at step 7"
+
+
 def test_a_missing_checkpoint_is_not_bridged() -> None:
     points = [p for p in pythia() if not (p.size == "1b" and p.step == 116_000)]
     pairs = rows(points)["later pretraining"].pairs
