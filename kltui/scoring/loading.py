@@ -125,7 +125,20 @@ def load_config(folder: Path, tokenizer: Path | None = None) -> Any:
         raise KltuiError(
             f"the configuration in {folder} refers to another file", "kltui uses only the files in the folder"
         )
+    _check_windows(folder, config.get_text_config())
     return config
+
+
+def _check_windows(folder: Path, text: Any) -> None:
+    """Raises KltuiError for a window of attention that no token is in, of which transformers' implementations compute different values."""
+    kinds = getattr(text, "layer_types", None)
+    for name, kind in (("sliding_window", "sliding_attention"), ("attention_chunk_size", "chunked_attention")):
+        width = getattr(text, name, None)
+        if type(width) is int and width <= 0 and (kinds is None or kind in kinds):
+            raise KltuiError(
+                f"config.json in {folder} has {name} = {width}, in which a token attends to none, itself included",
+                f'for attention without a window, set "{name}": null in config.json',
+            )
 
 
 def _config_error(folder: Path, where: Path, error: Exception) -> KltuiError:

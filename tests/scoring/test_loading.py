@@ -274,3 +274,18 @@ def test_importing_the_room_imports_neither_torch_nor_transformers():
         "sys.exit(bool({'torch', 'transformers', 'tokenizers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_window_of_nothing_is_refused(tmp_path):
+    """transformers' eager attention gives NaN for it, and its sdpa numbers that are not those without a window either."""
+    from transformers import MistralConfig
+
+    folder = write_model(tmp_path / "m", "mistral")
+    change_config(folder, sliding_window=0)
+    with pytest.raises(KltuiError, match="sliding_window = 0") as caught:
+        loading.load_config(folder)
+    assert '"sliding_window": null' in caught.value.hint
+    MistralConfig(sliding_window=None).save_pretrained(tmp_path)
+    assert loading.load_config(tmp_path).sliding_window is None
+    change_config(tmp_path, model_type="qwen2", use_sliding_window=False, sliding_window=0)
+    loading.load_config(tmp_path)  # no layer has a window
