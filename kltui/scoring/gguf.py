@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kltui.errors import KltuiError
 from kltui.registry.gguf_file import TOKENS, GGUFError, GGUFModel, read_model
 from kltui.registry.gguf_merge import merge
@@ -47,6 +49,22 @@ _LEFT_OUT = {
     "final_logit_softcapping": "final_logit_softcapping",
     "attn_logit_softcapping": "attn_logit_softcapping",
 }
+# Layers of the models whose attention is scaled by their width for each head, in place of the size of a head (Gemma 27B).
+_PER_HEAD = {"gemma2": 46, "gemma3": 62}
+# Keys that change what a model computes, the values without an effect, and names of the same settings in transformers.
+_WITH_EFFECT: tuple[tuple[str, tuple[float, ...], tuple[str, ...]], ...] = (
+    ("attention.causal", (1.0,), ()),
+    ("rope.scale_linear", (0.0, 1.0), ()),
+    ("logit_scale", (0.0, 1.0), ("logits_scaling", "logit_scale")),
+    ("embedding_scale", (0.0, 1.0), ("embedding_multiplier", "scale_emb")),
+    ("residual_scale", (0.0, 1.0), ("residual_multiplier",)),
+    ("final_logit_softcapping", (0.0,), ("final_logit_softcapping",)),
+    ("attn_logit_softcapping", (0.0,), ("attn_logit_softcapping",)),
+    ("attention.clamp_kqv", (0.0,), ("clip_qkv",)),
+    ("attention.temperature_length", (0.0,), ("floor_scale",)),
+    ("use_parallel_residual", (0.0,), ("use_parallel_residual",)),
+    ("expert_weights_scale", (0.0, 1.0), ("routed_scaling_factor",)),
+)
 _COMPUTED = {"F16": "float16", "BF16": "bfloat16"}
 
 
@@ -72,6 +90,7 @@ def load_config(path: Path, original: Any | None) -> Any:
     if not fits:
         _complete(text, model)
         _check_positions(path, model, text)
+        _check_effects(path, model, text)
     if getattr(config, "quantization_config", None) is not None:
         del config.quantization_config  # it describes the original's own files
     config.tie_word_embeddings = text.tie_word_embeddings = own.tie_word_embeddings
@@ -117,6 +136,10 @@ def _complete(text: Any, model: GGUFModel) -> None:
         value = model.first.keys.get(f"{model.first.architecture}.{key}")
         if isinstance(value, int | float) and hasattr(text, name):
             setattr(text, name, value)
+    if hasattr(text, "query_pre_attn_scalar"):
+        # Headers of Gemma 2 and 3 lack it, and llama.cpp takes the size of a head; of the 27B models, the width for each head.
+        wide = _PER_HEAD.get(model.first.architecture) == text.num_hidden_layers
+        text.query_pre_attn_scalar = text.hidden_size // text.num_attention_heads if wide else text.head_dim
 
 
 def _check_positions(path: Path, model: GGUFModel, text: Any) -> None:
@@ -136,6 +159,43 @@ def _check_positions(path: Path, model: GGUFModel, text: Any) -> None:
             "Name the model from which it was made, whose config.json has these settings: parent = NAME in the job, or tokenizer ="
             " its folder or repository.",
         )
+
+
+def _check_effects(path: Path, model: GGUFModel, text: Any) -> None:
+    """Raises GGUFError if the header has a setting with an effect that the reader silently ignores."""
+    keys, prefix = model.first.keys, model.first.architecture
+    for key, without, names in (*_WITH_EFFECT, *_by_heads(text)):
+        value = keys.get(f"{prefix}.{key}")
+        if not isinstance(value, int | float) or value in without:
+            continue
+        ours = [getattr(text, name, None) for name in names]
+        if not any(isinstance(x, int | float) and math.isclose(x, value, rel_tol=1e-5) for x in ours):
+            raise GGUFError(
+                f"{safe_text(str(path))} has {safe_text(prefix, 40)}.{key} = {value:g}, which transformers does not read from GGUF"
+                " files of its family",
+                "Name the model from which it was made, whose config.json has this setting: parent = NAME in the job, or"
+                " tokenizer = its folder or repository.",
+            )
+
+
+def _by_heads(text: Any) -> list[tuple[str, tuple[float, ...], tuple[str, ...]]]:
+    """Settings whose value without an effect depends on the size of the heads: the scale of attention, and rotated entries."""
+    width, heads = getattr(text, "hidden_size", None), getattr(text, "num_attention_heads", None)
+    size = getattr(text, "head_dim", None) or (width // heads if width and heads else None)
+    if not isinstance(size, int) or getattr(text, "qk_rope_head_dim", None):
+        return []
+    rope = getattr(text, "rope_parameters", None)
+    share = rope.get("partial_rotary_factor") if isinstance(rope, dict) else None
+    share = share or getattr(text, "partial_rotary_factor", None) or 1.0
+    scalar = getattr(text, "query_pre_attn_scalar", None) or size
+    # The header has float32 numbers.
+    scale = float(np.float32(scalar**-0.5))
+    found: list[tuple[str, tuple[float, ...], tuple[str, ...]]] = [
+        ("attention.scale", (0.0, scale), ("attention_multiplier",))
+    ]
+    if rope is not None:
+        found.append(("rope.dimension_count", (0.0, float(int(size * share))), ()))
+    return found
 
 
 def options(config: Any) -> dict[str, Any]:

@@ -132,7 +132,10 @@ def load_config(folder: Path, tokenizer: Path | None = None) -> Any:
 def _check_windows(folder: Path, text: Any) -> None:
     """Raises KltuiError for a window of attention that no token is in, of which transformers' implementations compute different values."""
     kinds = getattr(text, "layer_types", None)
-    for name, kind in (("sliding_window", "sliding_attention"), ("attention_chunk_size", "chunked_attention")):
+    for name, kind in (
+        ("sliding_window", "sliding_attention"),
+        ("attention_chunk_size", "chunked_attention"),
+    ):
         width = getattr(text, name, None)
         if type(width) is int and width <= 0 and (kinds is None or kind in kinds):
             raise KltuiError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from kltui.errors import KltuiError
 from kltui.registry.parameters import has_own_head
-from kltui.registry.tensors import BESIDE_CODES, CODES, is_buffer, open_tensors
+from kltui.registry.tensors import BESIDE_CODES, CODES, TensorFile, is_buffer, open_tensors
 from kltui.sanitize import safe_text
 from kltui.scoring import quantize
 from kltui.scoring.load_errors import prefix_error, prefix_of
@@ -17,6 +17,8 @@ from kltui.scoring.load_errors import prefix_error, prefix_of
 _OTHER_TASK = re.compile(
     r"For(?!CausalLM)(\w*Classification|\w*Reward\w*|\w*Value\w*|QuestionAnswering|MultipleChoice)\b"
 )
+# The classes of transformers without a head, such as LlamaModel.
+_BODY_ALONE = re.compile(r"\w+(?<!LMHead)Model")
 # Tensors of layers that do not change what they compute: masks, states of libraries, and scales for a cache of keys and values.
 _NO_PARAMETER = re.compile(
     r"\.((attn|attention|self_attn|self_attention)\.bias|attn\.causal_mask|_extra_state|[qkv]_scale|kv_scale)$"
@@ -65,13 +67,25 @@ def check_files(folder: Path, config: Any) -> tuple[str, ...]:
             f"config.json in {folder} says that the model is a {safe_text(stated, 80)}, and its files contain no output head for tokens",
             f"kltui scores only causal models, and what {safe_text(task[0], 60)} computes is no probability of a text",
         )
+    notes = _without_a_head(stated, tensors)
     if quantize.stored(config):
-        return ()
+        return notes
     codes = next((t for name, t in tensors.items() if name.endswith("weight") and t.dtype in CODES), None)
     if codes is not None:
         raise _codes_error(folder, f"{codes.name} is stored as {codes.dtype}")
-    eights = sum(t.dtype.startswith("F8_") for t in tensors.values())
-    return (f"{eights} tensors are stored in float8 without scales, and used as they are",) if eights else ()
+    if eights := sum(t.dtype.startswith("F8_") for t in tensors.values()):
+        notes += (f"{eights} tensors are stored in float8 without scales, and used as they are",)
+    return notes
+
+
+def _without_a_head(stated: str, tensors: Mapping[str, TensorFile]) -> tuple[str, ...]:
+    """A note on a model saved as its body alone, such as one of embeddings of texts, for which transformers then uses a tied head."""
+    if not _BODY_ALONE.fullmatch(stated) or has_own_head(tensors):
+        return ()
+    return (
+        f"config.json says that the model is a {safe_text(stated, 60)}, without an output head for tokens: scored with its embeddings as"
+        " the head, which means something only if it was trained so",
+    )
 
 
 def _codes_error(folder: Path, what: str) -> KltuiError:

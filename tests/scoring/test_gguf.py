@@ -82,10 +82,13 @@ def test_families_by_their_original_s_configuration(tmp_path: Path, family: str)
     assert_near(scored(path, folder), tmp_path / "truth")
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gpt2", "llama_tied"])
+@pytest.mark.parametrize("family", ["qwen3", "gpt2", "llama_tied", "gemma2"])
 def test_a_file_alone(tmp_path: Path, family: str) -> None:
     """Configuration and tokenizer are made from the file's header."""
-    folder = write_model(tmp_path / "m", family, seed=4, **({} if family == "gpt2" else WIDER))
+    changes = {} if family == "gpt2" else WIDER
+    if family == "gemma2":  # transformers' default, 256, is that of models whose heads have as many entries
+        changes = {**changes, "query_pre_attn_scalar": 16, "head_dim": 16}
+    folder = write_model(tmp_path / "m", family, seed=4, **changes)
     path = write_gguf(tmp_path / "m-Q4_1.gguf", folder, "Q4_1", dequantised=tmp_path / "truth")
     found = scored(path)
     assert_near(found, tmp_path / "truth")
@@ -243,3 +246,30 @@ def test_without_the_package(q8: Path, llama: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(KltuiError, match="GGUF files need gguf, not installed here") as caught:
         scored(q8, llama)
     assert caught.value.hint == "pip install '.[gguf]'"
+
+
+IGNORED = {
+    "attention.causal": False, "attention.clamp_kqv": 0.1, "attention.scale": 0.7, "embedding_scale": 3.0,
+    "final_logit_softcapping": 2.0, "logit_scale": 0.3, "residual_scale": 0.2, "rope.dimension_count": 4, "rope.scale_linear": 4.0,
+    "use_parallel_residual": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", IGNORED)
+def test_settings_that_the_reader_ignores_are_refused(llama: Path, tmp_path: Path, key: str) -> None:
+    """The values would be those of another model; its configuration beside it has them."""
+    path = write_gguf(tmp_path / "m-F32.gguf", llama, "F32", keys={f"llama.{key}": IGNORED[key]})
+    with pytest.raises(KltuiError, match=rf"has llama\.{key} = ") as caught:
+        gguf_scoring.load_config(path, None)
+    assert "parent = NAME" in caught.value.hint
+
+
+@pytest.mark.parametrize(("layers", "scalar"), [(46, 32), (3, 16)])
+def test_the_scale_of_attention_of_gemma_is_that_of_llama_cpp(
+    tmp_path: Path, layers: int, scalar: int
+) -> None:
+    """The header does not have it: 144 in place of 256 in Gemma 2 27B."""
+    changes = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    folder = write_model(tmp_path / "m", "gemma2", seed=1, num_hidden_layers=layers, **changes)
+    path = write_gguf(tmp_path / "m-F32.gguf", folder, "F32")
+    assert gguf_scoring.load_config(path, None).query_pre_attn_scalar == scalar

@@ -251,3 +251,15 @@ def test_beside_plain_weights_it_does_not_hide_that_layers_are_left_out(folder):
     change_config(folder, quantization_config={"quant_method": "fp8"}, num_hidden_layers=2)
     with pytest.raises(KltuiError, match=r"not used .*first model\.layers\.2"):
         load(folder)
+
+
+def test_a_body_with_tied_embeddings_is_said_to_have_no_head_of_its_own(tmp_path):
+    """As in models of embeddings of texts, whose files say LlamaModel and have no prefix."""
+    folder = write_model(tmp_path / "m", "llama_tied")
+    change_config(folder, architectures=["LlamaModel"])
+    change_tensors(folder, lambda t: [t.__setitem__(n.removeprefix("model."), t.pop(n)) for n in list(t)])
+    (note,) = load(folder).notes
+    assert note.startswith("config.json says that the model is a LlamaModel, without an output head for tokens")
+    for stated in (["LlamaForCausalLM"], ["GPT2LMHeadModel"], []):
+        change_config(folder, architectures=stated)
+        assert load(folder).notes == ()
