@@ -121,8 +121,10 @@ def _all_named(folder: Path) -> set[str]:
         for key, value in _settings(folder / name).items():
             if key.endswith("_token"):
                 named.add(_content(value))
-            elif key.endswith("special_tokens"):
-                named |= {_content(v) for v in (value.values() if isinstance(value, dict) else value or ())}
+            elif key.endswith("special_tokens") and isinstance(
+                value, dict | list
+            ):  # split_special_tokens is a switch
+                named |= {_content(v) for v in (value.values() if isinstance(value, dict) else value)}
     return {token for token in named if token}
 
 

@@ -160,7 +160,7 @@ class ClassBackend:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text that the ids stand for."""
-        return str(self.tokenizer.decode(list(ids)))
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
     def piece(self, token: int) -> str:
         """The vocabulary's own spelling of an id."""

@@ -89,6 +89,11 @@ def check_known(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> t
             f"the tokenizer changes {changed:.0%} of the corpus's characters (case, accents or form): the model is scored on"
             " the changed texts, which are easier to predict, so its loss is not comparable with that of others"
         )
+    if (white := _white_share(backend, ids, texts)) > UNKNOWN_NOTED:
+        notes.append(
+            f"the tokenizer drops or changes white space, {white:.0%} of the corpus's characters (line ends, repeated spaces): they are"
+            " not scored, so its loss is not comparable with that of others"
+        )
     return tuple(notes)
 
 
@@ -123,10 +128,26 @@ def _changed_share(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -
     return changed / total if total else 0.0
 
 
+def _white_share(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> float:
+    """Share of the characters that are white space and do not come back from decoding, over a sample; not those at a text's ends."""
+    total = lost = 0
+    for text, decoded in _decoded(backend, ids, texts):
+        before, after = (Counter(c for c in t.strip() if c.isspace()) for t in (text, decoded))
+        total += len(text)
+        lost += (before - after).total()
+    return lost / total if total else 0.0
+
+
 def _sampled(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(a text, the text of its ids), both without spaces, for a sample of the texts."""
+    for text, decoded in _decoded(backend, ids, texts):
+        yield "".join(text.split()), "".join(decoded.split())
+
+
+def _decoded(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(a text, the text of its ids) for a sample of the texts."""
     for at in range(0, len(texts), max(1, len(texts) // _SAMPLE)):
-        yield "".join(texts[at].split()), "".join(backend.decode(ids[at].tolist()).split())
+        yield texts[at], backend.decode(ids[at].tolist())
 
 
 def difference_notes(ours: Backend, other: Backend, encode: Encode) -> tuple[str, ...]:

@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from tiny_models import BEGIN, END, TEXTS, build_config, build_model, true_logliks
+from tiny_models import BEGIN, END, TEXTS, build_config, build_model, true_logliks, write_model
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from kltui.errors import KltuiError
-from kltui.scoring import tokens
+from kltui.scoring import loading, tokens
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 from kltui.scoring.tokenizer_checks import PROBE
@@ -415,3 +415,29 @@ def test_settings_alone_are_no_tokenizer(tmp_path, name):
     (tmp_path / name).write_text(json.dumps({"tokenizer_class": "GPTNeoXTokenizer", "eos_token": END}))
     with pytest.raises(KltuiError, match="there is no tokenizer in"):
         tokenized(tmp_path, "gpt_neox")
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "share"),
+    [
+        ({"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "}, "29%"),  # as XGLM's and T5's
+        ({"type": "Replace", "pattern": {"String": "\n"}, "content": " "}, "14%"),
+        (None, ""),
+    ],
+)
+def test_white_space_that_a_tokenizer_drops_or_changes_is_seen(tmp_path, normalizer, share):
+    """Line ends and repeated spaces that have no token are not scored; those at the ends of a text do not count."""
+    folder = write_model(tmp_path / "m", "llama")
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "normalizer": normalizer}))
+    made = tokens.tokenize(folder, loading.load_config(folder), "auto", [" a\n  b\n"] * 30, "c", None)
+    said = [note for note in made.notes if "white space" in note]
+    assert len(said) == bool(share) and all(f"white space, {share} of" in note for note in said)
+
+
+def test_a_switch_whose_name_ends_like_a_list_of_tokens_is_none(tmp_path):
+    """As LLaMA-Factory saves it."""
+    folder = write_model(tmp_path / "m", "llama")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "split_special_tokens": True}))
+    assert tokens.load_tokenizer(folder, "auto").backend.source == "tokenizer.json"

@@ -259,7 +259,9 @@ def test_a_body_with_tied_embeddings_is_said_to_have_no_head_of_its_own(tmp_path
     change_config(folder, architectures=["LlamaModel"])
     change_tensors(folder, lambda t: [t.__setitem__(n.removeprefix("model."), t.pop(n)) for n in list(t)])
     (note,) = load(folder).notes
-    assert note.startswith("config.json says that the model is a LlamaModel, without an output head for tokens")
+    assert note.startswith(
+        "config.json says that the model is a LlamaModel, without an output head for tokens"
+    )
     for stated in (["LlamaForCausalLM"], ["GPT2LMHeadModel"], []):
         change_config(folder, architectures=stated)
         assert load(folder).notes == ()
