@@ -64,7 +64,13 @@ def whole(suite: Workspace) -> Report:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("pair", ("tiny@420", "small@420")), ("where", 0.2), ("level", 0.3), ("noise_corrected", True)],
+    [
+        ("pair", (f"tiny@{STEPS[-1]}", f"small@{STEPS[2]}")),
+        ("pair", ("tiny@0", "nobody")),
+        ("where", 0.2),
+        ("level", 0.3),
+        ("noise_corrected", True),
+    ],
 )
 def test_only_the_sections_named_so_use_a_choice(
     suite: Workspace, whole: Report, field: str, value: object
@@ -77,6 +83,9 @@ def test_only_the_sections_named_so_use_a_choice(
         or whole.as_dict()["sections"][one.name] != other.as_dict()["sections"][one.name]
     }
     assert changed and changed <= USED_BY[field]
+    if field == "pair" and value[1] != "nobody":  # type: ignore[index]
+        shown = [s.name for s in other.sections if s.status == "shown" and s.name in USED_BY["pair"]]
+        assert {"where", "drivers", "directions", "layers"} <= set(shown)
 
 
 @pytest.mark.parametrize("width", [80, 120])
