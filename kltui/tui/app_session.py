@@ -372,8 +372,9 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
                 failed = f"{job.failed} failed" if job.failed else "it failed"
                 how = {"lost": "its process ended", "stopped": "it was stopped"}.get(job.status, failed)
                 keys = "R" if self.screen_name == "jobs" else "2, then R,"
+                rest = "" if self.read_only else f"; {keys} runs the rest"
                 self.say(
-                    f"job {job.id}: {how}; {job.done} of {job.total} are stored; {keys} runs the rest",
+                    f"job {job.id}: {how}; {job.done} of {job.total} are stored{rest}",
                     "warning" if job.status == "stopped" else "bad",
                 )
 

@@ -151,6 +151,21 @@ async def test_only_running_jobs_of_this_machine_are_followed_and_descriptors_ar
         watch.close()
 
 
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_no_key_is_named_that_read_only_refuses(make_app, until, size: tuple[int, int]) -> None:
+    workspace = FakeWorkspace(scored=0)
+    workspace.job_rows = [replace(workspace.job_rows[0], status="lost", done=3, failed=0, total=9)]
+    app = make_app(workspace, read_only=True)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2")
+        await until(pilot, lambda: "missing: 6 of 9" in text_of(app) or "6 of 9 are missing" in text_of(app))
+        assert "R runs the rest" not in text_of(app) and "Press R" not in text_of(app)
+        await pilot.press("3")
+        await until(pilot, lambda: "job 2 did not finish" in text_of(app))
+        assert "R there" not in text_of(app) and "1 s" not in text_of(app)
+
+
 def test_the_way_out_names_the_key() -> None:
     row = job(FakeWorkspace(), done=2, total=5)
     assert way_out(row) == []

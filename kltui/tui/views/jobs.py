@@ -197,9 +197,12 @@ class JobItems(Table):
         said = [
             *((text, "text") for text in wrapped(f"{item.name}: {item.error}", width)),
             *((text, "muted") for text in wrapped(item.hint, width) if text),
-            *((part, "warning") for text in (way_out(job) if job else ()) for part in wrapped(text, width)),
+            *((part, "warning") for text in self._way_out(job) for part in wrapped(text, width)),
         ]
         return [[(f"  {text}", self.look(ink))] for text, ink in said]
+
+    def _way_out(self, job: JobRow | None) -> list[str]:
+        return way_out(job, read_only=self.kl.read_only) if job else []
 
     def header_left(self) -> list[Span]:
         """The last message of a job that is not running, which may not fit in the list, where no log beside begins with it."""
@@ -218,8 +221,10 @@ class JobItems(Table):
         job = view.list.job if isinstance(view, JobsView) else None
         if job is None or not job.total:
             return []
-        if way_out(job) and self.kl.size.width < WIDE:
-            return [(f"R runs the rest: {job.total - job.done} of {job.total}", look("warning"))]
+        if self._way_out(job) and self.kl.size.width < WIDE:
+            lacking = f"{job.total - job.done} of {job.total}"
+            said = f"missing: {lacking}" if self.kl.read_only else f"R runs the rest: {lacking}"
+            return [(said, look("warning"))]
         if job.status != "running" and job.done + job.failed >= job.total:
             return []  # a finished job needs no progress bar
         full, rest = bar(job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-"))
@@ -328,7 +333,7 @@ def last_message(job: JobRow) -> str:
     return "" if job.status in ("running", "lost") else job.message
 
 
-def way_out(job: JobRow) -> list[str]:
+def way_out(job: JobRow, *, read_only: bool = False) -> list[str]:
     """Sentences on why a job ended without scoring everything, and on the key that continues it; [] otherwise."""
     missing = job.total - job.done
     if job.status == "running" or not missing:
@@ -339,6 +344,8 @@ def way_out(job: JobRow) -> list[str]:
         else ""
     )
     again = f"Press R to run the rest: {missing} of {job.total}; stored results are not scored again."
+    if read_only:
+        again = f"{missing} of {job.total} are missing; without --read-only, R runs them."
     return [*([lost] if lost else []), again]
 
 
@@ -366,7 +373,7 @@ class JobsView(View):
         lines: list[list[Span]] = []
         if message := last_message(job):
             lines += [[(part, look("text"))] for part in wrapped(safe_text(message), max(8, width))]
-        for words in way_out(job):
+        for words in way_out(job, read_only=self.kl.read_only):
             lines += [[(part, look("warning"))] for part in wrapped(words, max(8, width))]
         for item in self.kl.snapshot.items.get(job.id, ()):
             if item.status == "failed":

@@ -55,11 +55,14 @@ def welcome(app: Session) -> list[tuple[str, str]]:
             return [*lines, ("text", "2   a job is running: watch it")]
         if snapshot.jobs and (failed := snapshot.jobs[0].failed):
             job = f"{failed} failed in job {snapshot.jobs[0].id}"
-            return [*lines, ("bad", f"2   {job}: see why; R there runs them again")]
+            again = "" if app.read_only else "; R there runs them again"
+            return [*lines, ("bad", f"2   {job}: see why{again}")]
         if snapshot.jobs and (words := UNFINISHED.get(snapshot.jobs[0].status)):
             job = f"job {snapshot.jobs[0].id} {words}"
-            return [*lines, ("warning", f"2   {job}: R there runs the rest")]
-        return [*lines, ("text", "1 s   select checkpoints in the Registry and start a job")]
+            rest = "see how far it came" if app.read_only else "R there runs the rest"
+            return [*lines, ("warning", f"2   {job}: {rest}")]
+        start = [("text", "1 s   select checkpoints in the Registry and start a job")]
+        return lines if app.read_only else lines + start
     return _empty(app, name)
 
 
