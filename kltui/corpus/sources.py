@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kltui.corpus.rows import READERS, kind_of
 from kltui.errors import KltuiError
+from kltui.missing_path import missing_path
 from kltui.sanitize import safe_text
 
 HUB = "hf://datasets/"
@@ -66,7 +67,10 @@ def source_files(source: Path | str, say: Callable[[str], None] = lambda line: N
         ) from error
     if glob.has_magic(str(path)):
         return _pattern(path)
-    raise KltuiError(f"The corpus {safe_text(str(path))} does not exist", FORMATS)
+    raise KltuiError(
+        f"The corpus {safe_text(str(path))} does not exist",
+        f"{missing_path(path.absolute(), patterns=True)} {FORMATS}".lstrip(),
+    )
 
 
 def _takes(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -312,13 +313,9 @@ _SHOULD_BE = {
 def _said(error: dict[str, Any], where: str) -> str:
     """What is wrong with one value, with the value found and, for an unknown key, the most similar known one."""
     if error["type"] == "extra_forbidden":
-        table = _TABLES.get(str(error["loc"][0])) if len(error["loc"]) > 1 else JobFile
-        key = str(error["loc"][-1])
-        close = [f"{name}.{key}" for name, other in _TABLES.items() if key in other.model_fields]
-        close = close or difflib.get_close_matches(key, list((table or JobFile).model_fields), n=1)
-        return "unknown key" + (f", did you mean {' or '.join(map(repr, close))}?" if close else "")
+        return _unknown(error)
     if error["type"] == "missing":
-        return "missing"
+        return _missing(error["loc"])
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     wanted = next((words for kind, words in _SHOULD_BE.items() if error["type"].startswith(kind)), "")
     if wanted:
@@ -336,6 +333,41 @@ def _said(error: dict[str, Any], where: str) -> str:
         message = "should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"
     seen = error["input"]
     return message if isinstance(seen, dict) else f"{message} (found {seen!r})"
+
+
+def _unknown(error: dict[str, Any]) -> str:
+    """The message for an unknown key: the key that was probably meant, or all keys of its table."""
+    table = _TABLES.get(str(error["loc"][0]), JobFile) if len(error["loc"]) > 1 else JobFile
+    key, known = str(error["loc"][-1]), list(table.model_fields)
+    elsewhere = [f"{name}.{key}" for name, other in _TABLES.items() if key in other.model_fields]
+    # a table with a similar name, such as [[model]], is not meant for the key `model` of another table
+    is_table = isinstance(error["input"], dict | list)
+    close = difflib.get_close_matches(key, known, n=1)
+    if close and (is_table or not elsewhere):
+        return f"unknown key, did you mean {close[0]!r}?"
+    if key in JobFile.model_fields and table is not JobFile:
+        return "unknown key here: it belongs at the top of the file, before all tables"
+    if elsewhere:
+        return f"unknown key, did you mean {' or '.join(map(repr, elsewhere))}?"
+    listed = ", ".join(name for name in known if name != "folder")
+    return f"unknown key (known here: {listed})"
+
+
+def _missing(loc: Sequence[str | int]) -> str:
+    """The message for a missing key or table, with what it is for."""
+    key, table = str(loc[-1]), _TABLES.get(str(loc[0]), JobFile) if len(loc) > 1 else JobFile
+    if len(loc) == 1 and key in _TABLES:
+        return f"missing: {_WRITTEN[key]}" if key in _WRITTEN else "missing"
+    field = table.model_fields.get(key)
+    said = re.split(r"[;.:(]", (field.description or "") if field else "", maxsplit=1)[0].strip()
+    return f"missing: {said[:1].lower()}{said[1:]}" if said else "missing"
+
+
+# How a required table is written, by its name.
+_WRITTEN = {
+    "corpus": 'write [corpus] with source = "texts.jsonl", or another source of texts',
+    "models": 'write [[models]] with path = "FOLDER", repo, preset or endpoint',
+}
 
 
 def _should_be_listed(loc: Sequence[str | int]) -> str:

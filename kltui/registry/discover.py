@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from kltui.errors import KltuiError
+from kltui.missing_path import missing_path
 from kltui.registry.checkpoint import LocalSource
 from kltui.registry.formats import formats_in, formats_of, unreadable, unreadable_run
 from kltui.registry.layout import CONFIG, is_checkpoint_folder, model_type, read_json_object, readable
@@ -87,9 +88,8 @@ def _check_folder(path: Path) -> None:
         raise KltuiError(f"{where} is a file, not a folder of checkpoints{what}", hint)
     if not path.is_dir():
         near = next(p for p in path.parents if p.is_dir())
-        raise KltuiError(
-            f"The folder {where} does not exist", f"{safe_text(str(near))} contains {_seen(near)}."
-        )
+        hint = f"{missing_path(path, patterns=False)} {safe_text(str(near))} contains {_seen(near)}.".lstrip()
+        raise KltuiError(f"The folder {where} does not exist", hint)
 
 
 def _stepped_models(run: Path) -> dict[int, Path]:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kltui.errors import KltuiError, UsageError
+from kltui.missing_path import missing_path
 from kltui.registry.checkpoint import HubSource, LocalSource
 from kltui.registry.discover import models_inside
 from kltui.registry.gguf_file import (
@@ -73,7 +74,10 @@ def local_ggufs(path: Path, files: Sequence[str]) -> list[FoundGGUF]:
                 )
             return [_local(part_paths(path)[0])]
         if not path.is_dir():
-            raise KltuiError(f"The folder {safe_text(str(path))} does not exist", "Check the path.")
+            raise KltuiError(
+                f"The folder {safe_text(str(path))} does not exist",
+                missing_path(path, patterns=False) or "Check the path.",
+            )
         wanted = chosen(dict.fromkeys(_ggufs_in(path)), files, safe_text(str(path)))
         return models_of(wanted, lambda name: _local(part_paths(path / name)[0]))
 

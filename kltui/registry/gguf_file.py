@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
 from kltui.errors import KltuiError
+from kltui.missing_path import missing_path
 from kltui.sanitize import safe_text
 
 SUFFIX = ".gguf"
@@ -234,7 +235,10 @@ def part_paths(path: Path) -> list[Path]:
             "Copy or fetch every part into one folder.",
         )
     if missing:
-        raise GGUFError(f"The file {safe_text(str(path))} does not exist", "Check the path.")
+        raise GGUFError(
+            f"The file {safe_text(str(path))} does not exist",
+            missing_path(path, patterns=False) or "Check the path.",
+        )
     return paths
 
 

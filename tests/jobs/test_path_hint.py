@@ -13,6 +13,7 @@ from kltui.errors import NoWorkspaceError, UsageError
 from kltui.jobs.jobfile import load_job, parse_job
 from kltui.jobs.path_hint import path_hint
 from kltui.jobs.place import entry_of
+from kltui.jobs.plan import make_plan
 from kltui.registry.names import check_repo
 from kltui.store import Store
 
@@ -145,6 +146,14 @@ def test_the_address_of_a_page_on_the_hub_is_its_repository() -> None:
         ({"engine": {"dtype": "auto"}}, "engine.dtype: unknown key, did you mean 'scoring.dtype'?"),
         ({"scoring": {"dtpye": "auto"}}, "scoring.dtpye: unknown key, did you mean 'dtype'?"),
         ({"seed": 1}, "seed: unknown key, did you mean 'corpus.seed' or 'models.seed'?"),
+        (
+            {"scoring": {"workspace": "ws"}},
+            "scoring.workspace: unknown key here: it belongs at the top of the file",
+        ),
+        ({"scoring": {"zzz": 1}}, "scoring.zzz: unknown key (known here: device, dtype,"),
+        ({"model": [{"path": "run"}]}, "model: unknown key, did you mean 'models'?"),
+        ({"models": []}, "models: empty: give at least one"),
+        ({"models": None}, "models: each must be a separate table"),
     ],
 )
 def test_a_key_in_another_table_is_named_with_its_own(extra: dict[str, object], said: str) -> None:
@@ -192,3 +201,57 @@ def test_python_opens_a_workspace_in_the_home_folder(place: Path, monkeypatch: p
         assert ws.path == place / "ws"
     with pytest.raises(NoWorkspaceError, match="is an address"):
         kltui.open("https://huggingface.co/OWNER/NAME")
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ('path = "rnu"', "Did you mean {here}/run?"),
+        ('path = "rnu/step10"', "Did you mean {here}/run/step10?"),
+        ('path = "run/step1"', "Did you mean {here}/run/step10?"),
+        ('path = "run/step*"', "Patterns are not replaced here"),
+        ('path = "$SCRATCH/run"', "$SCRATCH is not replaced in a job file"),
+        ('path = "${SCRATCH}/run"', "${{SCRATCH}} is not replaced in a job file"),
+        ('path = "OWNER/NAME-70m"', 'write repo = "OWNER/NAME-70m" instead'),
+        ('path = "gone/model.gguf"', "does not exist"),
+    ],
+)
+def test_a_path_of_a_job_that_does_not_exist_is_explained(
+    entry: str, said: str, place: Path, tmp_path: Path
+) -> None:
+    (place / "odd.toml").write_text(
+        JOB.replace('path = "run"', entry).replace('"ws"', f'"{tmp_path / "ws"}"')
+    )
+    with pytest.raises(UsageError) as raised:
+        make_plan(load_job(place / "odd.toml"))
+    assert said.format(here=place) in raised.value.message
+    (place / "odd.toml").unlink()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("texst.jsonl", "Did you mean {here}/texts.jsonl?"),
+        ("$DATA/texts.jsonl", "$DATA is not replaced in a job file"),
+    ],
+)
+def test_a_corpus_that_does_not_exist_is_explained(
+    source: str, said: str, place: Path, tmp_path: Path
+) -> None:
+    (place / "odd.toml").write_text(
+        JOB.replace("texts.jsonl", source).replace('"ws"', f'"{tmp_path / "ws"}"')
+    )
+    with pytest.raises(UsageError) as raised:
+        make_plan(load_job(place / "odd.toml"))
+    assert said.format(here=place) in raised.value.message and ".parquet" in raised.value.message
+    (place / "odd.toml").unlink()
+
+
+def test_a_missing_key_says_what_it_is_for() -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_job({}, "job.toml")
+    said = raised.value.message
+    assert "workspace: missing: the folder for the results" in said
+    assert (
+        "corpus: missing: write [corpus] with source" in said and "models: missing: write [[models]]" in said
+    )
