@@ -45,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs kltui and returns its exit code; every KltuiError is printed here."""
     prepare_output()
     parser = build_parser()
-    arguments = _parsed(parser, argv)
+    arguments = argparse.Namespace(target=None)
     try:
+        arguments = _parsed(parser, argv)
         check_environment()
         check_words(parser, sys.argv[1:] if argv is None else argv)
         check_options(parser, arguments)
@@ -135,6 +136,7 @@ def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argp
 
         if text := asked_help(words):
             sys.stdout.write(text)
+            sys.stdout.flush()
             parser.exit()
     arguments, unknown = parser.parse_known_args(words)
     if unknown:

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kltui.bench.parts import MODELS, help_of_parts, help_of_rivals
 from kltui.completion import SHELLS, PrintCompletion
@@ -26,6 +26,14 @@ class Parser(argparse.ArgumentParser):
         meant = [a for a in self._actions if named and named[1] in a.option_strings]
         hint = "".join(f"  {form_of(a)}: {first_clause(a.help or '')}\n" for a in meant)
         self.exit(2, f"kltui: error: {message}\n{hint}")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse, which ignores that the help cannot be written; here it is an error on standard output."""
+        if message and file is sys.stdout:
+            file.write(message)
+            file.flush()
+        else:
+            super()._print_message(message, file)
 
 
 def form_of(action: argparse.Action) -> str:

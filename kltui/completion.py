@@ -45,4 +45,5 @@ class PrintCompletion(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         sys.stdout.write(script(parser, str(values)) + "\n")
+        sys.stdout.flush()
         parser.exit()

@@ -44,7 +44,7 @@ def missing_path(path: Path, *, patterns: bool) -> str:
 def _similar(name: str, folder: Path) -> str:
     """The name in `folder` that is most similar to `name`, or ""."""
     try:
-        inside = [p.name for p in islice(folder.iterdir(), _LOOKED_AT)]
+        inside = [p.name for p in islice(folder.iterdir(), _LOOKED_AT) if p.name != name]
     except OSError:
         return ""
     return next(iter(difflib.get_close_matches(name, inside, n=1)), "")

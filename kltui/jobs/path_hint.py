@@ -57,6 +57,8 @@ def _kind(path: Path) -> str:
     """What is at a path without a workspace, in words that follow its name; "" for a folder that is not empty."""
     if path.is_dir():
         return "" if any(path.iterdir()) else ", which is an empty folder"
+    if path.is_symlink() and not path.exists():
+        return ", which is a link that leads nowhere"
     return ", which is a file" if path.exists() else ", which does not exist"
 
 
@@ -203,7 +205,9 @@ def _missing(named: str, path: Path) -> str:
             hub_hint(named) if is_like_repo(named) else f"There is no folder {safe_text(str(parent), 200)}."
         )
     # Without their common suffix, which would make any two short names similar.
-    beside = {p.stem: p for p in islice(parent.iterdir(), _LOOKED_AT) if p.suffix == path.suffix}
+    beside = {
+        p.stem: p for p in islice(parent.iterdir(), _LOOKED_AT) if p.suffix == path.suffix and p != path
+    }
     close = difflib.get_close_matches(path.stem, beside, n=1)
     return f"Did you mean {safe_text(shlex.quote(str(beside[close[0]])), 200)}?" if close else ""
 

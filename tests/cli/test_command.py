@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Cli
+from command import Cli, kltui_command
 
 import kltui
 from kltui.cli import error_lines
@@ -185,3 +186,20 @@ def test_errors_are_wrapped_between_words_on_a_terminal_and_nowhere_else() -> No
     wrapped = error_lines(error, 40)
     assert max(map(len, wrapped[:-1])) <= 40 and "/long" * 12 in wrapped[-1]
     assert " ".join(line.strip() for line in wrapped) == f"kltui: {error.message} {error.hint}"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this file")
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["-h"], ["--report", "--help"], ["--version"], ["--completion", "bash"], ["--doctor"]],
+)
+def test_a_full_standard_output_is_an_error_for_every_command(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            kltui_command(*command), stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "kltui: standard output cannot be written: No space left on device\n  Free some space there.\n"
+    )

@@ -14,6 +14,7 @@ from kltui.jobs.jobfile import load_job, parse_job
 from kltui.jobs.path_hint import path_hint
 from kltui.jobs.place import entry_of
 from kltui.jobs.plan import make_plan
+from kltui.missing_path import missing_path
 from kltui.registry.names import check_repo
 from kltui.store import Store
 
@@ -255,3 +256,15 @@ def test_a_missing_key_says_what_it_is_for() -> None:
     assert (
         "corpus: missing: write [corpus] with source" in said and "models: missing: write [[models]]" in said
     )
+
+
+def test_a_link_that_leads_nowhere_is_not_suggested_for_itself(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(NoWorkspaceError) as raised:
+        kltui.open("link")
+    assert raised.value.message == "no kltui workspace in link, which is a link that leads nowhere"
+    assert "Did you mean" not in raised.value.hint
+    assert missing_path(tmp_path / "link", patterns=False) == ""
