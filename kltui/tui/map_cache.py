@@ -256,20 +256,28 @@ class MapCache:
             async for event, xyz_Kd in self._helper("embedder").run(job, self._tell):
                 yield picture_of(event, xyz_Kd), event["last"]
 
-    async def covariances(self, dims: int = 2) -> tuple[Map, Array]:
-        """The map and the K x dims x dims covariances of its places in the PCA picture (`Map.place_covariances`)."""
+    async def covariances(
+        self, dims: int = 2, *, null_run: str = "", layers: tuple[str, ...] = ()
+    ) -> tuple[Map, Array]:
+        """The map and the K x dims x dims covariances of its places in the PCA picture (`Map.place_covariances`).
+
+        `null_run` and `layers` are those of the picture: what they add turns its axes.
+        """
         found = await self.map()
-        if found.loglik_KN.size <= LARGE:
-            return found, await self._once(f"covariances {dims}", lambda: found.place_covariances(dims))
-        key = f"covariances {dims}"
-        if key not in self._kept:
-            job = await self._job(found, "pca", dims, task="covariances")
-            with job.rows:
-                made = [array async for _, array in self._helper("surveyor").run(job, self._tell)]
+        shown = await self._with_layers(found, layers)
+        key = f"covariances {_key('pca', dims, null_run, layers)}"
+        if key not in self._kept or self._map is not found:
+            drawn = await self._walked(shown, null_run) if null_run else shown
+            if drawn.loglik_KN.size <= LARGE:
+                made = await self._reader.compute(lambda: drawn.place_covariances(dims))
+            else:
+                job = await self._job(drawn, "pca", dims, task="covariances")
+                with job.rows:
+                    made = [array async for _, array in self._helper("surveyor").run(job, self._tell)][-1]
             if self._map is not found:
-                return found, made[-1]
-            self._kept[key] = made[-1]
-        return found, self._kept[key]
+                return shown, made[: len(shown)]
+            self._kept[key] = made[: len(shown)]
+        return shown, self._kept[key]
 
     def _helper(self, name: str) -> Helper:
         """The computing process called `name`; it is started by the first request."""

@@ -184,6 +184,38 @@ async def test_three_dimensions_turn_by_keys_and_lengths_stay(
         assert again.view.plot.turn == turn and again.view.method == "pca"
 
 
+@pytest.mark.parametrize("key", ["V", "w"])
+async def test_ellipses_belong_to_the_axes_that_layers_or_a_random_walk_have_turned(
+    pca_app: MakeApp, until, key: str
+) -> None:
+    app = pca_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3", "E")
+        plot = app.view.plot
+        await until(pilot, lambda: plot.n_ellipses)
+        alone, n = plot.covariances, len(plot.picture.xyz_Kd)
+        await settled(pilot, key)
+        await until(pilot, lambda: len(plot.picture.xyz_Kd) > n and plot.n_ellipses)
+        shown, walk = plot.map, app.map_cache._walked
+        drawn = await walk(shown, plot.null_run) if plot.null_run else shown
+        want = drawn.place_covariances(2)[: len(shown)]
+        np.testing.assert_allclose(plot.covariances, want, rtol=1e-9)
+        assert not np.allclose(plot.covariances[: len(alone)], alone, rtol=0.01)
+        await settled(pilot, key)
+        await until(pilot, lambda: len(plot.picture.xyz_Kd) == n and plot.n_ellipses)
+        np.testing.assert_allclose(plot.covariances, alone, rtol=1e-9)
+
+
+async def test_errors_of_too_few_texts_are_refused_in_words(pca_app: MakeApp, until) -> None:
+    app = pca_app(FakeWorkspace(n_texts=2))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3", "E")
+        await until(pilot, lambda: "too few for an error" in text_of(app))
+        await settled(pilot, "j")
+
+
 async def test_what_paler_colours_mean_is_said(pca_app: MakeApp, until) -> None:
     for color in (True, False):
         app = pca_app(Scored(), color=color)

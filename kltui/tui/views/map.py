@@ -291,8 +291,10 @@ class MapView(View):
         plot = self.plot
         if not plot.errors or plot.drawn_method != "pca" or plot.map is None:
             return
-        _, covariances = await self.kl.map_cache.covariances(plot.dims)
-        if covariances.shape[:2] == (len(plot.map), plot.dims):  # still those of what is drawn
+        dims, null_run = plot.dims, plot.null_run
+        layers = self.layers_of if plot.known_lines is not None and plot.known_lines.n_layers else ()
+        found, covariances = await self.kl.map_cache.covariances(dims, null_run=null_run, layers=layers)
+        if (found, dims, null_run) == (plot.map, plot.dims, plot.null_run):  # still those of what is drawn
             plot.covariances = covariances
             plot.redraw_runs(refit=True)
             self.facts.update_data()

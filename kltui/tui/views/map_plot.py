@@ -180,12 +180,12 @@ class MapPlot(PlotPane):
         before = self.picture
         same = before is not None and (before.method, before.dims) == (picture.method, picture.dims)
         same = same and self.map is not None and len(found) == len(self.map) and null_run == self.null_run
+        if before is None or (found, null_run, picture.dims) != (self.map, self.null_run, before.dims):
+            self.covariances = None
         self.null_run, self.n_total = null_run, n_total
         if lines is not None or found is not self.map:
             self.known_lines = lines or lines_of(found)
         self.map, self.picture = found, picture
-        if self.covariances is not None and self.covariances.shape[:2] != (len(found), picture.dims):
-            self.covariances = None
         self._draw(keep_window=same)
         self.follow(self.kl.selection.cursor)
 

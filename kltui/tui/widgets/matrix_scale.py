@@ -101,7 +101,7 @@ def scale_of(kl_KK: Array, floor: float = 0.0) -> KLScale:
 
     off = ~np.eye(len(kl_KK), dtype=bool)
     positive = kl_KK[off & np.isfinite(kl_KK) & (kl_KK > 0)]
-    clear = positive[positive >= floor]
+    clear = positive if len(positive) and positive.min() >= floor else positive[positive >= floor]
     zero, undefined = bool((kl_KK == 0)[off].any()), bool(np.isnan(kl_KK)[off].any())
     noise = len(clear) < len(positive)
     if not len(clear):
