@@ -166,6 +166,8 @@ def test_one_enormous_kl_does_not_take_the_colours_of_the_others(far: float) -> 
     assert scale.place(far) == scale.place(float(kl.max())) == 1.0
     said = "".join(text for text, _ in scale.legend(Theme(), ""))
     assert said.endswith(f" {figure(others.max(), 2)} to {figure(kl.max(), 2)}")
+    brief = "".join(text for text, _ in scale.legend(Theme(), "", ranges=False))
+    assert brief.endswith(f" {figure(others.max(), 2)}")
     # no outlier where its colours are needed: half of all pairs, or a range that the others need too
     assert scale_of(matrix_with((0, 2, far), (1, 2, far), n=3), 1e-9).ends[1] == far
     # the same at the other end: near copies

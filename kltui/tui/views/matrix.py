@@ -114,9 +114,9 @@ class HeatMap(Pane):
         if len(self.order) < 2:
             return [said, ("one alone has no KL", look("faint"))]
         hint = undefined_hint(look) if self.whole else f"{look.glyph('·', '.')}: undefined"
-        scale = self.scale.legend(look, hint)
-        fits = width_of([*self.header_left(), said, *scale]) < self.body_width
-        return [said, *scale] if fits else scale
+        scale, room = self.scale.legend(look, hint), self.body_width - width_of(self.header_left())
+        ways = [said, *scale], scale, self.scale.legend(look, hint, ranges=False)
+        return next((spans for spans in ways if width_of(spans) < room), ways[-1])
 
     @property
     def view_rows(self) -> int:

@@ -63,8 +63,11 @@ class KLScale:
         """Whether a KL is positive and below the noise floor."""
         return 0 < value < self.floor
 
-    def legend(self, look: Theme, undefined: str) -> list[Span]:
-        """The colours with the KLs of their ends and what else has the colour of an end; `undefined`: what looks so."""
+    def legend(self, look: Theme, undefined: str, *, ranges: bool = True) -> list[Span]:
+        """The colours with the KLs of their ends and what else has the colour of an end; `undefined`: what looks so.
+
+        Without `ranges`, the KLs beyond an end are left out.
+        """
         below = ["0"] * self.zero + ["noise"] * self.noise
         after = f"  {undefined}" * self.undefined
         if not self.has_colours:
@@ -75,8 +78,8 @@ class KLScale:
             for i, color in enumerate(reversed(HEAT))
         ]
         said = "".join(f"{word}, " for word in below)
-        first = "" if self.smallest >= low else f"{figure(self.smallest, 2)} to "
-        last = "" if self.largest <= high else f" to {figure(self.largest, 2)}"
+        first = "" if self.smallest >= low or not ranges else f"{figure(self.smallest, 2)} to "
+        last = "" if self.largest <= high or not ranges else f" to {figure(self.largest, 2)}"
         return [
             (f"{said}log {first}{figure(low, 2)} ", look("faint")),
             *inks,
