@@ -134,7 +134,7 @@ def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) ->
             safe_text(note) for note in picture.notes
         ),  # what the numbers rest on stays with them
     }
-    with _settings(look):
+    with drawing_settings(look):
         try:
             figure = drawn(picture, look)
             figure.savefig(file, format=kind, metadata=metadata)
@@ -149,7 +149,7 @@ def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) ->
 
 
 @contextmanager
-def _settings(look: FigureStyle) -> Iterator[None]:
+def drawing_settings(look: FigureStyle) -> Iterator[None]:
     """Within it matplotlib has its own defaults, ours, and the settings of the style file; afterwards those from before."""
     import matplotlib
 
@@ -184,7 +184,7 @@ def prepared(
     picture: PaperFigure, look: FigureStyle, notify: Callable[[str], None] = lambda said: None
 ) -> tuple[PaperFigure, FigureStyle]:
     """The figure and its style with colours for its ground and fonts for its letters; what no font has is said, also in the figure."""
-    with _settings(look):
+    with drawing_settings(look):
         fallback, lacking = found_fonts(letters_of(picture))
     in_figure, message = without_glyph(lacking)
     if message:
@@ -224,7 +224,7 @@ def _style(path: Path) -> dict[Any, Any]:
 
 
 def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
-    """The matplotlib figure; to be used within the same `_settings`."""
+    """The matplotlib figure; to be used within the same `drawing_settings`."""
     figure, n_rows = _laid_out(picture, look)
     fit_solids(figure, n_rows)
     return figure
@@ -266,7 +266,9 @@ def _laid_out(picture: PaperFigure, look: FigureStyle, height: float = 0.0) -> t
         add_line_above(figure, picture.above)
     fit_names(figure, panels)
     figure.draw_without_rendering()
-    if fit_titles(figure, panels):
+    for _ in range(3):  # a label in more lines moves the panels, and with them the room of the titles
+        if not fit_titles(figure, panels):
+            break
         figure.draw_without_rendering()
     if cells:
         _without_margins(figure)
@@ -303,7 +305,7 @@ def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
 
     with missing_fonts(lambda said: None):
         picture, look = prepared(picture, FigureStyle(width))
-        with _settings(look):
+        with drawing_settings(look):
             rcParams.update({"figure.dpi": dots, "text.hinting": "force_autohint"})
             figure, _ = _laid_out(picture, look, height)
             figure.set_size_inches(width, height)
@@ -317,7 +319,7 @@ def figure_of(picture: PaperFigure) -> Figure:
     check_matplotlib()
     with missing_fonts(lambda said: None):
         picture, look = prepared(picture, FigureStyle())
-        with _settings(look):
+        with drawing_settings(look):
             return drawn(picture, look)
 
 

@@ -18,6 +18,7 @@ from kltui.figures.draw import (
     FigureStyle,
     box_of,
     colour_bars_of,
+    drawing_settings,
     panels_of,
     prepared,
     save,
@@ -129,7 +130,8 @@ def write(
         with (aside / path.name).open("wb") as file:
             figure = save(picture, path, look, file)
         write_table(aside / table.name, COLUMNS, rows(picture))
-        (aside / script.name).write_bytes(script_text(picture, path, look, figure).encode())
+        with drawing_settings(look):  # without them, another draw would choose other ticks
+            (aside / script.name).write_bytes(script_text(picture, path, look, figure).encode())
     tall = too_tall(figure.get_figheight())
     if tall:
         notify(tall)

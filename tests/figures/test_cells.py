@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from small_workspace import Builder
 
 from kltui.figures.catalogue import picture
-from kltui.figures.draw import FigureStyle, _settings, drawn
+from kltui.figures.draw import FigureStyle, drawing_settings, drawn
 from kltui.figures.files import write
 from kltui.figures.picture import PaperFigure
 from kltui.figures.share.traces import panel_json
@@ -61,7 +61,7 @@ def colours(figure: object, axes: object, odd: PaperFigure) -> dict[str, tuple[i
 def test_a_kl_of_0_has_the_colour_of_the_smallest_in_the_figure_and_its_script(
     odd: PaperFigure, tmp_path: Path
 ) -> None:
-    with _settings(FigureStyle()):
+    with drawing_settings(FigureStyle()):
         figure = drawn(odd, FigureStyle())
         shown = colours(figure, figure.axes[0], odd)
     white = (255, 255, 255)

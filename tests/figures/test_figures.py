@@ -20,7 +20,7 @@ from kltui.errors import KltuiError
 from kltui.figures.catalogue import FIGURES, picture, write_figure
 from kltui.figures.curves import CurvesShown
 from kltui.figures.curves import drawn as curves_drawn
-from kltui.figures.draw import FigureStyle, _settings, check_matplotlib, drawn, figure_of, parse_width
+from kltui.figures.draw import FigureStyle, check_matplotlib, drawing_settings, drawn, figure_of, parse_width
 from kltui.figures.files import write
 from kltui.figures.picture import (
     GREY,
@@ -115,7 +115,7 @@ def test_a_number_of_a_title_stays_with_its_name() -> None:
         for task in ("a", "mean of tasks")
     ]
     look = FigureStyle(parse_width("105mm"))
-    with _settings(look):
+    with drawing_settings(look):
         figure = drawn(PaperFigure("p", "p", tuple(panels), columns=3), look)
     lines = [line for axes in figure.axes for line in axes.get_title().replace("\u00a0", " ").split("\n")]
     assert len(lines) > 2 and not any(line.endswith("=") or line.startswith("0") for line in lines)
@@ -418,7 +418,7 @@ def test_boxes_of_three_axes_fill_the_paper_and_nothing_of_them_is_cut_off(
     pictures: dict[str, PaperFigure], width: str
 ) -> None:
     look = FigureStyle(parse_width(width))
-    with _settings(look):
+    with drawing_settings(look):
         figure = drawn(pictures["trajectories-3d"], look)
         figure.draw_without_rendering()
     assert len(figure.axes) > 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kltui.errors import UsageError
-from kltui.figures.draw import FigureStyle, _settings, drawn, parse_width
+from kltui.figures.draw import FigureStyle, drawing_settings, drawn, parse_width
 from kltui.figures.kl import _from_floor
 from kltui.figures.picture import (
     FigureAxis,
@@ -43,7 +43,7 @@ def matrix_of_names(n: int) -> PaperFigure:
 @pytest.mark.parametrize(("n", "width"), [(8, "85mm"), (85, "85mm"), (40, "170mm")])
 def test_names_of_a_matrix_do_not_run_into_each_other(n: int, width: str) -> None:
     look = FigureStyle(parse_width(width))
-    with _settings(look):
+    with drawing_settings(look):
         figure = drawn(matrix_of_names(n), look)
         figure.draw_without_rendering()
     axes = figure.axes[0]
@@ -74,7 +74,7 @@ def test_long_names_below_a_narrow_figure_leave_its_points_room() -> None:
     layer = Layer("pairs", np.arange(12.0), 10.0 ** np.arange(-9, 3), "points")
     panel = Panel("scale", FigureAxis("setting", ticks=ticks), FigureAxis("KL", "log"), (layer,))
     look = FigureStyle(parse_width("85mm"))
-    with _settings(look):
+    with drawing_settings(look):
         figure = drawn(PaperFigure("scale", "scale", (panel,), columns=1), look)
         figure.draw_without_rendering()
     (axes,) = figure.axes
@@ -94,7 +94,7 @@ def test_ticks_of_a_logarithmic_axis_are_written_in_one_way(
 ) -> None:
     panel = Panel("p", FigureAxis("x"), FigureAxis("y", "log"), (Layer("a", np.arange(2.0), np.array(ends)),))
     look = FigureStyle(4.0)
-    with _settings(look):
+    with drawing_settings(look):
         figure = drawn(PaperFigure("p", "p", (panel,)), look)
         figure.draw_without_rendering()
     found = [t.get_text() for t in figure.axes[0].get_yticklabels()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from matplotlib.text import Text
 from kltui.figures import fonts
 from kltui.figures.catalogue import picture
 from kltui.figures.curves import _dashed_apart, _line
-from kltui.figures.draw import FigureStyle, _settings, drawn, parse_width, prepared, symlog_places
+from kltui.figures.draw import FigureStyle, drawing_settings, drawn, parse_width, prepared, symlog_places
 from kltui.figures.files import write
 from kltui.figures.page_layout import PAGE
 from kltui.figures.picture import (
@@ -108,7 +109,7 @@ def check(figure: Figure, smallest: float = 6.0) -> None:
 @pytest.mark.parametrize("name", list(pictures()))
 def test_words_are_on_the_page_and_large_enough(name: str, width: str) -> None:
     look = FigureStyle(parse_width(width))
-    with _settings(look):
+    with drawing_settings(look):
         figure = drawn(pictures()[name], look)
         check(figure)
     for axes in figure.axes:
@@ -121,7 +122,7 @@ def test_a_title_breaks_between_words_only(width: str) -> None:
     look = FigureStyle(parse_width(width))
     for name in ("title", "short title"):
         picture = pictures()[name]
-        with _settings(look):
+        with drawing_settings(look):
             figure = drawn(picture, look)
         for axes, panel in zip(figure.axes, picture.panels, strict=True):
             said, given = axes.get_title().split(), panel.title.split()
@@ -135,7 +136,7 @@ def test_a_title_breaks_between_words_only(width: str) -> None:
 @pytest.mark.parametrize("width", ["85mm", "170mm"])
 def test_names_that_differ_still_do_when_they_are_cut(width: str) -> None:
     look = FigureStyle(parse_width(width))
-    with _settings(look):
+    with drawing_settings(look):
         made = {name: drawn(picture, look) for name, picture in pictures().items()}
         for figure in made.values():
             figure.draw_without_rendering()
@@ -202,7 +203,7 @@ DARK = ["figure.facecolor: black", "axes.facecolor: black", "text.color: white",
 @pytest.mark.parametrize("name", list(pictures()))
 def test_a_style_of_larger_letters_changes_all_words_and_cuts_none_off(name: str, tmp_path: Path) -> None:
     look = styled(tmp_path, "font.family: serif", "font.size: 12", *DARK)
-    with _settings(look):
+    with drawing_settings(look):
         figure = drawn(pictures()[name], look)
         check(figure, smallest=6.0)
         axes = figure.axes[0]
@@ -212,7 +213,7 @@ def test_a_style_of_larger_letters_changes_all_words_and_cuts_none_off(name: str
 
 def test_a_size_that_a_style_sets_is_kept(tmp_path: Path) -> None:
     look = styled(tmp_path, "font.size: 16", "axes.titlesize: 9")
-    with _settings(look):
+    with drawing_settings(look):
         axes = drawn(pictures()["short title"], look).axes[0]
     assert axes.title.get_fontsize() == 9 and axes.xaxis.label.get_fontsize() == 16
 
@@ -279,7 +280,7 @@ def test_letters_that_the_fonts_lack_are_drawn_in_an_installed_one(
 
 def test_a_line_above_the_panels_takes_no_room_from_them() -> None:
     look = FigureStyle(parse_width("85mm"))
-    with fonts.missing_fonts(lambda said: None), _settings(look):
+    with fonts.missing_fonts(lambda said: None), drawing_settings(look):
         plain = drawn(with_odd_letters(), look)
         figure = drawn(*prepared(with_odd_letters(), look))
         check(figure)
@@ -359,7 +360,7 @@ def many_panels(n: int, **look: object) -> PaperFigure:
 @pytest.mark.parametrize(("n", "width"), [(6, "85mm"), (9, "85mm"), (9, "180mm")])
 def test_a_figure_fits_on_a_page(n: int, width: str) -> None:
     look = FigureStyle(parse_width(width))
-    with _settings(look):
+    with drawing_settings(look):
         figure = drawn(many_panels(n, equal=n == 6), look)
     assert figure.get_figheight() <= PAGE + 0.04
     check(figure)
@@ -379,7 +380,7 @@ def test_trees_of_many_models_and_maps_of_three_axes_fit_on_a_page() -> None:
         for t in ("A", "B", "C")
     ]
     look = FigureStyle(parse_width("85mm"))
-    with _settings(look):
+    with drawing_settings(look):
         assert drawn(PaperFigure("s", "s", tuple(solid)), look).get_figheight() <= PAGE + 0.04
         figure = drawn(PaperFigure("t", "t", tuple(tree)), look)
         assert figure.get_figheight() <= PAGE + 0.04
@@ -428,7 +429,7 @@ def test_references_come_last_in_a_legend_and_what_has_no_room_is_counted() -> N
     made = PaperFigure("p", "p", (panel,), columns=1)
     assert legend_labels(made)[-1] == "published" and len(legend_labels(made)) == 41
     look = FigureStyle(parse_width("85mm"))
-    with _settings(look):
+    with drawing_settings(look):
         figure = drawn(made, look)
         check(figure)
     (legend,) = figure.legends
@@ -446,7 +447,7 @@ def test_the_script_writes_the_line_above_a_matrix_where_the_figure_has_it(tmp_p
         look = FigureStyle(parse_width("85mm"))
         _, _, script = write(PaperFigure("m", "m", (cells,), columns=1), tmp_path / "m.pdf", look)
         picture, look = prepared(PaperFigure("m", "m", (cells,), columns=1), look)
-        with _settings(look):
+        with drawing_settings(look):
             figure = drawn(picture, look)
         with rc_context():
             again = runpy.run_path(str(script))["figure"]
@@ -455,3 +456,18 @@ def test_the_script_writes_the_line_above_a_matrix_where_the_figure_has_it(tmp_p
             box = each._suptitle.get_window_extent().transformed(each.transFigure.inverted())
             places.append(box.extents)
     assert places[0] == pytest.approx(places[1], abs=0.01)
+
+
+@pytest.mark.parametrize("width", ["75mm", "85mm"])
+def test_a_script_has_the_ticks_that_the_file_shows(width: str, tmp_path: Path) -> None:
+    x, y = np.linspace(34, 78, 24), np.linspace(-327.72, -324.7, 24)
+    label = "mean log-likelihood, nats per text"
+    panel = Panel(
+        "Likelihood", FigureAxis("score"), FigureAxis(label), (Layer("a", x, y), Layer("b", x, y + 0.1))
+    )
+    look = FigureStyle(parse_width(width), styled(tmp_path, "svg.fonttype: none").style)
+    path, _, script = write(PaperFigure("p", "p", (panel,), columns=1), tmp_path / "fig.svg", look)
+    with rc_context():
+        (axes,) = runpy.run_path(str(script))["axes"].values()
+    shown = re.findall(r">(\u2212[\d.]+)</text>", path.read_text(encoding="utf-8"))
+    assert shown == [label.get_text() for label in axes.get_yticklabels()]
