@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from image_text_models import _true_loglik
 from shrunken_models import CHANGES, VARIED, load_whole_float64, whole_loader, write_shrunken
-from tiny_models import TEXTS
+from tiny_models import TEXTS, true_loglik
 
 from kltui.errors import KltuiError
 from kltui.scoring import families, loading
@@ -31,7 +30,7 @@ def true_logliks(folder):
     model = load_whole_float64(folder)
     with torch.no_grad():
         ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in CORPUS]
-        return np.array([_true_loglik(model, row, 1) for row in ids])
+        return np.array([true_loglik(model, row, 1) for row in ids])
 
 
 @pytest.mark.parametrize("name", EVERY)
