@@ -43,10 +43,19 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
             aside.replace(path)
         if durable:
             sync_folder(path.parent)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        _name_file(error, path)
+        with suppress(OSError):  # a file system that became read-only refuses this too
+            aside.unlink(missing_ok=True)
         raise
     _tidy(path)
+
+
+def _name_file(error: BaseException, path: Path) -> None:
+    """Adds the path to an error of a full or failing disk, which a write raises without one."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    if isinstance(error, OSError) and error.filename is None and error.errno in full:
+        error.filename = str(path)
 
 
 @contextmanager
@@ -74,6 +83,9 @@ def _removed(aside: Path, made: Sequence[Path]) -> Iterator[None]:
     """Context at whose end the folder `aside` is deleted, and each folder of `made` that is empty."""
     try:
         yield
+    except OSError as error:
+        _name_file(error, aside.parent)
+        raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         for folder in made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -117,3 +118,13 @@ def test_old_remains_of_killed_writers_go_and_those_of_the_living_stay(tmp_path:
         fcntl.flock(living, fcntl.LOCK_EX)
         write_atomic(path, b"1")
         assert {p.name for p in tmp_path.iterdir()} == {"f", *names[1:]}
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    """A write raises its error without a path; without one the command line would blame standard output."""
+    with pytest.raises(OSError, match="No space left") as raised, replacing(tmp_path / "page.html"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert raised.value.filename == str(tmp_path / "page.html") and list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="refused") as raised, replacing(tmp_path / "page.html"):
+        raise OSError(errno.ECONNREFUSED, "refused")
+    assert raised.value.filename is None

@@ -127,8 +127,10 @@ def write(
     table, script = path.with_suffix(".csv"), path.with_suffix(".py")
     with missing_fonts(notify), replacing_together(path.parent) as aside:
         picture, look = prepared(picture, look, notify)
-        with (aside / path.name).open("wb") as file:
-            figure = save(picture, path, look, file)
+        # in memory first, because on a full disk matplotlib's PDF writer fails with errors of its own
+        drawn = io.BytesIO()
+        figure = save(picture, path, look, drawn)
+        (aside / path.name).write_bytes(drawn.getvalue())
         write_table(aside / table.name, COLUMNS, rows(picture))
         with drawing_settings(look):  # without them, another draw would choose other ticks
             (aside / script.name).write_bytes(script_text(picture, path, look, figure).encode())

@@ -97,7 +97,8 @@ def write_job(
         job = job.model_copy(update={"models": (job.models[0].model_copy(update={"run": run}),)})
         write_atomic(path, job.to_toml().encode())
     except KltuiError as error:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # of a workspace that is read-only, which the error says
+            path.unlink(missing_ok=True)
         placing = f"--place {safe_text(model, 120)}"
         message = error.message.replace(str(path), placing)
         # there is no job file that the user wrote

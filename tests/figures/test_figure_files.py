@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import runpy
 from pathlib import Path
 
@@ -156,3 +158,18 @@ def test_refusals_say_what_to_do(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert "trajectories" in said("--figure", "scale", "--out", out, "--colour", "type")
     assert "type, size, tag" in said("--figure", "trajectories", "--out", out, "--colour", "wish")
     assert not list(tmp_path.glob("x.*"))
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png", "svg"])
+def test_a_full_disk_is_an_error_with_a_path_and_leaves_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that cannot be written are refused as a full disk refuses them, without a path in the error."""
+
+    def refuse(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(OSError, match="No space left") as raised:
+        write(everything(), tmp_path / f"fig.{kind}", FigureStyle())
+    assert raised.value.filename == str(tmp_path) and list(tmp_path.iterdir()) == []
