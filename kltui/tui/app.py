@@ -197,6 +197,7 @@ class KltuiApp(AppCore):
         """Filters every list by `text`, which must parse."""
         if text != self.filter.text:
             self.filter = parse_filter(text)
+            self.keep_cursor_shown()
             self.selection_changed()
 
     def do_select(self) -> None:

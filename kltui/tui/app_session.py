@@ -19,7 +19,7 @@ from kltui.sanitize import safe_text
 from kltui.tui.actions import SCREENS, ActionHandlers
 from kltui.tui.basis import Basis, Facts, basis_of, facts_of
 from kltui.tui.data import Snapshot, SnapshotReader, label_of_row
-from kltui.tui.filter import Filter
+from kltui.tui.filter import EVERY, Filter
 from kltui.tui.job_watch import JobWatch
 from kltui.tui.keymap import Keymap
 from kltui.tui.map_cache import MapCache
@@ -79,6 +79,10 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.snapshot = Snapshot(path=path)
         self.selection = Selection()
         self.filter = Filter("")
+        self._cursor_left = (
+            "",
+            "",
+        )  # the checkpoint under the cursor before the filter hid it, and the one it moved to
         self.undo = Undo()
         self.removed: list[Removed] = []
         #: (loss in bits/byte, standard error) of the vectors read so far
@@ -212,10 +216,27 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         if row is None:
             self.say("no checkpoint is under the cursor")
             return
-        if name := self.snapshot.along_run(row, by):
+        if name := self.snapshot.along_run(row, by, self.filter):
             self.set_cursor(name)
+        elif self.snapshot.along_run(row, by, EVERY):
+            self.say(f"no {'later' if by > 0 else 'earlier'} checkpoint of the run passes the filter")
         else:
             self.say("the run ends here" if by > 0 else "the run begins here")
+
+    def keep_cursor_shown(self) -> None:
+        """Moves the cursor from a checkpoint that the filter hides to the nearest one shown, and back once it passes.
+
+        It does not go back if it has been moved meanwhile: keys act on the checkpoint under the cursor, which must be on screen.
+        """
+        known = self.snapshot.by_name
+        passing = self.snapshot.passing_names(self.filter) if self.filter.text else known
+        left, instead = self._cursor_left
+        here = left if instead == self.selection.cursor and left in known else self.selection.cursor
+        if here not in known or not passing:
+            return
+        shown = here if here in passing else self.snapshot.nearest_passing(here, self.filter)
+        self._cursor_left = (here, shown) if shown != here else ("", "")
+        self.selection.cursor = shown
 
     def selection_changed(self) -> None:
         """Redraws what shows filter, selection or marks, and records the change for undo."""
@@ -228,6 +249,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         """Restores filter, selection and marks without checkpoints that no longer exist."""
         self.filter = chosen.put(self.selection)
         self.selection.keep(self.snapshot.by_name)
+        self.keep_cursor_shown()
         self.undo.follow(chosen_now(self.filter, self.selection))
         self.selection_changed()
 

@@ -216,11 +216,23 @@ class Snapshot:
     def _place_in_line(self) -> dict[str, int]:
         return {name: i for line in self._lines.values() for i, name in enumerate(line)}
 
-    def along_run(self, row: CheckpointRow, by: int) -> str:
-        """Name of the checkpoint `by` places after `row` in its run and variant; "" beyond the ends."""
+    def along_run(self, row: CheckpointRow, by: int, keep: Filter) -> str:
+        """Name of the checkpoint `by` places after `row` among those of its run and variant that pass; "" beyond the ends."""
         line = self._lines[run_of(row), row.checkpoint.quantization]
-        at = self._place_in_line[row.name] + by
+        if by and keep.text:
+            passing = self.passing_names(keep)
+            line = [name for name in line if name in passing or name == row.name]
+            at = line.index(row.name) + by
+        else:
+            at = self._place_in_line[row.name] + by
         return line[at] if 0 <= at < len(line) else ""
+
+    def nearest_passing(self, name: str, keep: Filter) -> str:
+        """The checkpoint that passes and is fewest rows away from `name`, the later of two; "" if none passes."""
+        at = self._names.index(name)
+        places = compress(range(len(self.rows)), self.passing(keep))
+        found = min(places, key=lambda i: (abs(i - at), i < at), default=None)
+        return "" if found is None else self._names[found]
 
     def worked_out(self, before: Snapshot) -> Snapshot:
         """This snapshot with rows and losses of `before` where they are equal, so that cached properties are kept.

@@ -21,7 +21,7 @@ from kltui.store.rows import Beginning, CheckpointRow
 from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis
 from kltui.tui.data import Snapshot, label_of_row, run_of
-from kltui.tui.filter import parse_filter
+from kltui.tui.filter import EVERY, parse_filter
 from kltui.tui.widgets.tree_lines import Branch, TreeLine, TreeLines
 from kltui.workspace import Workspace, workspace
 
@@ -117,9 +117,43 @@ def test_lines_made_by_need_are_those_of_a_list(flat: bool) -> None:
 def test_along_a_run_of_one_variant() -> None:
     snapshot = Snapshot(rows=tuple(rows_of(checkpoints((1, 2, 3)))))
     row = snapshot.by_name["tiny@2"]
-    assert [snapshot.along_run(row, by) for by in (-2, -1, 0, 1, 2)] == ["", "tiny@1", "tiny@2", "tiny@3", ""]
+    assert [snapshot.along_run(row, by, EVERY) for by in (-2, -1, 0, 1, 2)] == [
+        "",
+        "tiny@1",
+        "tiny@2",
+        "tiny@3",
+        "",
+    ]
     variant = next(r for r in snapshot.rows if r.checkpoint.quantization != "none")
-    assert snapshot.along_run(variant, 1) == snapshot.along_run(variant, -1) == ""
+    assert snapshot.along_run(variant, 1, EVERY) == snapshot.along_run(variant, -1, EVERY) == ""
+
+
+def test_along_a_run_are_the_checkpoints_that_pass_the_filter() -> None:
+    snapshot = Snapshot(rows=tuple(rows_of(checkpoints((1, 2, 3, 4, 5)))))
+    row, odd = snapshot.by_name["tiny@3"], parse_filter("step=1 | step=3 | step=5")
+    assert [snapshot.along_run(row, by, odd) for by in (-2, -1, 0, 1, 2)] == [
+        "",
+        "tiny@1",
+        "tiny@3",
+        "tiny@5",
+        "",
+    ]
+    hidden = snapshot.by_name["tiny@4"]  # what the filter hides is a place to start from, not to go to
+    assert [snapshot.along_run(hidden, by, odd) for by in (-1, 1)] == ["tiny@3", "tiny@5"]
+
+
+def test_the_nearest_row_that_passes_against_all_distances() -> None:
+    snapshot = Snapshot(rows=tuple(rows_of(checkpoints((1, 2, 3, 4, 5)))))
+    names = [row.name for row in snapshot.rows]
+    for words in ("step=2", "run:small", "seed:2 step>3", "-run:tiny", "step=1 | step=5"):
+        keep = parse_filter(words)
+        passing = {row.name for row in snapshot.rows if keep(row)}
+        assert 0 < len(passing) < len(names)
+        for at, name in enumerate(names):
+            found = snapshot.nearest_passing(name, keep)
+            assert found in passing
+            assert abs(names.index(found) - at) == min(abs(names.index(n) - at) for n in passing)
+    assert snapshot.nearest_passing(names[0], parse_filter("run:nothing")) == ""
 
 
 class Large(FakeWorkspace):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_workspace import FakeWorkspace
-from screen_text import lines_of, text_of
+from screen_text import lines_of, opened, text_of
 
 from kltui.analysis.number_text import with_error
 from kltui.registry import Checkpoint, LocalSource
@@ -244,3 +244,51 @@ async def test_the_cursor_row_is_in_view_in_the_first_frame_without_an_event_of_
         tree = app.view.runs
         await until(pilot, lambda: tree.top <= tree.cursor < tree.top + tree.body_height - 1)
         assert any("@1400 " in line for line in lines_of(app))
+
+
+async def test_keys_never_act_on_a_checkpoint_that_the_filter_hides(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "1")
+        app.set_cursor("tiny@4")
+        await pilot.press("/", *"run:small", "enter", "a")
+        await until(pilot, lambda: app.selection.a)
+        assert app.selection.a.startswith("small@")
+        assert app.selection.a in text_of(app)
+        await pilot.press("escape")  # all are shown again: the cursor is where it was
+        assert app.selection.cursor == "tiny@4"
+
+
+async def test_the_cursor_stays_where_it_was_moved_while_a_filter_was_on(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "1")
+        app.set_cursor("tiny@4")
+        app.set_filter("run:small step>=100")
+        app.set_cursor("small@200")
+        app.set_filter("")
+        assert app.selection.cursor == "small@200"
+
+
+async def test_a_filter_that_is_given_up_leaves_the_cursor_alone(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "1")
+        app.set_cursor("tiny@4")
+        await pilot.press("/", *"run:small step=2", "escape")
+        assert not app.filter.text and app.selection.cursor == "tiny@4"
+        app.set_filter("run:nothing")  # none to move to
+        assert app.selection.cursor == "tiny@4"
+
+
+async def test_a_run_is_walked_among_what_passes_the_filter(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "1")
+        app.set_filter("run:tiny step>=100 -seed:2 -seed:3")
+        app.set_cursor("tiny@100")
+        await pilot.press("[")
+        assert app.selection.cursor == "tiny@100"
+        await until(pilot, lambda: "no earlier checkpoint of the run passes the filter" in text_of(app))
+        await pilot.press("]")
+        assert app.selection.cursor == "tiny@200"
