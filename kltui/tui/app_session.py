@@ -79,10 +79,6 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.snapshot = Snapshot(path=path)
         self.selection = Selection()
         self.filter = Filter("")
-        self._cursor_left = (
-            "",
-            "",
-        )  # the checkpoint under the cursor before the filter hid it, and the one it moved to
         self.undo = Undo()
         self.removed: list[Removed] = []
         #: (loss in bits/byte, standard error) of the vectors read so far
@@ -230,12 +226,12 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         """
         known = self.snapshot.by_name
         passing = self.snapshot.passing_names(self.filter) if self.filter.text else known
-        left, instead = self._cursor_left
+        left, instead = self.selection.left
         here = left if instead == self.selection.cursor and left in known else self.selection.cursor
         if here not in known or not passing:
             return
         shown = here if here in passing else self.snapshot.nearest_passing(here, self.filter)
-        self._cursor_left = (here, shown) if shown != here else ("", "")
+        self.selection.left = (here, shown) if shown != here else ("", "")
         self.selection.cursor = shown
 
     def selection_changed(self) -> None:

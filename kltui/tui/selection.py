@@ -18,6 +18,8 @@ class Selection:
     a: str = ""
     b: str = ""
     hidden: set[str] = field(default_factory=set)  # runs that plots leave out
+    # The checkpoint that was under the cursor until the filter hid it, and the one that the cursor moved to.
+    left: tuple[str, str] = "", ""
 
     def toggle(self, names: Iterable[str]) -> None:
         """Selects `names`, or unselects them if all of them are selected."""

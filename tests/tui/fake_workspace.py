@@ -19,10 +19,12 @@ from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.store.rows import Beginning, CheckpointRow, CorpusRow, JobItemRow, JobRow
 from kltui.workspace.losses import StoredLoss, stored_losses
+from kltui.workspace.workspace import VectorGroup
 
 STEPS = (0, 1, 2, 4, 8, 16, *range(100, 1500, 100))
 LAYERS = 4
 MEAN_BYTES = 900.0
+SETTINGS = "bos=auto dtype=float32 overlong=error"
 TEXT = "def heap_push(heap, item):\n    heap.append(item)  # sift up, keep the invariant"
 
 
@@ -167,9 +169,10 @@ class FakeWorkspace:
         """Refuses: there are no models."""
         raise StoreError("exact KL needs the models, and this workspace has none")
 
-    def vector_groups(self) -> list[object]:
-        """None: the map alone."""
-        return []
+    def vector_groups(self) -> list[VectorGroup]:
+        """The one group, of all that is scored."""
+        n = sum(r.scored for r in self.checkpoints())
+        return [VectorGroup(1, SETTINGS, n)] if n else []
 
     def corpora(self) -> list[CorpusRow]:
         """The one corpus."""
@@ -214,7 +217,7 @@ class FakeWorkspace:
             values,
             text_bytes,
             np.full(values.shape, 240, dtype=np.int32),
-            {"preprocess": "none"},
+            {"preprocess": "none", "corpus": self.corpus().sha256, "settings": SETTINGS},
         )
 
 
