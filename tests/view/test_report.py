@@ -394,6 +394,7 @@ def test_where_a_run_settled_is_a_step_with_its_range() -> None:
 
     assert of([9.0, 0.1, 0.01], [0.1, 0.01, 0.001], 0.2) == ("1", "1")
     assert of([9.0, 0.1, 0.01], [0.1, 0.1, 0.001], 0.2) == ("1", "1 to 2")
+    assert of([9.0, 0.1, 0.19], [0.1, 0.1, 0.1], 0.2) == ("1", "1 or not yet")
     assert of([9.0, 1.0, 1.0], [0.1, 0.1, 0.1], 0.2) == ("not yet", "not yet")
     assert of([9.0, 0.1, 0.01], [0.1, math.nan, 0.001], 0.2) == ("1", "-")
 

@@ -74,7 +74,7 @@ def settled_words(s: Stabilisation) -> tuple[str, str]:
     step, early, late = ("not yet" if v is None else str(v) for v in (s.step, s.earliest, s.latest))
     if not s.range_known:
         return step, "-"
-    return step, from_to(early, late)
+    return step, f"{early} or {late}" if s.latest is None and s.earliest is not None else from_to(early, late)
 
 
 def _last(s: Stabilisation) -> tuple[str, str]:
