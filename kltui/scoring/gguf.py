@@ -65,6 +65,8 @@ _WITH_EFFECT: tuple[tuple[str, tuple[float, ...], tuple[str, ...]], ...] = (
     ("use_parallel_residual", (0.0,), ("use_parallel_residual",)),
     ("expert_weights_scale", (0.0, 1.0), ("routed_scaling_factor",)),
 )
+# (family, key) that llama.cpp does not read, and for which it and transformers look at which tensors there are.
+_FROM_TENSORS = {("stablelm", "use_parallel_residual")}
 _COMPUTED = {"F16": "float16", "BF16": "bfloat16"}
 
 
@@ -166,7 +168,7 @@ def _check_effects(path: Path, model: GGUFModel, text: Any) -> None:
     keys, prefix = model.first.keys, model.first.architecture
     for key, without, names in (*_WITH_EFFECT, *_by_heads(text)):
         value = keys.get(f"{prefix}.{key}")
-        if not isinstance(value, int | float) or value in without:
+        if not isinstance(value, int | float) or value in without or (prefix, key) in _FROM_TENSORS:
             continue
         ours = [getattr(text, name, None) for name in names]
         if not any(isinstance(x, int | float) and math.isclose(x, value, rel_tol=1e-5) for x in ours):

@@ -273,3 +273,12 @@ def test_the_scale_of_attention_of_gemma_is_that_of_llama_cpp(
     folder = write_model(tmp_path / "m", "gemma2", seed=1, num_hidden_layers=layers, **changes)
     path = write_gguf(tmp_path / "m-F32.gguf", folder, "F32")
     assert gguf_scoring.load_config(path, None).query_pre_attn_scalar == scalar
+
+
+def test_parallel_residuals_of_stablelm_are_known_from_its_tensors(tmp_path: Path) -> None:
+    """Its converter writes True for models whose config.json does not say, all of which have residuals one after the other."""
+    folder = write_model(tmp_path / "m", "stablelm", seed=1, **WIDER)
+    rotated = 2  # of 8 entries of a head, the share that transformers takes
+    keys = {"stablelm.use_parallel_residual": True, "stablelm.rope.dimension_count": rotated}
+    path = write_gguf(tmp_path / "m-F32.gguf", folder, "F32", keys=keys)
+    assert gguf_scoring.load_config(path, None).use_parallel_residual is False
