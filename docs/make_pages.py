@@ -160,7 +160,8 @@ does not use is an error; options are never ignored. `kltui -h` prints the comma
 
 Exit codes: 0 success; 1 failed, or some checkpoints, files or sections failed, or the workspace has no data for a figure
 or page; 2 invalid options or job file; 3 the workspace is in use, damaged or unusable; 75 temporary failure, try again
-later; 130, 143 or 129 ended by ctrl-C, TERM or HUP.
+later; 130, 143 or 129 ended by ctrl-C, TERM or HUP; 138 paused by USR1, which the interface
+sends: run the job again to continue.
 
 ```sh
 kltui --demo

@@ -94,7 +94,7 @@ EXIT_CODES = """\
 exit codes
   0 done   1 failed, or some checkpoints, files, sections failed; no data for a figure or page
   2 usage   3 workspace in use or unusable   75 try again later
-  130 / 143 / 129 stopped by ctrl-C / TERM / HUP"""
+  130 / 143 / 129 stopped by ctrl-C / TERM / HUP   138 paused by USR1 or the interface"""
 
 EPILOG = f"""\
 examples

@@ -64,7 +64,7 @@ def run_batch(
 
     With `shard` (i, n): scores every n-th checkpoint, starting at the i-th, into the workspace's inbox; see `kltui.jobs.shard`.
 
-    Exit code: 0 success, 1 some checkpoints failed, 75 all failures may be temporary, 130/143/129 stopped by a signal.
+    Exit code: 0 success, 1 some checkpoints failed, 75 all failures may be temporary, 128 + n ended by signal n, also where it paused.
     """
     reporter = ProgressReporter(as_json)
     job = load_job(job_path, overrides)
@@ -191,7 +191,7 @@ class BatchRun:
         self._left -= kept
 
     def _exit_code(self, status: str, signals: Signals) -> int:
-        if status == "stopped":
+        if status in ("stopped", "paused"):
             return 128 + signals.received
         if not self._tally.failed:
             return 0

@@ -20,13 +20,13 @@ from kltui.scoring.layer_form import LayerForm, streams
 from kltui.scoring.loading import first_line
 from kltui.scoring.memory_errors import ran_out
 from kltui.scoring.model_introspection import Hidden
+from kltui.scoring.settings import LayerChoice, wanted_layers
 
 Flow = tuple[
     Hidden, ...
 ]  # the tensors that go from layer to layer: the hidden states and, in a few families, further streams
 Consume = Callable[[int, Flow], None]
 MAX_STATES_BYTES = 4 << 20  # of the hidden states of several layers in one call of the head
-LayerChoice = Literal["none", "all"] | tuple[int, ...]
 
 
 class LensError(KltuiError):
@@ -293,21 +293,3 @@ def _close(ours: Any, truth: Any, dtype: torch.dtype) -> bool:
     """Whether log-probabilities agree, to 1e-4 nats in float32 and to 8 eps otherwise."""
     limit = 1e-4 if dtype == torch.float32 else 8 * torch.finfo(dtype).eps
     return bool(abs(ours - truth).max() <= limit)
-
-
-def wanted_layers(layers: LayerChoice, depth: int) -> tuple[int, ...]:
-    """The layer indices that the setting selects, from 0 (embedding output) to `depth` (final), in order.
-
-    Raises KltuiError for an index beyond `depth`.
-    """
-    if layers == "none":
-        return ()
-    if layers == "all":
-        return tuple(range(depth + 1))
-    wrong = [k for k in layers if not 0 <= k <= depth]
-    if wrong:
-        raise KltuiError(
-            f"layers = {list(layers)} contains layer {wrong[0]}, but this model has layers 0 (embeddings) to {depth}",
-            "choose layers in that range",
-        )
-    return tuple(sorted(set(layers)))

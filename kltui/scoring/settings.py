@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from kltui.errors import KltuiError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+LayerChoice = Literal["none", "all"] | tuple[int, ...]
 Stage = Literal["fetch", "load", "tokenize", "score"]
 
 
@@ -21,7 +24,7 @@ class ScoringSettings:
     dtype: Literal["float32", "float16", "bfloat16", "auto"] = "float32"
     bos: Literal["auto", "always", "never"] = "auto"
     overlong: Literal["error", "window", "truncate"] = "error"
-    layers: Literal["none", "all"] | tuple[int, ...] = "none"
+    layers: LayerChoice = "none"
     tokens: bool = False
     batch_tokens: int = 0
     allow_bin: bool = False
@@ -145,3 +148,21 @@ class ExactKL:
         used = self.n_scored_N > 0
         scale = float(text_bytes_N[used].sum()) * math.log(2)
         return float(self.forward_nats_N.sum()) / scale, float(self.reverse_nats_N.sum()) / scale
+
+
+def wanted_layers(layers: LayerChoice, depth: int) -> tuple[int, ...]:
+    """The layer indices that the setting selects, from 0 (embedding output) to `depth` (final), in order.
+
+    Raises KltuiError for an index beyond `depth`.
+    """
+    if layers == "none":
+        return ()
+    if layers == "all":
+        return tuple(range(depth + 1))
+    wrong = [k for k in layers if not 0 <= k <= depth]
+    if wrong:
+        raise KltuiError(
+            f"layers = {list(layers)} contains layer {wrong[0]}, but this model has layers 0 (embeddings) to {depth}",
+            "choose layers in that range",
+        )
+    return tuple(sorted(set(layers)))

@@ -11,7 +11,7 @@ from typing import Any
 from kltui.errors import KltuiError
 from kltui.scoring import answers, families, loading, tokens
 from kltui.scoring import tokenizer_checks as checks
-from kltui.scoring.settings import ScoringSettings
+from kltui.scoring.settings import ScoringSettings, wanted_layers
 
 
 def counted(
@@ -29,6 +29,7 @@ def counted(
     folder, place = Path(model["folder"]), Path(model["tokenizer"])
     try:
         config = loading.load_config(folder, place if place != folder else None)
+        _check_layers(config, settings)
         kind = (*families.family_of(config).notes, *loading.notes_of_code(folder, config))
         size = getattr(config.get_text_config(), "vocab_size", None)
         if model["adapter"]:
@@ -51,6 +52,13 @@ def counted(
         "n_overlong": len({row % n for row in answers.overlong_rows(scored, context)}),
         "notes": [*kind, *notes, *([scored.template_note] if scored.template_note else [])],
     }
+
+
+def _check_layers(config: Any, settings: ScoringSettings) -> None:
+    """Raises KltuiError, as scoring does, if the model has fewer layers than the settings name."""
+    depth = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(depth, int):
+        wanted_layers(settings.layers, depth)
 
 
 def main() -> int:

@@ -79,8 +79,9 @@ def export(
     after `choice`, which takes precedence). checkpoints.csv has every registered checkpoint with its raw vector, tree.nwk the
     tree of neighbour joining of three or more models, layers.npz the raw layer vectors, if any. Missing weight distances are
     computed if the files are available. `also` names further formats: "parquet", "modelmap". Raises KltuiError if nothing
-    is scored.
+    is scored, or, before anything is computed, if `folder` cannot be written.
     """
+    _check_folder(folder)
     ctx = Context(ws, choice or ReportChoice(Preparation(checked(preprocess))), notify)
     check_choice(ctx)
     # raises an error before anything is written if nothing is scored or the preprocessing is impossible
@@ -144,11 +145,33 @@ def _write_modelmap(ctx: Context, path: Path) -> None:
         _fsynced(written.fileno())
 
 
+def _check_folder(folder: Path) -> None:
+    """Raises KltuiError if no file can be made in `folder`; leaves nothing behind."""
+    try:
+        with replacing_together(folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> KltuiError:
+    return KltuiError(
+        f"cannot write to {safe_text(str(folder))}: {error.strerror}",
+        "Choose a folder that you may write to.",
+    )
+
+
 def _written(
     folder: Path, writers: dict[str, Callable[[Path], None]], notify: Callable[[str], None]
 ) -> list[Path]:
     """Writes every file to a temporary folder, then moves all into `folder`; old files of pairs in another format are removed."""
     gone = [name for name in pair_files.FORMS if name not in writers]
+    for name in writers:
+        if (folder / name).is_dir():
+            raise KltuiError(
+                f"cannot write {safe_text(str(folder / name))}: {name} is a folder",
+                "Remove it, or choose another folder.",
+            )
     writing = False
     try:
         with replacing_together(folder, gone) as aside:
@@ -158,9 +181,7 @@ def _written(
                 write(aside / name)
     except OSError as error:
         if not writing:
-            raise KltuiError(
-                f"cannot write to {folder}: {error.strerror}", "Choose a folder that you may write to."
-            ) from error
+            raise _unwritable(folder, error) from error
         raise KltuiError(
             f"export to {folder} failed: {error.strerror}", "Free some space there, or choose another folder."
         ) from error

@@ -45,7 +45,7 @@ def run_watch(
 ) -> int:
     """Watches the job's runs until a signal, or until a checkpoint of step `until_step` or later is scored or has failed.
 
-    Returns the exit code: 0 if `until_step` was reached (1 if checkpoints failed), 130/143/129 if a signal ended the watch.
+    Returns the exit code: 0 if `until_step` was reached (1 if checkpoints failed), 128 + n if signal n ended the watch.
     Raises KltuiError if the job cannot be run. A folder counts as complete if it is unchanged for `settled_s` seconds.
     """
     reporter = _WatchReporter(as_json)
@@ -117,7 +117,7 @@ class _Watch:
                 if complete != self._scored:
                     ended = self._round(complete)
                     if ended is not None:
-                        return self._end("stopped", ended)
+                        return self._end(*ended)
                     if self._reached(
                         {}
                     ):  # a failed checkpoint counts if the next look finds its files unchanged
@@ -139,8 +139,8 @@ class _Watch:
         self._reporter.say("the watch has ended")
         return code
 
-    def _round(self, complete: Mapping[Path, Signature]) -> int | None:
-        """Scores the complete checkpoints that are not stored; returns the exit code if a signal ended the watch, else None."""
+    def _round(self, complete: Mapping[Path, Signature]) -> tuple[str, int] | None:
+        """Scores the complete checkpoints that are not stored; returns (status, exit code) if a signal ended the watch, else None."""
         self._scored = dict(complete)
         plan = self._plan(complete)
         if plan is None:
@@ -148,7 +148,7 @@ class _Watch:
         self._writer = ResultWriter(plan, self._store)
         code, status = BatchRun(plan, self._writer, self._reporter).run()
         if status in ("stopped", "paused"):
-            return code
+            return status, code
         self._note_failed(plan, complete)
         self._note_step(plan)
         figures = run_figures(plan.workspace, self._corpus.sha256, settings_key(plan.settings))

@@ -44,7 +44,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         (signal.SIGTERM, 143, "stopped"),
         (signal.SIGHUP, 129, "stopped"),
         (signal.SIGINT, 130, "stopped"),
-        (signal.SIGUSR1, 0, "paused"),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1, "paused"),
     ],
 )
 def test_a_signal_in_the_first_moments_ends_the_job_as_one_later_does(
@@ -102,7 +102,7 @@ def test_a_paused_job_tells_what_is_left_and_leaves_the_report_to_the_end(tmp_pa
     job = write_job(tmp_path, checkpoints=6)
     for _ in range(2):
         paused = pause_after_one(job)
-        assert paused.returncode == 0, paused.stderr
+        assert paused.returncode == 128 + signal.SIGUSR1, paused.stderr
         assert paused.stdout == "", "the report belongs to a job that was worked to its end"
         assert f"{6 - check_stored(job)} left: run the job again to continue" in paused.stderr
     assert jobs(tmp_path / "ws")[0].status == "paused"

@@ -128,6 +128,26 @@ def test_texts_beyond_the_context_are_said_before_they_fail(
     ]
 
 
+def test_a_layer_beyond_the_depth_is_said_before_it_fails(
+    models: Path, tmp_path: Path, dry_run: DryRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For each depth: a layer of one model may be beyond another's."""
+    write_model(tmp_path / "deep", "gpt_neox", num_hidden_layers=5)
+    job = write_job(
+        tmp_path, f'path = "{models / "plain"}"', 'path = "deep"', more="[scoring]\nlayers = [0, 5]\n"
+    )
+    steps, total = dry_run(job)
+    wrong = "layers = [0, 5] contains layer 5, but this model has layers 0 (embeddings) to 3"
+    assert [s["problem"] for s in steps] == [f"{wrong} (choose layers in that range)", ""]
+    assert f"plain will fail: {wrong} (choose layers in that range)" in total["warnings"]
+    capsys.readouterr()
+    assert main(["--batch", str(job)]) == 1  # it is as said
+    assert wrong in capsys.readouterr().err
+    for layers in ('"all"', '"none"', "[0, 3]"):
+        steps, _ = dry_run(job, "--set", f"scoring.layers={layers}")
+        assert not any(s["problem"] for s in steps), layers
+
+
 def test_a_tokenizer_that_cannot_be_used_is_said_with_the_run_s_own_words(
     models: Path, tmp_path: Path, dry_run: DryRun, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,6 +159,34 @@ def test_nothing_is_touched_when_it_fails(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kl.csv", "work"]
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_computed(
+    suite: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*_: object, **__: object) -> None:
+        raise AssertionError("computed in vain")
+
+    for name in ("check_choice", "_newick", "_write_npz"):
+        monkeypatch.setattr(f"kltui.view.export.{name}", computed)
+    (tmp_path / "file").write_text("mine")
+    said = []
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/kltui")):
+        with pytest.raises(KltuiError, match="cannot write to") as caught:
+            export(suite, folder, notify=said.append)
+        assert str(folder) in caught.value.message
+    assert not said and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("without_tsne")
+def test_a_folder_in_the_place_of_a_file_is_said_before_the_files_are_written(
+    suite: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "kl.csv").mkdir()
+    said: list[str] = []
+    with pytest.raises(KltuiError, match=r"kl\.csv is a folder"):
+        export(suite, tmp_path, notify=said.append)
+    assert not [line for line in said if line.startswith("writing")]
+
+
 def test_names_are_printable_in_every_file(builder: Builder, tmp_path: Path) -> None:
     evil = 'a,"b\x1b[2J\nc'
     builder.run(evil, STEPS[:4])

@@ -21,6 +21,7 @@ from tiny_models import write_model, write_run
 import kltui
 from kltui.errors import KltuiError
 from kltui.jobs.import_vectors import import_vectors
+from kltui.jobs.result_writer import ResultWriter
 from kltui.watch.rules import Alert
 from kltui.watch.run import _Watch, run_watch
 
@@ -116,6 +117,22 @@ def test_ctrl_c_ends_a_watch_that_waits_for_a_folder(job: Path, capsys: pytest.C
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     assert run_watch(job, as_json=True, settled_s=0.1) == 130
     assert [e["event"] for e in events(capsys)] == ["watch", "watch"]
+
+
+def test_a_watch_that_is_paused_while_it_scores_ends_as_one_that_waits(
+    job: Path, made: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made[0], job.parent / "run" / "checkpoint-1")
+    register = ResultWriter.register
+
+    def paused(writer: ResultWriter, log: Path | None) -> str:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return register(writer, log)
+
+    monkeypatch.setattr(ResultWriter, "register", paused)
+    assert run_watch(job, as_json=True, settled_s=0.1) == 128 + signal.SIGUSR1
+    with kltui.open(job.parent / "ws") as ws:
+        assert [j.status for j in ws.jobs()] == ["paused"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from kltui.analysis.resample import METHODS, ResamplingError, resampling_errors
 from kltui.view.sections.context import Context, thinned
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import count, table, with_error, words
-from kltui.workspace.subsample import Added, added_models, relative_error, text_draws
+from kltui.workspace.subsample import FOLDER, Added, added_models, relative_error, text_draws
 
 DRAWS = 10
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
@@ -95,9 +96,11 @@ def added(ctx: Context) -> Section:
         )
     found = [a for d in draws if (a := added_models(ctx.ws, ctx.whole, d)) is not None]
     if not found:
+        # the absolute path, because a job file's paths are relative to the job file
+        path = (ctx.ws.path / FOLDER / f"{draws[-1].name}.jsonl").absolute()
         raise MissingError(
             f"texts were drawn ({', '.join(d.name for d in draws)}), but no new model is scored on them",
-            f'score one: source = "draws/{draws[-1].name}.jsonl" under [corpus], beside the workspace\'s own vectors',
+            f"score one with a job of this workspace and source = {json.dumps(str(path), ensure_ascii=False)} under [corpus]",
         )
     blocks: list[RenderableType] = []
     for one in found:
