@@ -23,6 +23,7 @@ from kltui.figures.picture import (
     Layer,
     Panel,
     PaperFigure,
+    extends,
     matplotlib_dash,
     on_ground,
     shades,
@@ -30,6 +31,7 @@ from kltui.figures.picture import (
 from kltui.figures.solids import fit_solids, shape_solid
 from kltui.figures.words import (
     add_line_above,
+    bar_label,
     fit_names,
     fit_titles,
     height_of_names,
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 FORMATS = ("pdf", "svg", "png")
 _UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
+_ARROW = (
+    0.05  # matplotlib's length of the arrow at an end of a colour bar, in lengths of the bar without arrows
+)
 _OPEN = "_|x+"  # marks that are strokes
 _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, embedded such that text can be searched and edited
@@ -294,6 +299,13 @@ def box_of(axes: Any) -> tuple[float, ...]:
     return tuple(round(float(side), 5) for side in axes.get_position(original=axes.name == "3d").bounds)
 
 
+def box_with_ends(bar: Any) -> tuple[float, ...]:
+    """The box of a colour bar with the arrows at its ends, of which `box_of` does not know."""
+    left, bottom, width, height = box_of(bar.ax)
+    below, above = (_ARROW * height * (bar.extend in (end, "both")) for end in ("min", "max"))
+    return left, round(bottom - below, 5), width, round(height + below + above, 5)
+
+
 def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
     """The figure as a PNG of exactly `size` (width, height) pixels, with letters that suit a line height of `line_height` pixels."""
     dots = max(
@@ -347,7 +359,10 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
     elif panel.equal:
         axes.set_aspect("equal", adjustable="datalim")
     if mapped is not None:
-        bar = figure.colorbar(mapped, ax=axes, label=literal(panel.value_label), pad=0.02)
+        words = bar_label(
+            figure, panel, 0.5 * figure.get_figheight() / axes.get_subplotspec().get_gridspec().nrows
+        )
+        bar = figure.colorbar(mapped, ax=axes, label=words, pad=0.02, extend=extends(panel))
         if panel.value_log:
             _log_ticks(bar.ax.yaxis, "y", bar.ax)
 

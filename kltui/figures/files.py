@@ -17,6 +17,7 @@ from kltui.figures.draw import (
     FORMATS,
     FigureStyle,
     box_of,
+    box_with_ends,
     colour_bars_of,
     drawing_settings,
     panels_of,
@@ -27,7 +28,16 @@ from kltui.figures.draw import (
 from kltui.figures.fonts import missing_fonts
 from kltui.figures.legend import LegendLayout
 from kltui.figures.page_layout import too_tall
-from kltui.figures.picture import COLUMNS, DASHES, Panel, PaperFigure, matplotlib_dash, rows
+from kltui.figures.picture import (
+    COLUMNS,
+    DASHES,
+    Panel,
+    PaperFigure,
+    extends,
+    matplotlib_dash,
+    names_left_out,
+    rows,
+)
 from kltui.figures.solids import solid_box, zoom_of
 from kltui.figures.words import SMALLEST, literal
 from kltui.sanitize import csv_text, safe_text
@@ -73,9 +83,9 @@ _SOLID = (
     "[(a.patch.set_visible(False), setattr(a.zaxis, 'labelpad', -3), [a.tick_params(axis=w, pad=0) for w in 'xyz']) for a in axes.values()]"
 )
 _COLOUR_BARS = (
-    "[(bar := figure.colorbar(next(c for c in axes[p].collections if c.get_array() is not None), cax=figure.add_axes(box), label=words),"
+    "[(bar := figure.colorbar(next(c for c in axes[p].collections if c.get_array() is not None), cax=figure.add_axes(box), label=words, extend=ends),"
     " bar.set_ticks(at, labels=said), bar.ax.yaxis.set_minor_formatter(''))"
-    " for p, box, words, at, said in {bars}]"
+    " for p, box, words, at, said, ends in {bars}]"
 )
 _ABOVE = "figure.suptitle({words}, x={x}, y={y}, fontsize={size}, fontweight='normal', ha='center', va='top')"
 _LEGEND = (
@@ -122,7 +132,7 @@ def write(
 ) -> list[Path]:
     """Writes a figure, its CSV and its script, all or none of them; returns their paths.
 
-    `notify` gets what is to be said of missing fonts.
+    `notify` gets what is to be said of missing fonts, names without room and too large a height.
     """
     table, script = path.with_suffix(".csv"), path.with_suffix(".py")
     with missing_fonts(notify), replacing_together(path.parent) as aside:
@@ -134,6 +144,10 @@ def write(
         write_table(aside / table.name, COLUMNS, rows(picture))
         with drawing_settings(look):  # without them, another draw would choose other ticks
             (aside / script.name).write_bytes(script_text(picture, path, look, figure).encode())
+    for panel, axes in zip(picture.panels, panels_of(figure), strict=True):
+        left_out = names_left_out(panel, len(axes.get_xticks()), len(axes.get_yticks()))
+        if left_out:
+            notify(left_out)
     tall = too_tall(figure.get_figheight())
     if tall:
         notify(tall)
@@ -187,7 +201,7 @@ def _finish(picture: PaperFigure, drawn: Sequence[tuple[Panel, Any]], figure: Fi
     if any(p.z is not None for p in picture.panels):
         said.append(_SOLID.format(zooms=[round(zoom_of(axes), 5) for _, axes in drawn]))
     bars = [
-        (csv_text(safe_text(p.title)), box_of(bar.ax), literal(safe_text(p.value_label)), *found[2:4])
+        (csv_text(safe_text(p.title)), box_with_ends(bar), bar.ax.get_ylabel(), *found[2:4], extends(p))
         for p, axes in drawn
         for bar in colour_bars_of(axes)
         for found in _ticks("", bar.ax)

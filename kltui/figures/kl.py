@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui.analysis.colour_ends import ColourEnds, colour_ends
 from kltui.analysis.floors import FLOAT32_FLOOR
 from kltui.analysis.map import Map
 from kltui.analysis.neighbours import Clustering
+from kltui.analysis.number_text import figure
 from kltui.analysis.scale import ScaleRow
 from kltui.analysis.tree import TreeFork
 from kltui.figures.picture import (
@@ -126,6 +128,7 @@ def matrix(ctx: Context) -> PaperFigure:
     if len(shown) < len(ends):
         notes.append(f"{len(shown)} of {len(ends)} models; kltui --export has all pairs")
     panel = matrix_panel(shown, floor=_floor(ctx))
+    notes += _colours_note(panel)
     return PaperFigure("matrix", "KL between models", (panel,), tuple(notes), columns=1)
 
 
@@ -136,8 +139,16 @@ def matrix_of(ctx: Context, names: Sequence[str]) -> PaperFigure:
     if len(shown) < 2:
         raise MissingError("a KL needs two or more models", "select two or more that are scored")
     panel = matrix_panel(shown, "KL between checkpoints", kept_order=True, floor=_floor(ctx))
-    notes = (f"{ctx.basis}; ±, and low and high in the CSV: one standard error over texts",)
+    basis = f"{ctx.basis}; ±, and low and high in the CSV: one standard error over texts"
+    notes = (basis, *_colours_note(panel))
     return PaperFigure("matrix", "KL between models", (panel,), notes, columns=1)
+
+
+def _colours_note(panel: Panel) -> list[str]:
+    if not panel.value_beyond or panel.value_limits is None:
+        return []
+    low, high = panel.value_limits
+    return [f"colours: {figure(low, 2)} to {figure(high, 2)} bits/byte; {panel.value_beyond}"]
 
 
 def matrix_panel(
@@ -145,7 +156,8 @@ def matrix_panel(
 ) -> Panel:
     """The KL matrix, ordered by hierarchical clustering if every KL is defined; the smallest KL is the brightest.
 
-    Values below `floor` (bits/byte) are as bright as the smallest KL above it. A KL of 0 and an undefined one are marked.
+    Values below `floor` (bits/byte) are as bright as the smallest KL above it, and those far out have the colours of the ends.
+    A KL of 0 and an undefined one are marked.
     """
     kl, se = shown.kl(), shown.kl_se()
     sorts = not kept_order and len(shown) > 2 and bool(np.isfinite(kl).all())
@@ -169,6 +181,7 @@ def matrix_panel(
         _marked(cells, value == 0, "KL = 0: equal on every text", "o", ON_BRIGHT),
         _marked(cells, np.isnan(value) & (x != y), "undefined: too few texts in common", "x", GREY),
     )
+    found = colour_ends(value, floor)
     ticks = tuple((float(k), name) for k, name in enumerate(names))
     if len(names) > NAMED_MAX:
         ticks = ticks[:: -(-len(names) // NAMED_MAX)]
@@ -179,8 +192,27 @@ def matrix_panel(
         (cells, *(layer for layer in odd if len(layer.x))),
         value_label=KL_AXIS,
         value_log=True,
-        value_limits=_from_floor(value, floor),
+        value_limits=_limits(found, floor),
+        value_beyond=_beyond(found, floor),
     )
+
+
+def _limits(found: ColourEnds, floor: float) -> tuple[float, float] | None:
+    """The limits of the colours of a matrix, which differ; None if no KL is positive."""
+    low, high = found.ends or (floor, floor)
+    if found.ends is None and not found.noise:
+        return None
+    return low, high if high > low else 10 * low  # one KL alone is as bright as can be
+
+
+def _beyond(found: ColourEnds, floor: float) -> str:
+    """Which KLs are beyond the ends of the colours of a matrix; "" if none is."""
+    if found.ends is None:
+        return f"every KL is below the noise floor of {figure(floor, 2)}" if found.noise else ""
+    said = [f"noise below {figure(floor, 2)}"] * found.noise
+    said += [f"KLs from {figure(found.smallest, 2)}"] * (found.smallest < found.ends[0])
+    said += [f"KLs to {figure(found.largest, 2)}"] * (found.largest > found.ends[1])
+    return f"beyond the ends: {', '.join(said)}" if said else ""
 
 
 def _marked(cells: Layer, which: NDArray[np.bool_], label: str, mark: str, colour: str) -> Layer:
@@ -201,8 +233,9 @@ def tree(ctx: Context) -> PaperFigure:
         fork_panel(found.trees.linked, names, "Average linkage"),
     )
     support = f"support: share of {found.trees.n_draws} draws of the texts whose tree has the same fork"
-    notes = (BRANCHES, "neighbour joining is unrooted: its top is not an ancestor", support, ctx.basis)
-    return PaperFigure("tree", "Trees of models", panels, notes)
+    notes = [BRANCHES, "neighbour joining is unrooted: its top is not an ancestor", support, ctx.basis]
+    notes += [ctx.tree_without] if ctx.tree_without else []
+    return PaperFigure("tree", "Trees of models", panels, tuple(notes))
 
 
 def fork_panel(top: TreeFork, names: Sequence[str], title: str) -> Panel:

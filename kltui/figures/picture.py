@@ -109,6 +109,8 @@ class Layer:
 class Panel:
     """Two (or three) axes with their layers; `equal`: both axes have the same unit. `value_*` concern the colour scale.
 
+    `value_beyond` says which values are beyond `value_limits`; they have the colours of the ends.
+
     An axis or colour scale that is to be logarithmic is linear if no value is positive, as for KLs of equal vectors.
     """
 
@@ -121,6 +123,7 @@ class Panel:
     value_label: str = ""
     value_log: bool = False
     value_limits: tuple[float, float] | None = None
+    value_beyond: str = ""
     turned: tuple[float, float] | None = None  # azimuth and elevation, degrees, of three axes
 
     def __post_init__(self) -> None:
@@ -151,6 +154,32 @@ class PaperFigure:
     def __post_init__(self) -> None:
         titles = [p.title for p in self.panels]
         assert len(set(titles)) == len(titles), "panels in the CSV are distinguished by their titles"
+
+
+def extends(panel: Panel) -> Literal["neither", "min", "max", "both"]:
+    """At which ends of a panel's colour scale there are values beyond its limits; those that rounding puts there do not count."""
+    if panel.value_limits is None:
+        return "neither"
+    every = np.concatenate([layer.value for layer in panel.layers if layer.value is not None])
+    known = every[np.isfinite(every) & ((every > 0) | (not panel.value_log))]
+    low, high = panel.value_limits
+    margin = 1e-9 * max(abs(low), abs(high)) if not panel.value_log else 0.0
+    below, above = bool((known < low - margin).any()), bool((known > high + margin).any())
+    return "both" if below and above else "min" if below else "max" if above else "neither"
+
+
+def names_left_out(panel: Panel, x: int, y: int) -> str:
+    """What is to be said of a panel at whose axes `x` and `y` names are written; "" if that is one for each row and column."""
+    cells = [layer for layer in panel.layers if layer.kind == "cells" and len(layer.x)]
+    written = []
+    for axis, n, places in ((panel.x, x, [c.x for c in cells]), (panel.y, y, [c.y for c in cells])):
+        every = max([len(axis.ticks), *(int(place.max()) + 1 for place in places)])
+        if axis.ticks and n < every:
+            written.append((n, every))
+    if not written:
+        return ""
+    n, every = min(written)
+    return f"{panel.title}: {n} of {every} names written, for lack of room; the CSV of the figure has all"
 
 
 def values(data: Any) -> Array:

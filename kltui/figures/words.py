@@ -73,7 +73,7 @@ def cut(figure: Figure, names: Sequence[str], setting: str, room: float, longest
 
 
 def fit_titles(figure: Figure, panels: Sequence[tuple[Any, Panel]], *, first: bool = False) -> bool:
-    """Breaks titles and labels of axes between words where a line would leave its panel; returns whether any line changed.
+    """Breaks titles and labels of axes and colour bars between words where a line would leave its panel; returns whether any line changed.
 
     `first`: before the panels have their places, which are then guessed.
     """
@@ -92,10 +92,20 @@ def fit_titles(figure: Figure, panels: Sequence[tuple[Any, Panel]], *, first: bo
                 label = broken(figure, axis.label, "axes.labelsize", length)
                 changed |= label != getattr(axes, f"get_{which}label")()
                 getattr(axes, f"set_{which}label")(label)
+            for bar in (mapped.colorbar for mapped in axes.collections if mapped.colorbar is not None):
+                label = bar_label(figure, panel, figure.get_figheight() * bar.ax.get_position().height)
+                changed |= label != bar.ax.get_ylabel()
+                bar.set_label(label)
         title = broken(figure, panel.title, "axes.titlesize", room)
         changed |= title != axes.get_title()
         axes.set_title(title)
     return changed
+
+
+def bar_label(figure: Figure, panel: Panel, room: float) -> str:
+    """The label of a panel's colour bar, then what is beyond its ends, in lines of at most `room` inches."""
+    said = (panel.value_label, panel.value_beyond)
+    return "\n".join(broken(figure, text, "axes.labelsize", room) for text in said if text)
 
 
 def broken(figure: Figure, text: str, setting: str, room: float) -> str:

@@ -9,7 +9,7 @@ from kltui.errors import KltuiError
 from kltui.figures.catalogue import picture
 from kltui.figures.files import checked_file
 from kltui.figures.picture import PaperFigure
-from kltui.figures.share.page import check_plotly, page
+from kltui.figures.share.page import check_plotly, page, unwritten
 from kltui.view.report import check_choice
 from kltui.view.sections.context import Context
 
@@ -32,6 +32,8 @@ def share(ctx: Context, path: Path) -> Path:
         ctx.notify(f"drawing {name}")
         try:
             pictures.append(picture(ctx, name))
+            for line in unwritten(pictures[-1]):
+                ctx.notify(line)
         except KltuiError as error:
             lacking.append(error)
             ctx.notify(f"left out: {error.message}")

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from kltui.errors import KltuiError
 from kltui.figures.picture import PaperFigure
-from kltui.figures.share.traces import sections
+from kltui.figures.share.traces import left_out, sections
 from kltui.sanitize import safe_text
 from kltui.version import __version__
 
@@ -119,9 +119,19 @@ def _section(picture: PaperFigure, drawn: dict[str, object]) -> str:
         drawn[place] = panel
         solid = " solid" if picture.panels[number].z is not None else ""
         places.append(f'<div class="figure{solid}{wide}" id="{place}"></div>')
-    notes = "<br>".join(html.escape(safe_text(note)) for note in picture.notes)
+    notes = "<br>".join(html.escape(safe_text(note)) for note in (*picture.notes, *unwritten(picture)))
     head = f'<section id="{picture.name}"><h2>{html.escape(safe_text(picture.title, 200))}</h2>'
     return f'{head}<div class="figures">{"".join(places)}</div><p class="notes">{notes}</p></section>'
+
+
+def unwritten(picture: PaperFigure) -> list[str]:
+    """What is to be said of the names of a figure that the page does not write at its axes."""
+    said = [left_out(panel) for panel in picture.panels]
+    return [
+        line.replace("; the CSV of the figure has all", "; the others stand beside the mouse")
+        for line in said
+        if line
+    ]
 
 
 def in_script(data: object) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kltui.analysis.number_text import figure, with_error
-from kltui.figures.picture import Array, FigureAxis, Layer, Panel, shades
+from kltui.figures.picture import Array, FigureAxis, Layer, Panel, names_left_out, shades
 from kltui.figures.solids import solid_box
 from kltui.sanitize import safe_text, short_name, short_names
 
@@ -24,6 +24,7 @@ DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dashd
           "longdashdot": "longdashdot", "dashdotdot": "6px,2px,1px,2px,1px,2px", "twodash": "6px,2px,3px,2px"}  # fmt: skip
 COLOURS = "Viridis"
 LABEL_MAX, TICK_MAX, NAME_MAX = 36, 28, 72  # characters of a name in a legend, at an axis, beside the mouse
+TICKS_MAX = 60  # names at an axis
 _SYMLOG = (0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
 
 
@@ -76,13 +77,22 @@ def panel_json(panel: Panel) -> Json:
     return {"traces": traces, "layout": layout}
 
 
+def _written(axis: FigureAxis) -> tuple[tuple[float, str], ...]:
+    """The ticks of an axis whose names are written."""
+    return axis.ticks[:: max(1, -(-len(axis.ticks) // TICKS_MAX))]
+
+
+def left_out(panel: Panel) -> str:
+    """What is to be said of the names of a panel that a page does not write; "" if it writes all."""
+    return names_left_out(panel, len(_written(panel.x)), len(_written(panel.y)))
+
+
 def _axis(axis: FigureAxis, panel: Panel) -> Json:
     made: Json = {"title": {"text": plain(_named(axis))}, "automargin": True}
     if panel.z is not None:
         made = {"title": {"text": plain(axis.label)}}
     if axis.ticks:
-        step = -(-len(axis.ticks) // 60)
-        shown = axis.ticks[::step]
+        shown = _written(axis)
         made |= {
             "zeroline": False,
             "tickvals": [at for at, _ in shown],
@@ -172,7 +182,7 @@ def _marker(layer: Layer, panel: Panel, colours: object, flat: bool) -> Json:
             "colorscale": COLOURS,
             "reversescale": True,
             "showscale": True,
-            "colorbar": {"title": {"text": plain(panel.value_label)}},
+            "colorbar": {"title": _bar_title(panel)},
         }
         if panel.value_limits:
             made |= {"cmin": panel.value_limits[0], "cmax": panel.value_limits[1]}
@@ -228,9 +238,23 @@ def _cells(layer: Layer, panel: Panel) -> Json:
         "hoverinfo": "text",
         "colorscale": COLOURS,
         "reversescale": True,
-        "colorbar": {"title": {"text": plain(panel.value_label)}, **_decades(grid, panel)},
+        "colorbar": {"title": _bar_title(panel), **_decades(grid, panel)},
     }
+    if panel.value_limits:
+        made["zmin"], made["zmax"] = _cell_limits(panel.value_limits, panel)
     return made
+
+
+def _cell_limits(limits: tuple[float, float], panel: Panel) -> tuple[float, float]:
+    """The limits of the colours of a heat map in the unit of its cells."""
+    low, high = limits
+    return (math.log10(low), math.log10(high)) if panel.value_log else limits
+
+
+def _bar_title(panel: Panel) -> Json:
+    """The title of a colour bar, with what is beyond its ends; that is long, and so stands beside the bar."""
+    text = "<br>".join(plain(line) for line in (panel.value_label, panel.value_beyond) if line)
+    return {"text": text, "side": "right"} if panel.value_beyond else {"text": text}
 
 
 def _cell_words(layer: Layer, panel: Panel, k: int) -> str:
@@ -253,6 +277,8 @@ def _decades(grid: Array, panel: Panel) -> Json:
     if not panel.value_log or not len(known):
         return {}
     low, high = float(known.min()), float(known.max())
+    if panel.value_limits:
+        low, high = _cell_limits(panel.value_limits, panel)
     ticks = [(d, m) for d in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
     at = [(d + math.log10(m), m * 10.0**d) for d, m in ticks if low <= d + math.log10(m) <= high]
     return {"tickvals": [a for a, _ in at], "ticktext": [f"{v:g}" for _, v in at]}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kltui.analysis.colour_ends import colour_ends
 from kltui.analysis.number_text import figure
 from kltui.tui.widgets.canvas import Span
 from kltui.view.palette import HEAT
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from kltui.tui.theme import Theme
 
     Array = NDArray[np.float64]
-
-WIDE = 1e4  # ratio of the ends above which outliers are looked for
-FENCE = (
-    3.0  # quartile distances of ln KL beyond a quartile from which a KL is far out (Tukey 1977, section 2E)
-)
 
 
 @dataclass(frozen=True)
@@ -103,32 +99,9 @@ def scale_of(kl_KK: Array, floor: float = 0.0) -> KLScale:
     import numpy as np
 
     off = ~np.eye(len(kl_KK), dtype=bool)
-    positive = kl_KK[off & np.isfinite(kl_KK) & (kl_KK > 0)]
-    clear = positive if len(positive) and positive.min() >= floor else positive[positive >= floor]
     zero, undefined = bool((kl_KK == 0)[off].any()), bool(np.isnan(kl_KK)[off].any())
-    noise = len(clear) < len(positive)
-    if not len(clear):
-        return KLScale(None, zero, undefined, noise, floor)
-    ends = float(clear.min()), float(clear.max())
-    return KLScale(_within_fences(clear, *ends), zero, undefined, noise, floor, *ends)
-
-
-def _within_fences(clear: Array, low: float, high: float) -> tuple[float, float]:
-    """The ends of these KLs; at either end without those far out, if these would take more than half of the colours."""
-    import numpy as np
-
-    if high <= WIDE * low:
-        return low, high
-    ln = np.log(clear)
-    first, third = np.quantile(ln, (0.25, 0.75))
-    reach = FENCE * (third - first)
-    within = clear[(ln >= first - reach) & (ln <= third + reach)]
-    ends, half = (float(within.min()), float(within.max())), 0.5 * math.log(high / low)
-    found = (
-        ends[0] if math.log(ends[0] / low) > half else low,
-        ends[1] if math.log(high / ends[1]) > half else high,
-    )
-    return found if found[0] < found[1] else (low, high)
+    found = colour_ends(kl_KK[off], floor)
+    return KLScale(found.ends, zero, undefined, found.noise, floor, found.smallest, found.largest)
 
 
 def shade(place: float) -> str:

@@ -226,10 +226,7 @@ class Context:
         """Trees of the runs' last models, of the parents of these, and of the requested pair. Raises MissingError for fewer than 3."""
         from kltui.analysis.tree import forest
 
-        shown = self.map
-        ends = finals(shown)
-        wanted = {*(shown.points[k].parent for k in ends), *(self.pair if self.choice.pair else ())} - {""}
-        rows = list(dict.fromkeys([*(k for k, n in enumerate(shown.names) if n in wanted), *ends]))[:LEAVES]
+        rows, shown = self._tree_rows[:LEAVES], self.map
         if len(rows) < 3:
             raise MissingError(
                 f"a tree needs three models, and the map has {count(len(rows), 'run')}",
@@ -237,6 +234,20 @@ class Context:
             )
         self.notify(f"trees of {len(rows)} models over draws of the texts")
         return forest(shown.select(sorted(rows)))
+
+    @property
+    def tree_without(self) -> str:
+        """Which models the trees leave out; "" if they have all."""
+        n = len(self._tree_rows)
+        return f"trees of {LEAVES} of {n} models, which is the most that they can have" if n > LEAVES else ""
+
+    @cached_property
+    def _tree_rows(self) -> list[int]:
+        """Rows of the models of which a tree is to be made, those asked for and parents first."""
+        shown = self.map
+        ends = finals(shown)
+        wanted = {*(shown.points[k].parent for k in ends), *(self.pair if self.choice.pair else ())} - {""}
+        return list(dict.fromkeys([*(k for k, n in enumerate(shown.names) if n in wanted), *ends]))
 
     @cached_property
     def consecutive(self) -> dict[str, list[ConsecutiveKL]]:

@@ -48,6 +48,7 @@ def tree(ctx: Context) -> Section:
         "parted: g = mean over other candidates q of (KL(u, p) + KL(p, q) - KL(u, q)) / 2: 0 if u descends from p"
         " itself, half of KL(u, p) if both are equally far from a common ancestor",
         ctx.basis,
+        *([ctx.tree_without] if ctx.tree_without else []),
     )
     return Section(
         "tree", "A tree of models, with errors", tuple(blocks), notes, _data(found, descents), headline=""
