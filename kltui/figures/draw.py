@@ -372,7 +372,8 @@ def _log_ticks(axis: Any, which: str, axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = getattr(axes, f"get_{which}lim")()
-    few = high / low < 80 and (_has_room(axes, 3 * math.log10(high / low)) or high / low < 10)
+    powers = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
+    few = (high / low < 80 or powers < 2) and (_has_room(axes, 3 * math.log10(high / low)) or high / low < 10)
     word = _plain if low > 0.9e-4 and high < 1.1e5 else _power
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: word(value)))

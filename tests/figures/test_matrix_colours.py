@@ -118,6 +118,22 @@ def test_one_kl_alone_has_a_scale_whose_ends_differ() -> None:
     assert panel_of(np.zeros((3, 3))).value_limits is None
 
 
+def test_colours_over_almost_two_decades_have_more_than_one_number() -> None:
+    picture = PaperFigure("matrix", "m", (panel_of(matrix_with((0, 1, 0.0101), (0, 2, 0.98))),), columns=1)
+    with drawing_settings(LOOK):
+        figure = drawn(picture, LOOK)
+        figure.draw_without_rendering()
+        (bar,) = colour_bars_of(panels_of(figure)[0])
+        low, high = bar.norm.vmin, bar.norm.vmax
+        said = [
+            t.get_text()
+            for at, t in zip(bar.ax.get_yticks(), bar.ax.get_yticklabels(), strict=True)
+            if low <= at <= high
+        ]
+    assert 80 < high / low < 100 and low > 0.01 and high < 1
+    assert said == ["0.02", "0.05", "0.1", "0.2", "0.5"]
+
+
 @pytest.mark.parametrize(("n", "width"), [(9, 6.7), (60, 6.7), (70, 3.3)])
 def test_names_that_are_not_written_are_said(n: int, width: float, tmp_path: Path) -> None:
     matrix = panel_of(matrix_with(n=n))
