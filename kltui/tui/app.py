@@ -53,7 +53,8 @@ class KltuiApp(AppCore):
         if getattr(driver, "has_shell", False):
             driver.to_shell()
         else:
-            self.say("cannot suspend: there is no shell to return to; q quits, and jobs continue")
+            quits = self.key("quit")
+            self.say(f"cannot suspend: there is no shell to return to; {quits} quits, and jobs continue")
 
     def do_refresh(self) -> None:
         self._frame.forget()
@@ -79,7 +80,7 @@ class KltuiApp(AppCore):
             chosen.selected.clear()
             self.selection_changed()
         else:
-            self.say("nothing to step out of; q quits")
+            self.say(f"nothing to step out of; {self.key('quit')} quits")
 
     def do_undo(self) -> None:
         """Undoes the last change of filter, selection or marks, or the last removal of checkpoints."""
@@ -215,7 +216,7 @@ class KltuiApp(AppCore):
 
     def do_swap(self) -> None:
         if not (self.selection.a or self.selection.b):
-            self.say("nothing to swap: a and b mark checkpoints")
+            self.say(f"nothing to swap: {self.key('mark_a')} and {self.key('mark_b')} mark checkpoints")
             return
         self.selection.swap()
         self.selection_changed()

@@ -186,7 +186,7 @@ class AppCore(AppSession, inherit_bindings=False):
         opened = self.reader.anew(path)
         self.reader.close()
         self.map_cache.close()
-        self.reader, self.map_cache = opened, MapCache(opened)
+        self.reader, self.map_cache = opened, MapCache(opened, self.key)
         self.snapshot, self._facts_of = Snapshot(path=path), -1
         self._restore()
         self.show_screen(self.screen_name)

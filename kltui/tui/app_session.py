@@ -75,7 +75,8 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self._asked_basis = basis  # from the command line; None: that of the last session
         # texts of the bar, and the version of the map that they describe
         self.facts, self._facts_of = Facts(), -1
-        self.map_cache = MapCache(self.reader)
+        self.keymap = keymap or Keymap()
+        self.map_cache = MapCache(self.reader, self.key)
         self.snapshot = Snapshot(path=path)
         self.selection = Selection()
         self.filter = Filter("")
@@ -84,7 +85,6 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         #: (loss in bits/byte, standard error) of the vectors read so far
         self.loss_errors: dict[StoredLoss, tuple[float, float]] = {}
         self.read_only, self.ascii_only = read_only, ascii_only
-        self.keymap = keymap or Keymap()
         self.memory = memory or Memory(None)
         self.message, self.message_ink, self._is_long = "", "muted", False
         self.under_way = ""
@@ -124,6 +124,10 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         return self._main
 
     # -- messages ----------------------------------------------------------------------------------------
+
+    def key(self, *actions: str) -> str:
+        """The keys of actions on this screen, as messages name them; see `Keymap.spelled`."""
+        return self.keymap.spelled(self.screen_name, *actions)
 
     def say(self, text: str, ink: str = "muted") -> None:
         """Shows a message on the status line until the next key."""
@@ -389,7 +393,8 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             if job is not None and job.status in ("lost", "failed", "stopped"):
                 failed = f"{job.failed} failed" if job.failed else "it failed"
                 how = {"lost": "its process ended", "stopped": "it was stopped"}.get(job.status, failed)
-                keys = "R" if self.screen_name == "jobs" else "2, then R,"
+                retry = self.key("retry")
+                keys = retry if self.screen_name == "jobs" else f"{self.key('screen_jobs')}, then {retry},"
                 rest = "" if self.read_only else f"; {keys} runs the rest"
                 self.say(
                     f"job {job.id}: {how}; {job.done} of {job.total} are stored{rest}",

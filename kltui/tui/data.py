@@ -67,12 +67,12 @@ class StoppedItem(NamedTuple):
     job: JobRow
     share: float
 
-    @property
-    def words(self) -> str:
-        """How its scoring ended, and the keys that continue the job."""
+    def words(self, jobs: str = "2", retry: str = "R") -> str:
+        """How its scoring ended, and the keys that continue the job: those of the Jobs screen and of its retry."""
         how = "its process has ended" if self.job.status == "lost" else f"it has the status {self.job.status}"
         return (
-            f"Job {self.job.id} stopped at {self.share:.0%} of it: {how}. Press 2, then R, to run the rest."
+            f"Job {self.job.id} stopped at {self.share:.0%} of it: {how}. "
+            f"Press {jobs}, then {retry}, to run the rest."
         )
 
 

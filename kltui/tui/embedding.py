@@ -34,7 +34,7 @@ Task = Literal["picture", "covariances"]
 Progress = Callable[[float, str], None]
 
 _BLOCK_ROWS = 256
-AGAIN = "select the plot again (v, or r) to start a new process"
+AGAIN = "select the plot again or reload (by default v, or r) to start a new process"
 
 
 @dataclass(frozen=True, eq=False)

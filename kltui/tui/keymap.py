@@ -66,6 +66,19 @@ class Keymap:
         screens = BY_NAME[name].screens or SCREENS
         return tuple(k for k in self._keys[name] if any(self._means(k, name, s) for s in screens))
 
+    def spelled(self, screen: str, *names: str) -> str:
+        """The first key of each action, on `screen` if it has one there, for messages: "hjkl", "a", "< >".
+
+        An action without a key is named as the palette lists it, behind the palette's key.
+        """
+        found = [(self._keys_on(BY_NAME[name], screen) or self.keys(name))[:1] for name in names]
+        opens = "".join(map(key_label, self.keys("palette")[:1]))
+        shown = [
+            key_label(keys[0]) if keys else f"{opens} {name.replace('_', ' ')}".strip()
+            for keys, name in zip(found, names, strict=True)
+        ]
+        return ("" if all(len(key) == 1 and key.isalnum() for key in shown) else " ").join(shown)
+
     def _means(self, key: str, name: str, screen: str) -> bool:
         action = self.action(key, screen)
         return action is not None and action.name == name

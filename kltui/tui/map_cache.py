@@ -7,10 +7,13 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kltui.errors import KltuiError
+from kltui.tui.actions import SCREENS
 from kltui.tui.data import Result, Snapshot, SnapshotReader
+from kltui.tui.keymap import Keymap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,8 +55,9 @@ class MapCache:
     `version` increases whenever the scored vectors have changed; a view compares it with the one it shows.
     """
 
-    def __init__(self, reader: SnapshotReader) -> None:
+    def __init__(self, reader: SnapshotReader, key_of: Callable[[str], str] | None = None) -> None:
         self._reader = reader
+        self._key_of = key_of or partial(Keymap().spelled, SCREENS[0])  # the key of an action, for messages
         self._key: tuple[tuple[Checkpoint, float, int], ...] = ()
         self.version = 0
         self._map: Map | None = None
@@ -163,7 +167,8 @@ class MapCache:
             names = tuple(name for name in names if name not in self.excluded)
             if not names:
                 raise KltuiError(
-                    "every checkpoint with layer vectors is excluded", "press f for the map settings"
+                    "every checkpoint with layer vectors is excluded",
+                    f"press {self._key_of('basis')} for the map settings",
                 )
         found: Map = await self._read_once(
             f"layers {names}", lambda ws: ws.map(names=list(names), layers=True)
@@ -324,7 +329,7 @@ class MapCache:
         if self.is_prepared:
             raise KltuiError(
                 "layer vectors are never clipped, so they cannot join a preprocessed map",
-                "press f and set preprocessing to none",
+                f"press {self._key_of('basis')} and set preprocessing to none",
             )
         layered = await self.layers(names)
         rows = [k for k, p in enumerate(layered.points) if p.layer is not None]

@@ -60,7 +60,8 @@ def _ask(app: WorkspaceSession, target: Target) -> None:
     elif target.texts is not None:
         app.texts = target.texts
         if app.snapshot.rows:
-            app.say(f"{target.texts.name}: s scores the selection on these texts, A adds models")
+            start, add = app.key("start"), app.key("add")
+            app.say(f"{target.texts.name}: {start} scores the selection on these texts, {add} adds models")
         else:
             jobs_start.add_models(app)
 

@@ -40,11 +40,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def recent_lines(found: Sequence[Recent]) -> list[tuple[str, str]]:
-    """(ink, text) lines for the welcome text."""
+def recent_lines(found: Sequence[Recent], enter: str = "enter") -> list[tuple[str, str]]:
+    """(ink, text) lines for the welcome text; the key `enter` opens the list."""
     if not found:
         return []
-    lines = [("text", "enter   open a recent workspace:")]
+    lines = [("text", f"{enter}   open a recent workspace:")]
     lines += [("text" if one.is_there else "faint", f"    {one.words}") for one in found[:SHOWN]]
     more = len(found) - SHOWN
     return [*lines, *([("muted", f"    and {more} more")] if more > 0 else []), ("text", "")]

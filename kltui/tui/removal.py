@@ -29,7 +29,7 @@ def ask_to_remove(app: Session, rows: Sequence[CheckpointRow], neighbour: str) -
     them = "it" if len(rows) == 1 else "them"
     detail = (
         f"{counted(scored, 'vector')} and all other results of {them} are also removed; model weights are not touched.\n"
-        f"U restores everything until you close this interface. A job that names {them} scores {them} again."
+        f"{app.key('undo')} restores everything until you close this interface. A job that names {them} scores {them} again."
     )
 
     def answered(key: str | None) -> None:
@@ -61,7 +61,7 @@ async def _remove(app: Session, names: Sequence[str], neighbour: str) -> None:
     if here in names and neighbour:
         app.set_cursor(neighbour)
     await app.reload()
-    app.say(f"removed: {counted(len(names), 'checkpoint')}; U restores", "good")
+    app.say(f"removed: {counted(len(names), 'checkpoint')}; {app.key('undo')} restores", "good")
 
 
 async def _put_back(app: Session, removed: Removed, cursor: str) -> None:

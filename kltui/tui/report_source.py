@@ -129,5 +129,6 @@ def _answer(
             code = child.wait(PATIENCE_S)
         how = f" by signal {-code}" if code < 0 else ""
         raise KltuiError(
-            f"the process that computes the report was ended{how}", "Press r to compute it again."
+            f"the process that computes the report was ended{how}",
+            "Reload (by default r) to compute it again.",
         ) from None

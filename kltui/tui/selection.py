@@ -30,10 +30,13 @@ class Selection:
         else:
             self.selected.update(dict.fromkeys(names))
 
-    def toggle_hidden(self, run: str) -> str:
-        """Hides a run in all plots, or shows it again; returns a message on what is hidden now."""
+    def toggle_hidden(self, run: str, shows: str) -> str:
+        """Hides a run in all plots, or shows it again; returns a message on what is hidden now.
+
+        `shows` is the key that shows all runs.
+        """
         self.hidden ^= {run}
-        return f"hidden: {', '.join(sorted(self.hidden))}; Z shows all" if self.hidden else ALL_SHOWN
+        return f"hidden: {', '.join(sorted(self.hidden))}; {shows} shows all" if self.hidden else ALL_SHOWN
 
     def hide_none(self) -> str:
         """Shows all runs in all plots; returns a message that says so."""

@@ -101,6 +101,9 @@ class Interaction(Protocol):
     def busy_with(self, text: str) -> None:
         """Shows on the status line what runs in the background; "" clears it."""
 
+    def key(self, *actions: str) -> str:
+        """The keys of actions on this screen, as messages name them; see `Keymap.spelled`."""
+
     def complain(self, error: KltuiError) -> None:
         """Shows the error's message and hint on the status line."""
 

@@ -151,7 +151,7 @@ def _hints(offers: Offers) -> list[str]:
     settings = [f"{k}: {safe_text(s, 60)} ({counted(n, 'vector')})" for k, (s, n) in enumerate(own, start=1)]
     found = [
         f"preprocessing: {', '.join(MODES)}; apart: yes (main and seed runs) or no",
-        "exclude: tiny-seed2, step<100, quant:8bit - as for --exclude or the filter /",
+        "exclude: tiny-seed2, step<100, quant:8bit - as for --exclude or the filter",
     ]
     found += [f"corpora: {_some(corpora)}"] if len(corpora) > 1 else []
     found += [f"scoring: {_some(settings)}"] if several else []

@@ -21,9 +21,9 @@ def ask_pair(app: Session) -> None:
     if not pairs:
         several = app.snapshot.n_scored > 1
         app.say(
-            "mark two checkpoints first: a marks A, b marks B"
+            f"mark two checkpoints first: {app.key('mark_a')} marks A, {app.key('mark_b')} marks B"
             if several
-            else "two scored checkpoints are needed: press 1, then s to score more",
+            else f"two scored checkpoints are needed: press {app.key('screen_registry')}, then {app.key('start')} to score more",
             "warning",
         )
         return
@@ -36,7 +36,8 @@ def ask_pair(app: Session) -> None:
             app.selection_changed()
             app.show_screen("compare")
 
-    app.push_screen(ChoiceDialog("Compare which pair? (a and b mark any other)", options), chosen)
+    question = f"Compare which pair? ({app.key('mark_a')} and {app.key('mark_b')} mark any other)"
+    app.push_screen(ChoiceDialog(question, options), chosen)
 
 
 def _pairs_on_map(app: Session) -> list[SuggestedPair]:

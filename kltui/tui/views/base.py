@@ -171,7 +171,8 @@ class View(SessionWidget):
         """Why there is nothing to draw; "" while that is not known."""
         chosen = self.kl.selection
         if self.needs_pair and not (chosen.a and chosen.b):
-            return "mark A and B with a and b, here or on any screen"
+            a, b = self.kl.key("mark_a"), self.kl.key("mark_b")
+            return f"mark A and B with {a} and {b}, here or on any screen"
         why = str(getattr(self.focus_pane, "note", ""))
         return "" if why.startswith("computing") else why
 
@@ -276,7 +277,7 @@ class RunPlotsView(View):
         if row is None:
             self.kl.say(NO_RUN, "warning")
             return
-        self.kl.say(self.kl.selection.toggle_hidden(run_of(row)))
+        self.kl.say(self.kl.selection.toggle_hidden(run_of(row), self.kl.key("show_runs")))
         self.update_data()
 
     def do_show_runs(self) -> None:

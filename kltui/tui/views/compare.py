@@ -101,12 +101,12 @@ class TextTable(Table):
         return empty_line(self, y, ("muted", self.note or self._what_to_mark()))
 
     def _what_to_mark(self) -> str:
-        snapshot = self.kl.snapshot
+        snapshot, key = self.kl.snapshot, self.kl.key
         if snapshot.n_scored < 2:
-            return "Two scored checkpoints are needed: press 1, then s to score more."
+            return f"Two scored checkpoints are needed: press {key('screen_registry')}, then {key('start')} to score more."
         if snapshot.suggested_pairs:
-            return "c suggests pairs to compare; mark any two with a and b, on every screen."
-        return "Mark two checkpoints with a and b, here or on any screen."
+            return f"{key('compare')} suggests pairs to compare; mark any two with {key('mark_a')} and {key('mark_b')}, on every screen."
+        return f"Mark two checkpoints with {key('mark_a')} and {key('mark_b')}, here or on any screen."
 
     def cells(self, index: int) -> Sequence[Cell]:
         text = self.order[index]
@@ -431,7 +431,7 @@ class CompareView(View):
 
     def _key_of_tokens(self) -> str:
         """The key that scores tokens, where jobs may be started."""
-        return "" if self.kl.read_only else "; press T to score them"
+        return "" if self.kl.read_only else f"; press {self.kl.key('tokens')} to score them"
 
     # -- keys -----------------------------------------------------------------------------------
 

@@ -403,7 +403,7 @@ class CurvesView(RunPlotsView):
         look = self.look
         loose, gone = self.n_loose, len(self.found.left_out) if self.found is not None else 0
         said = [
-            f"{gone} checkpoint{'s' * (gone != 1)} left out of the map {'have' if gone != 1 else 'has'} no curve (3 says why)"
+            f"{gone} checkpoint{'s' * (gone != 1)} left out of the map {'have' if gone != 1 else 'has'} no curve ({self.kl.key('screen_map')} says why)"
             if gone
             else "",
             f"{loose} model{'s' * (loose != 1)} without steps {'have' if loose != 1 else 'has'} no curve"

@@ -22,7 +22,7 @@ from kltui.tui.filter import EVERY
 from kltui.tui.views.base import ColumnOfPanes, RunPlotsView
 from kltui.tui.weights import Weights, compute_weights, known_distances
 from kltui.tui.widgets.canvas import Span, TextPane, wrapped
-from kltui.tui.widgets.curve_panel import ALL_GONE, FEW_POINTS, LONGEST_S, PAUSE_S
+from kltui.tui.widgets.curve_panel import FEW_POINTS, LONGEST_S, PAUSE_S, all_gone
 from kltui.tui.widgets.plot import PlotPane
 from kltui.tui.widgets.window_plot import WindowPlot, slope_words
 from kltui.view.curve_content import WINDOWS
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from kltui.view.axis import Scale
     from kltui.view.plot_data import Floats, Scene, Window
 
-FILTERED = "no start passes the filter: press esc to clear it"
 PUBLISHED = 4000 * SHADES  # the code of lines that belong to no run
 
 
@@ -226,7 +225,7 @@ class ExponentPlot(PlotPane):
         """The exponent of the start under the cross-hair."""
         look = self.look
         if not 0 <= self.cursor < len(self.exponents):
-            return [(" hjkl picks a start, [ ] walks, w window, u noise", look("faint"))]
+            return self.how_to_move("{} picks a start, {} walks, {} window, {} noise", "window", "noise")
         e = self.exponents[self.cursor]
         alpha = f"   α {e.alpha:.2f}" if math.isfinite(e.alpha) else ""
         return [
@@ -330,7 +329,8 @@ class DiffusionView(RunPlotsView):
         if undefined:
             self._say_nothing(undefined)
         elif not exponents:
-            gone = ALL_GONE if kl.selection.hidden else FILTERED
+            filtered = f"no start passes the filter: press {kl.key('out')} to clear it"
+            gone = all_gone(kl) if kl.selection.hidden else filtered
             why = gone if every else await kl.reader.compute(lambda: no_window(found, window))
             self._say_nothing(why)
         self.window_plot.display = bool(exponents)
@@ -404,7 +404,10 @@ class DiffusionView(RunPlotsView):
             figures = "".join(f" {_figure(v):>6}" for v in (c_q, c_w, alpha))
             lines.append([(f"  {size}".ljust(max(8, width - 26)), look("faint")), (figures, look("faint"))])
         if self.exponents and not self.distances:
-            said_of_weights = ("no weight distances stored:", "press W to compute them")
+            said_of_weights = (
+                "no weight distances stored:",
+                f"press {self.kl.key('weights')} to compute them",
+            )
             lines += [[], *([(text, look("warning"))] for text in said_of_weights)]
         return lines
 

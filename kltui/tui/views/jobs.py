@@ -106,7 +106,14 @@ class JobList(Table):
         return len(self.kl.snapshot.jobs)
 
     def _empty_line(self, y: int) -> list[Span]:
-        return empty_line(self, y, ("muted", "No job yet. Press s to start one, or A to add models."))
+        return empty_line(
+            self,
+            y,
+            (
+                "muted",
+                f"No job yet. Press {self.kl.key('start')} to start one, or {self.kl.key('add')} to add models.",
+            ),
+        )
 
     @property
     def job(self) -> JobRow | None:
@@ -141,9 +148,6 @@ class JobList(Table):
         view = self.kl.view
         if isinstance(view, JobsView):
             view.focus_on(view.items)
-
-
-NO_JOB = "there is no job yet: s starts one"
 
 
 class JobItems(Table):
@@ -202,7 +206,7 @@ class JobItems(Table):
         return [[(f"  {text}", self.look(ink))] for text, ink in said]
 
     def _way_out(self, job: JobRow | None) -> list[str]:
-        return way_out(job, read_only=self.kl.read_only) if job else []
+        return way_out(job, retry=self.kl.key("retry"), read_only=self.kl.read_only) if job else []
 
     def header_left(self) -> list[Span]:
         """The last message of a job that is not running, which may not fit in the list, where no log beside begins with it."""
@@ -223,7 +227,11 @@ class JobItems(Table):
             return []
         if self._way_out(job) and self.kl.size.width < WIDE:
             lacking = f"{job.total - job.done} of {job.total}"
-            said = f"missing: {lacking}" if self.kl.read_only else f"R runs the rest: {lacking}"
+            said = (
+                f"missing: {lacking}"
+                if self.kl.read_only
+                else f"{self.kl.key('retry')} runs the rest: {lacking}"
+            )
             return [(said, look("warning"))]
         if job.status != "running" and job.done + job.failed >= job.total:
             return []  # a finished job needs no progress bar
@@ -333,8 +341,8 @@ def last_message(job: JobRow) -> str:
     return "" if job.status in ("running", "lost") else job.message
 
 
-def way_out(job: JobRow, *, read_only: bool = False) -> list[str]:
-    """Sentences on why a job ended without scoring everything, and on the key that continues it; [] otherwise."""
+def way_out(job: JobRow, *, retry: str = "R", read_only: bool = False) -> list[str]:
+    """Sentences on why a job ended without scoring everything, and on the key `retry`, which continues it; [] otherwise."""
     missing = job.total - job.done
     if job.status == "running" or not missing:
         return []
@@ -343,9 +351,9 @@ def way_out(job: JobRow, *, read_only: bool = False) -> list[str]:
         if job.status == "lost"
         else ""
     )
-    again = f"Press R to run the rest: {missing} of {job.total}; stored results are not scored again."
+    again = f"Press {retry} to run the rest: {missing} of {job.total}; stored results are not scored again."
     if read_only:
-        again = f"{missing} of {job.total} are missing; without --read-only, R runs them."
+        again = f"{missing} of {job.total} are missing; without --read-only, {retry} runs them."
     return [*([lost] if lost else []), again]
 
 
@@ -373,7 +381,7 @@ class JobsView(View):
         lines: list[list[Span]] = []
         if message := last_message(job):
             lines += [[(part, look("text"))] for part in wrapped(safe_text(message), max(8, width))]
-        for words in way_out(job, read_only=self.kl.read_only):
+        for words in way_out(job, retry=self.kl.key("retry"), read_only=self.kl.read_only):
             lines += [[(part, look("warning"))] for part in wrapped(words, max(8, width))]
         for item in self.kl.snapshot.items.get(job.id, ()):
             if item.status == "failed":
@@ -444,7 +452,7 @@ class JobsView(View):
     def do_pause(self) -> None:
         job = self.list.job
         if job is None:
-            self.kl.say(NO_JOB, "warning")
+            self.kl.say(self._no_job(), "warning")
         elif job.status == "running":
             self._ask_of(job, "pause")
         else:
@@ -452,17 +460,20 @@ class JobsView(View):
 
     def do_retry(self) -> None:
         if self.list.job is None:
-            self.kl.say(NO_JOB, "warning")
+            self.kl.say(self._no_job(), "warning")
         else:
             jobs_start.resume(self.kl, self.list.job)
+
+    def _no_job(self) -> str:
+        return f"there is no job yet: {self.kl.key('start')} starts one"
 
     def do_stop(self) -> None:
         job = self.list.job
         if job is None or job.status != "running":
-            self.kl.say("this job is not running" if job else NO_JOB, "warning")
+            self.kl.say("this job is not running" if job else self._no_job(), "warning")
             return
         question = f"Stop job {job.id}?"
-        detail = f"{job.done} of {job.total} checkpoints are stored and stay stored.\nPress R to run the rest later."
+        detail = f"{job.done} of {job.total} checkpoints are stored and stay stored.\nPress {self.kl.key('retry')} to run the rest later."
 
         def answered(key: str | None) -> None:
             if key == "y":

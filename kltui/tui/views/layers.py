@@ -80,9 +80,10 @@ class LayersPlot(PlotPane):
             return [("muted", "reading the layer vectors …")]
         if self.blank:
             return [("muted", self.blank)]
+        start = self.kl.key("start")
         return [
             ("text", self.note or "No layer vectors are stored."),
-            ("muted", "To score layers: press s in the Registry, then e, and enter all for layers."),
+            ("muted", f"To score layers: press {start} in the Registry, then e, and enter all for layers."),
         ]
 
     def show_layers(self, found: Map | None, picture: Picture | None, models: list[str]) -> None:
@@ -136,7 +137,7 @@ class LayersPlot(PlotPane):
             if len(xy) > start:
                 lines.append((series, range(start, len(xy))))
                 self._ends.append((len(xy) - 1, series))
-        self.blank = _why_blank([kl for _, kl in xy], self.y_scale)
+        self.blank = _why_blank([kl for _, kl in xy], self.y_scale, self.kl.key("axis_scale"))
         if self.blank:
             self._ends = []
             self.show(None, [])
@@ -194,9 +195,8 @@ class LayersPlot(PlotPane):
         if not 0 <= self.cursor < len(self.names) or self.map is None:
             if not self.has_focus:
                 return []  # the hints below are only for the focused plot
-            return [
-                (" hjkl moves, [ ] another checkpoint of the run, v the picture, L the scale", look("faint"))
-            ]
+            words = "{} moves, {} another checkpoint of the run, {} the picture, {} the scale"
+            return self.how_to_move(words, "method", "axis_scale")
         series = int(self.scene.code_n[self.cursor]) // SHADES if self.scene is not None else 0
         said = f"   {self._said_of(self.cursor)}"
         room = self.body_width - 3 - width_of(spelled([(said, look())], look))
@@ -211,14 +211,14 @@ def _depth(layer: int | None) -> float:
     return math.inf if layer is None else float(layer)
 
 
-def _why_blank(kls: Sequence[float], scale: Scale) -> str:
-    """Why none of these KLs can be drawn, and what to press where that helps; "" if one can."""
+def _why_blank(kls: Sequence[float], scale: Scale, key: str) -> str:
+    """Why none of these KLs can be drawn, and where it helps the `key` of the axis scale; "" if one can."""
     if not kls:
         return "No model here has two layers to compare."
     if not any(math.isfinite(kl) for kl in kls):
         return "Every KL is undefined: it needs two or more texts that both layers are scored on."
     if scale == "log" and not any(kl > 0 for kl in kls):
-        return "Every KL is 0, which a log axis cannot show: press L for a linear one."
+        return f"Every KL is 0, which a log axis cannot show: press {key} for a linear one."
     return ""
 
 
@@ -303,7 +303,7 @@ class LayersView(View):
             lines += [
                 [],
                 [(f"{more} more {'has' if more == 1 else 'have'} layer vectors;", look("muted"))],
-                [("space selects", look("muted"))],
+                [(f"{self.kl.key('select')} selects", look("muted"))],
             ]
         return lines
 

@@ -190,9 +190,11 @@ class MapView(View):
         from kltui.tui.embedding import AGAIN
 
         if error.hint == AGAIN:
-            return "stopped: press r to start it again"
+            return f"stopped: press {self.kl.key('refresh')} to start it again"
         method = self._method_for(self.kl.map_cache.n_total)[0]
-        return f"no {SAID.get(method, method)} of these vectors: v shows another picture"
+        return (
+            f"no {SAID.get(method, method)} of these vectors: {self.kl.key('method')} shows another picture"
+        )
 
     async def _draw(self) -> None:
         """Computes the picture by the chosen method, and shows each intermediate picture."""
@@ -343,7 +345,7 @@ class MapView(View):
             return
         elif run:
             self.null_run = run
-            self.kl.say(f"a random walk with the step lengths of {run}; w removes it")
+            self.kl.say(f"a random walk with the step lengths of {run}; {self.kl.key('null')} removes it")
         else:
             self.kl.say("put the cursor on a run first", "warning")
             return
@@ -370,7 +372,8 @@ class MapView(View):
 
     def do_dimensions(self) -> None:
         self.dims = 5 - self.dims
-        self.kl.say(f"{self.dims} dimensions" + ("; < > { } turn it" if self.dims == 3 else ""))
+        turns = self.kl.key("turn_left", "turn_right", "turn_down", "turn_up")
+        self.kl.say(f"{self.dims} dimensions" + (f"; {turns} turn it" if self.dims == 3 else ""))
         self._ask_again()
 
     def _ask_again(self) -> None:
@@ -401,21 +404,21 @@ class MapView(View):
 
     def do_errors(self) -> None:
         """Cycles through ellipses of one standard error, of 95 %, and none; switches to PCA, which alone has them."""
-        plot = self.plot
+        plot, again = self.plot, self.kl.key("errors")
         asked, _ = self._method_for(self.kl.map_cache.n_total)
         if (plot.drawn_method, asked) != (
             "pca",
             "pca",
         ):  # PCA may be shown only while another picture is computed
             plot.errors, self.method = 1, "pca"
-            self.kl.say("errors are for PCA: one standard error; press E again for 95%")
+            self.kl.say(f"errors are for PCA: one standard error; press {again} again for 95%")
             self._ask_again()
             return
         plot.errors = (plot.errors + 1) % len(ERRORS)
         words = (
             "no errors",
-            "ellipses: one standard error; press E again for 95%",
-            "ellipses: 95%; press E to hide them",
+            f"ellipses: one standard error; press {again} again for 95%",
+            f"ellipses: 95%; press {again} to hide them",
         )
         self.kl.say(words[plot.errors])
         self._redraw(refit=True)
@@ -454,7 +457,7 @@ class MapView(View):
         if self.layers_of:
             count = len(self.layers_of)
             self.kl.say(
-                f"layers of {'one model' if count == 1 else f'{count} models'} shown; press V to hide them"
+                f"layers of {'one model' if count == 1 else f'{count} models'} shown; press {self.kl.key('with_layers')} to hide them"
             )
         elif self.plot.known_lines is not None and not self.plot.known_lines.n_layers:
             self.kl.say('no layer vectors are stored: score with layers = "all"', "warning")

@@ -506,9 +506,10 @@ class MapPlot(PlotPane):
         """Name, KL from the checkpoint before, loss, error of the position, and score of the point, as many as fit."""
         look = self.look
         if self.map is None or not 0 <= self.cursor < len(self.map):
-            return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
+            return self.how_to_move("{} moves to the nearest point, {} along the run")
         if not self.n_shown:
-            return [(" all are hidden or filtered out: Z shows, esc clears the filter", look("warning"))]
+            words = " all are hidden or filtered out: {} shows, {} clears the filter"
+            return [(words.format(*map(self.kl.key, ("show_runs", "out"))), look("warning"))]
         figures, (mark, style) = list(self._figures(self.cursor)), self.mark_of(self.cursor)
         least = min((width_of(spelled(s, look)) for s in figures if s), default=0)
         room = self.body_width - 3 - min(least, max(0, self.body_width - 27))
@@ -566,7 +567,8 @@ class MapPlot(PlotPane):
             self.kl.say(NO_RUN, "warning")
             return
         point = self.map.points[self.cursor]
-        self.kl.say(self.kl.selection.toggle_hidden(trajectory_of(point.run, point.tags)))
+        run, shows = trajectory_of(point.run, point.tags), self.kl.key("show_runs")
+        self.kl.say(self.kl.selection.toggle_hidden(run, shows))
         self._runs_changed()
 
     def do_show_runs(self) -> None:

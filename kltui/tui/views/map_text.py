@@ -64,7 +64,9 @@ def _runs(plot: MapPlot, width: int) -> Lines:
             ]
         )
     if excluded:
-        lines.append([(f" {counted(excluded, 'run')} not on this map (f)", look("muted"))])
+        lines.append(
+            [(f" {counted(excluded, 'run')} not on this map ({plot.kl.key('basis')})", look("muted"))]
+        )
     return lines
 
 
@@ -168,7 +170,7 @@ def _errors_said(plot: MapPlot) -> list[str]:
             f"largest half axis {figure(plot.largest_error, 2)} {UNIT}",
             *_uncertain_axes(plot),
         ]
-    return ["E draws errors"] if plot.drawn_method == "pca" else []
+    return [f"{plot.kl.key('errors')} draws errors"] if plot.drawn_method == "pca" else []
 
 
 def _paler_said(plot: MapPlot) -> list[str]:

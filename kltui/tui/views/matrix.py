@@ -282,7 +282,7 @@ class HeatMap(Pane):
         said += ": too few texts in common" * math.isnan(kl.value)
         if self.scale.is_noise(kl.value):
             said += f", below the noise floor of {figure(self.scale.floor, 2)}"
-        hint = "   enter goes there" if self.whole else "   enter compares"
+        hint = f"   {self.kl.key('enter')} {'goes there' if self.whole else 'compares'}"
         room = self.body_width - width_of(spelled([(f" → {said}", look())], look)) - 5
         if room - len(hint) < min(NAMES_FIRST, sum(map(cell_len, pair))):
             hint = ""  # the names say more
@@ -345,11 +345,8 @@ class HeatMap(Pane):
     def do_zoom_in(self) -> None:
         """Shows the cells around the cursor."""
         if not self.whole:
-            self.kl.say(
-                "the whole matrix is visible"
-                if self.fits
-                else "single cells are shown; - shows the whole matrix"
-            )
+            single = f"single cells are shown; {self.kl.key('zoom_out')} shows the whole matrix"
+            self.kl.say("the whole matrix is visible" if self.fits else single)
         self.whole = False
         self.refresh()
 

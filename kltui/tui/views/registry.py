@@ -28,10 +28,12 @@ STATES = {
     "empty": "empty: no text has a value",
     "layers": "layers: no final vector",
 }
-ELSEWHERE = "Scored on another corpus only; O selects the corpus that is shown."
+ELSEWHERE = "Scored on another corpus only; {corpus} selects the corpus that is shown."
 EMPTY = "Its stored vector has no value for any text, so it is on no map. The usual reason is a tokenizer that fits neither"
-EMPTY_SCORED = f"{EMPTY} model nor texts, or texts of fewer than two tokens. Press s to score it again."
-LAYERS = "Only its layer vectors are stored, and maps need the final one. Press s to score it, or import it: kltui --import."
+EMPTY_SCORED = (
+    f"{EMPTY} model nor texts, or texts of fewer than two tokens. Press {{start}} to score it again."
+)
+LAYERS = "Only its layer vectors are stored, and maps need the final one. Press {start} to score it, or import it: kltui --import."
 EMPTY_IMPORTED = f"{EMPTY} model nor texts. Import it again with values: kltui --import."
 ERRORS_AT_ONCE = 32  # vectors read in one go
 REST_SECONDS = 1.0  # without a key, after which vectors out of view are read
@@ -192,8 +194,10 @@ class RegistryView(View):
         said = {"elsewhere": ELSEWHERE, "empty": empty, "layers": LAYERS}.get(
             state := self.runs.state_of(row), ""
         )
+        key = self.kl.key
+        said = said.format(corpus=key("corpus"), start=key("start"))
         if state == "stopped":
-            said = self.kl.snapshot.stopped[row.name].words
+            said = self.kl.snapshot.stopped[row.name].words(key("screen_jobs"), key("retry"))
         look = self.look
         return [[], *([(part, look("warning"))] for part in wrapped(said, max(8, width)))] if said else []
 

@@ -278,7 +278,7 @@ class ReportView(View):
 
         hints = (
             "noise: yes or no; yes subtracts the noise floor before fitting exponents",
-            "The pair is A and B; press f for corpus, preprocessing and maps.",
+            f"The pair is A and B; press {self.kl.key('basis')} for corpus, preprocessing and maps.",
         )
         self.app.push_screen(Form("Options of the report", fields, _complaint, hints), answered)
 
@@ -320,7 +320,7 @@ class ReportView(View):
         if self.said:
             lines += [[(part, look("warning"))] for part in wrapped(f"{self.said} …", max(10, width))]
         elif self.state_of(self.shown) == "stale":
-            words = "outdated (older vectors or other options): press r to compute it again"
+            words = f"outdated (older vectors or other options): press {self.kl.key('refresh')} to compute it again"
             lines += [[(part, look("warning"))] for part in wrapped(words, max(10, width))]
         if (wrong := self._complaint_of(self.shown)) and not self.said:
             lines += [[(part, look("bad"))] for part in wrapped(wrong.message, max(10, width))]

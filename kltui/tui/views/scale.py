@@ -321,7 +321,8 @@ class ScaleView(View):
         note = self.table.rows[self.table.cursor].note if self.table.rows else ""
         rule: list[list[Span]] = [[(part, look("muted"))] for part in wrapped(note, max(10, width))]
         if self.map is None or not (chosen.a and chosen.b):
-            text = "Mark A and B with a and b, here or on any screen, to see where their KL lies."
+            a, b = self.kl.key("mark_a"), self.kl.key("mark_b")
+            text = f"Mark A and B with {a} and {b}, here or on any screen, to see where their KL lies."
             return [[(part, look("muted"))] for part in wrapped(text, max(10, width))] + [[], *rule]
         if len(self.map.rows_of([chosen.a, chosen.b])) < 2:
             absent = marks_off_map(self.kl, self.map) or ["A or B is not on this map"]

@@ -31,7 +31,7 @@ UNFINISHED = {"lost": "did not finish, because its process ended", "stopped": "w
 
 def welcome(app: Session) -> list[tuple[str, str]]:
     """(ink, text) lines for the present screen if it has nothing to show yet, or cannot be read; otherwise []."""
-    snapshot, name = app.snapshot, app.screen_name
+    snapshot, name, key = app.snapshot, app.screen_name, app.key
     if not snapshot.loaded:
         return [("muted", "reading the workspace …")]
     if snapshot.problem:
@@ -47,21 +47,26 @@ def welcome(app: Session) -> list[tuple[str, str]]:
             ("text", ""),
         ]
         lines += [
-            ("warning", f"1   {n} {words}: see why")
+            ("warning", f"{key('screen_registry')}   {n} {words}: see why")
             for status, words in UNUSABLE.items()
             if (n := snapshot.of_status[status])
         ]
         if snapshot.active_jobs:
-            return [*lines, ("text", "2   a job is running: watch it")]
+            return [*lines, ("text", f"{key('screen_jobs')}   a job is running: watch it")]
         if snapshot.jobs and (failed := snapshot.jobs[0].failed):
             job = f"{failed} failed in job {snapshot.jobs[0].id}"
-            again = "" if app.read_only else "; R there runs them again"
-            return [*lines, ("bad", f"2   {job}: see why{again}")]
+            again = "" if app.read_only else f"; {key('retry')} there runs them again"
+            return [*lines, ("bad", f"{key('screen_jobs')}   {job}: see why{again}")]
         if snapshot.jobs and (words := UNFINISHED.get(snapshot.jobs[0].status)):
             job = f"job {snapshot.jobs[0].id} {words}"
-            rest = "see how far it came" if app.read_only else "R there runs the rest"
-            return [*lines, ("warning", f"2   {job}: {rest}")]
-        start = [("text", "1 s   select checkpoints in the Registry and start a job")]
+            rest = "see how far it came" if app.read_only else f"{key('retry')} there runs the rest"
+            return [*lines, ("warning", f"{key('screen_jobs')}   {job}: {rest}")]
+        start = [
+            (
+                "text",
+                f"{key('screen_registry')} {key('start')}   select checkpoints in the Registry and start a job",
+            )
+        ]
         return lines if app.read_only else lines + start
     return _empty(app, name)
 
@@ -85,16 +90,21 @@ def _empty(app: Session, name: str) -> list[tuple[str, str]]:
     lines += [("muted", safe_text(str(path)))] if path else []
     lines += [("muted", f"{name.capitalize()}: {WANTS[name]}."), ("text", "")]
     if not path:
-        lines += recent_lines(app.recent)
+        lines += recent_lines(app.recent, app.key("enter"))
     if path and not app.read_only:
-        lines += [("text", "A   add checkpoints: folder, hub repository, preset, released vectors")]
+        lines += [
+            ("text", f"{app.key('add')}   add checkpoints: folder, hub repository, preset, released vectors")
+        ]
     if not app.read_only:
         job_file = safe_text(app.snapshot.job_file, 60)
         lines += [
-            ("text", f"s   start the job file {job_file}" if job_file else "s   start an existing job file")
+            (
+                "text",
+                f"{app.key('start')}   start {f'the job file {job_file}' if job_file else 'an existing job file'}",
+            )
         ]
     lines += [
-        ("text", "?   all keys"),
+        ("text", f"{app.key('help')}   all keys"),
         ("text", ""),
         ("muted", "Or from a shell:"),
         ("text", "    kltui --demo            train and score small models, 3 minutes"),

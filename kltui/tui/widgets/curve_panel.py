@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.analysis.curves import Curve
+    from kltui.tui.session import Session
     from kltui.view.axis import Scale
     from kltui.view.plot_data import Floats, Scene, Window
 
@@ -35,8 +36,12 @@ MAX_ENDS = 12  # with more runs, their ends have no markers and names
 # answer to the key: when no key has come for PAUSE_S seconds, but after LONGEST_S at the latest.
 FEW_POINTS = 1000
 PAUSE_S, LONGEST_S = 0.02, 0.5
-ALL_GONE = "every run is hidden or filtered out: press Z to show them, esc to clear the filter"
 NAMED_FROM = (44, 9)  # least width and height of a plot with names of runs
+
+
+def all_gone(kl: Session) -> str:
+    """Why no curve is drawn where every run is hidden or filtered out, and what to press."""
+    return f"every run is hidden or filtered out: press {kl.key('show_runs')} to show them, {kl.key('out')} to clear the filter"
 
 
 @dataclass(frozen=True)
@@ -265,9 +270,9 @@ class CurvePanel(PlotPane):
     def _why_blank(self) -> str:
         """Why none of the content's curves is drawn, and what to press."""
         if not self.drawn:
-            return ALL_GONE
+            return all_gone(self.kl)
         if any(math.isfinite(value) for d in self.drawn for value in d.values):
-            return "every value is 0, which a log axis cannot show: press Y here for a linear one"
+            return f"every value is 0, which a log axis cannot show: press {self.kl.key('value_scale')} here for a linear one"
         return TOO_FEW_TEXTS if self.panel.short.startswith("KL") else "undefined at every step"
 
     def fitted_window(self, scene: Scene) -> Window:

@@ -81,7 +81,7 @@ async def show_picture(app: Session) -> None:
     if places[-1].width < MINIMUM[0] or places[-1].height < MINIMUM[1]:
         raise KltuiError(
             "the pane is too small for a figure",
-            "Make the terminal larger, or press e to write it to a file.",
+            f"Make the terminal larger, or press {app.key('export')} to write it to a file.",
         )
     tmux = pixels.in_tmux()
     text, place = await _drawn(app, view, shown, ability, places, tmux)
@@ -146,7 +146,7 @@ async def ability_of(app: Session) -> pixels.Ability:
         hint = "In tmux: set -g allow-passthrough on. " if pixels.in_tmux() else ""
         raise KltuiError(
             "this terminal does not support kitty, iTerm2 or sixel graphics",
-            f"{hint}Press e to write the figure to a file.",
+            f"{hint}Press {app.key('export')} to write the figure to a file.",
         )
     return app.pixel_ability
 

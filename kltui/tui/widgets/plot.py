@@ -205,6 +205,12 @@ class PlotPane(Pane):
             return self._plot_row(y)
         return self._x_axis() if y == self.plot_height else shortened(self.readout(), self.body_width)
 
+    def how_to_move(self, words: str, *actions: str) -> list[Span]:
+        """A line below the plot: `words` with the keys that move to a near point, walk along a run, and do `actions`."""
+        key = self.kl.key
+        keys = key("left", "down", "up", "right"), key("previous_step", "next_step"), *map(key, actions)
+        return [(" " + words.format(*keys), self.look("faint"))]
+
     def placeholder(self) -> list[tuple[str, str]]:
         """(ink, text) lines that are shown while there is nothing to draw."""
         return [("muted", self.note or "computing …")]

@@ -246,7 +246,8 @@ class RunTree(Table):
         return len(self.lines)
 
     def _empty_line(self, y: int) -> list[Span]:
-        return empty_line(self, y, ("muted", "No checkpoint matches the filter; press esc to clear it."))
+        said = f"No checkpoint matches the filter; press {self.kl.key('out')} to clear it."
+        return empty_line(self, y, ("muted", said))
 
     def row_key(self, index: int) -> object:
         """Everything that the row shows; see `Table.row_key`."""

@@ -238,7 +238,7 @@ class TooSmall(Pane, can_focus=False):
         texts = (
             f"kltui needs {MIN_WIDTH} x {MIN_HEIGHT} cells;",
             f"this window has {size.width} x {size.height}.",
-            "Press q to quit; jobs continue.",
+            f"Press {self.kl.key('quit')} to quit; jobs continue.",
         )
         index = y - max(0, (size.height - len(texts)) // 2)
         text = texts[index] if 0 <= index < len(texts) else ""
