@@ -32,11 +32,14 @@ class ColourEnds:
     largest: float = math.nan
 
 
-def colour_ends(kl: Array, floor: float = 0.0) -> ColourEnds:
-    """The ends of the colours of KLs in bits/byte (of any shape; 0 and undefined ones do not matter), given the noise floor."""
+def colour_ends(kl: Array, floor: float = 0.0, where: NDArray[np.bool_] | bool = True) -> ColourEnds:
+    """The ends of the colours of the KLs in bits/byte (of any shape) that are `where`, given the noise floor.
+
+    KLs of 0 and undefined ones do not matter.
+    """
     import numpy as np
 
-    positive = kl[np.isfinite(kl) & (kl > 0)]
+    positive = kl[where & np.isfinite(kl) & (kl > 0)]
     clear = positive if len(positive) and positive.min() >= floor else positive[positive >= floor]
     noise = len(clear) < len(positive)
     if not len(clear):

@@ -100,7 +100,7 @@ def scale_of(kl_KK: Array, floor: float = 0.0) -> KLScale:
 
     off = ~np.eye(len(kl_KK), dtype=bool)
     zero, undefined = bool((kl_KK == 0)[off].any()), bool(np.isnan(kl_KK)[off].any())
-    found = colour_ends(kl_KK[off], floor)
+    found = colour_ends(kl_KK, floor, off)
     return KLScale(found.ends, zero, undefined, found.noise, floor, found.smallest, found.largest)
 
 
