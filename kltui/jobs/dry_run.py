@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
@@ -17,7 +17,7 @@ from kltui.errors import KltuiError, StoreError, TryAgainError
 from kltui.jobs.device_probe import Answer, DeviceProbe
 from kltui.jobs.plan import Plan
 from kltui.jobs.planned_step import PlannedStep
-from kltui.jobs.prepare import Preparer, remembered
+from kltui.jobs.prepare import Preparer, overruled_tokenizer, remembered
 from kltui.jobs.shard import InboxWriter, held_by_store
 from kltui.jobs.token_probe import TokenProbe
 from kltui.jobs.token_words import TokenWords, such_as
@@ -186,7 +186,22 @@ def _warnings(plan: Plan, steps: list[PlannedStep], answer: Answer | None) -> li
             found.append(f"{device.warning}. {device.hint}".strip())
         if computed_dtype(plan.settings.dtype, device.device) != plan.settings.dtype:
             found.append(f"dtype is {plan.settings.dtype}, but on a CPU float32 is used")
-    return [*found, *plan.notes, *_workspace_warnings(plan)]
+    return [*found, *_overruled(plan, steps), *plan.notes, *_workspace_warnings(plan)]
+
+
+def _overruled(plan: Plan, steps: list[PlannedStep]) -> list[str]:
+    """Warnings that a checkpoint's own tokenizer is used and not the one that its entry names."""
+    found: dict[str, list[str]] = {}
+    for checkpoint, step in zip(plan.checkpoints, steps, strict=True):
+        if step.status == "score" and isinstance(checkpoint.source, LocalSource):
+            with suppress(KltuiError, OSError):  # `step.problem` says why files cannot be read
+                if overruled_tokenizer(checkpoint.source.path, checkpoint.tokenizer):
+                    found.setdefault(checkpoint.tokenizer, []).append(checkpoint.name)
+    return [
+        f"{such_as(names)}: the tokenizer next to its weights or in its run is used and not the entry's, {safe_text(named)},"
+        " which is only for checkpoints without one"
+        for named, names in found.items()
+    ]
 
 
 def _workspace_warnings(plan: Plan) -> list[str]:

@@ -287,7 +287,7 @@ class Preparer:
             signature=hashed.stamps,
             settled=hashed.settled,
             tokenizer=place,
-            notes=self._unused(folder, named),
+            notes=overruled_tokenizer(folder, named),
         )
 
     def _adapted(self, index: int, checkpoint: Checkpoint) -> Ready:
@@ -360,19 +360,6 @@ class Preparer:
             raise no_tokenizer(source)
         return TokenizerPlace(folder, resolved)
 
-    def _unused(self, folder: Path, named: str) -> tuple[str, ...]:
-        """A note if an entry names a tokenizer, but the checkpoint or its run has its own, which takes precedence."""
-        own = own_tokenizer(folder)
-        if own is None or not named:
-            return ()
-        other = tokenizer_folder(Path(), named)
-        if other is not None and (other == own or tokenizer_digest(other) == tokenizer_digest(own)):
-            return ()
-        return (
-            f"the tokenizer next to its weights or in its run was used ({own}) and not the entry's, {named}, "
-            "which is only for checkpoints without one",
-        )
-
     def _fetch(self, index: int, source: HubSource, named: str) -> Ready:
         from kltui.registry.hub import fetch
 
@@ -390,13 +377,27 @@ class Preparer:
             folder, weights, outside
         ):  # files that the download has just hashed are not read again
             raise ChangedError(f"files of {resolved} changed in the hub's cache", "Run the job again.")
-        settled, notes = are_settled(seen, at_ns), self._unused(folder, named)
+        settled, notes = are_settled(seen, at_ns), overruled_tokenizer(folder, named)
         return Ready(index, folder, weights, resolved.commit, seen, settled, tokenizer=place, notes=notes)
 
 
 def _base_of(adapter: Checkpoint) -> Checkpoint:
     """An adapter's base as a checkpoint of its own, in the adapter's variant."""
     return replace(adapter, source=named_source(adapter.base), base="")
+
+
+def overruled_tokenizer(folder: Path, named: str) -> tuple[str, ...]:
+    """A note if an entry names a tokenizer, but the checkpoint or its run has its own, which takes precedence."""
+    own = own_tokenizer(folder)
+    if own is None or not named:
+        return ()
+    other = tokenizer_folder(Path(), named)
+    if other is not None and (other == own or tokenizer_digest(other) == tokenizer_digest(own)):
+        return ()
+    return (
+        f"the tokenizer next to its weights or in its run was used ({own}) and not the entry's, {named}, "
+        "which is only for checkpoints without one",
+    )
 
 
 def hub_weights(source: HubSource, tokenizer: TokenizerPlace | None = None) -> str:

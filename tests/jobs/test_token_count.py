@@ -167,6 +167,20 @@ def test_a_tokenizer_that_cannot_be_used_is_said_with_the_run_s_own_words(
     assert all(problems[name].startswith(error) for name, error in errors.items())
 
 
+def test_an_entry_s_tokenizer_that_will_not_be_used_is_said(
+    models: Path, tmp_path: Path, dry_run: DryRun
+) -> None:
+    for name in ("same", "other"):
+        shutil.copytree(models / "plain", tmp_path / name)
+    file = tmp_path / "other" / "tokenizer.json"
+    file.write_text(file.read_text() + "\n")
+    entry = f'path = "{models / "plain"}"\ntokenizer = '
+    assert dry_run(write_job(tmp_path, f'{entry}"same"'))[1]["warnings"] == []
+    (warning,) = dry_run(write_job(tmp_path, f'{entry}"other"'))[1]["warnings"]
+    assert warning.startswith("plain: the tokenizer next to its weights or in its run is used")
+    assert f"and not the entry's, {tmp_path / 'other'}, which is only for checkpoints without one" in warning
+
+
 def test_what_is_not_here_is_said_as_not_counted(
     models: Path, tmp_path: Path, dry_run: DryRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
