@@ -100,7 +100,7 @@ def add(pane: Pane, folder: Path, texts: Path) -> None:
     pane.keys("A")
     pane.shows("Add checkpoints from", "folder", "preset")
     pane.keys("Enter")
-    pane.shows("A model folder, a run folder, or a folder of these; tab completes.")
+    pane.shows("A model folder, a run folder, or a folder of these.", "tab: complete")
     pane.keys("-l", str(folder))
     pane.keys("Enter")
     pane.shows(f"checkpoints as run {folder.name}?", "gpt_neox")
