@@ -19,7 +19,7 @@ EVIL = (
     "nul\x00inside",
     "[bold red]markup[/]",
     "[@click=app.quit]press[/]",
-    "line\nbreak\r\ttab",
+    "line\nbreak\r\ttab\bback\vdown",
     "x" * 5000,
     "\U000e0041tag\u200bzero\ufeff",
     "\x1b]52;c;ZXZpbA==\x07clip",

@@ -48,7 +48,7 @@ async def test_8_bit_against_a_fine_tune(make_app: MakeApp, until) -> None:
 async def test_a_figure_for_a_paper(make_app: MakeApp, until, monkeypatch, tmp_path: Path) -> None:
     written: list[Path] = []
 
-    async def write_figure(app: KltuiApp, path: Path) -> Path:
+    async def write_figure(app: KltuiApp, path: Path, notify: Callable[[str], None]) -> Path:
         written.append(path)
         return path
 

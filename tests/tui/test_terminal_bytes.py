@@ -112,7 +112,10 @@ def test_evil_strings_do_not_reach_the_terminal(size: tuple[int, int]) -> None:
         start = data.index(b"\x1b[1;1H")
         copied = [base64.b64decode(body).decode("utf-8") for body in COPY.findall(data)]
         shown = CSI.sub(b"", COPY.sub(b"", data[start:])).decode("utf-8")
-        bad = {c for c in shown + "".join(copied) if not c.isprintable()}
+        bad = {c for c in "".join(copied) if not c.isprintable()}
+        # Three of them move the interface's own cursor; after these words they would be an evil string's.
+        bad |= {c for c in shown if not c.isprintable() and c not in "\r\b\v"}
+        bad |= {words for words in ("break\r", "tab\b", "back\v") if words in shown}
         assert copied and not bad, bad
         assert "\u202e" not in shown and "]0;owned" in shown  # shown, as harmless letters
     finally:
