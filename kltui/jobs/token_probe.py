@@ -178,7 +178,7 @@ class TokenProbe:
         text_bytes = self._plan.corpus.text_bytes
         part = int(text_bytes[self._rows[: self._n_counted]].sum())
         whole = int(text_bytes.sum())
-        scaled = found["tokens"] if part == whole else round(found["tokens"] * whole / part)
+        scaled = round(found["tokens"] * whole / part) if part else found["tokens"]
         return Counted(
             scaled,
             found["longest"],
